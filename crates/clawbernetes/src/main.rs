@@ -1,0 +1,2 @@
+//! The `clawbernetes` binary.
+fn main() {}
