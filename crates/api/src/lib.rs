@@ -1,1 +1,25 @@
-//! Clawbernetes: api.
+//! The shared vocabulary of Clawbernetes: what things are called, how they are written down, and what may be
+//! asked of whom. No IO, no clocks, no async: every other crate knows this one, and it knows none of them.
+//!
+//! - [`id`], [`quantity`], [`time`]: ids, sizes, CPU shares, durations and points in time, as people write them
+//! - [`workload`], [`node`], [`event`], [`auth`]: the resources
+//! - [`error`]: codes, exit statuses, HTTP statuses, and the shape in which an error leaves the system
+//! - [`op`]: the operation table, of which HTTP, WebSocket and the command line are faces
+//! - [`wire`]: what the gateway and a node agent say to each other
+
+pub mod auth;
+pub mod error;
+pub mod event;
+pub mod id;
+// pub mod manifest;
+pub mod node;
+// pub mod op;
+pub mod quantity;
+pub mod time;
+pub mod wire;
+pub mod workload;
+
+pub use error::{ApiError, ErrorCode};
+pub use id::{GpuIndex, NodeName, WorkloadId};
+pub use quantity::{Cpu, Size, Span};
+pub use time::Timestamp;

@@ -1,0 +1,131 @@
+//! Identities: roles, and the scopes that operations ask for.
+
+use std::{fmt, str::FromStr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+
+/// What a token lets its bearer do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Sees everything but secrets, changes nothing.
+    Viewer,
+    /// Runs and stops work, drains nodes.
+    Operator,
+    /// Everything, identities included.
+    Admin,
+    /// A node agent: its own session and nothing else.
+    Node,
+}
+
+impl Role {
+    /// The name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+            Self::Node => "node",
+        }
+    }
+
+    /// Whether this role may use operations of this scope.
+    #[must_use]
+    pub const fn allows(self, scope: Scope) -> bool {
+        match scope {
+            Scope::Anyone => true,
+            Scope::Read => matches!(self, Self::Viewer | Self::Operator | Self::Admin),
+            Scope::Run | Scope::OperateNodes => matches!(self, Self::Operator | Self::Admin),
+            Scope::Administer => matches!(self, Self::Admin),
+            Scope::NodeSession => matches!(self, Self::Node),
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "viewer" => Ok(Self::Viewer),
+            "operator" => Ok(Self::Operator),
+            "admin" => Ok(Self::Admin),
+            other => Err(format!("'{other}' is no role (accepted: viewer, operator, admin)")),
+        }
+    }
+}
+
+/// What an operation asks of its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Scope {
+    /// Any valid identity.
+    Anyone,
+    /// See the fleet.
+    Read,
+    /// Submit, stop and enter workloads.
+    Run,
+    /// Drain, label, taint and remove nodes.
+    OperateNodes,
+    /// Manage identities and the gateway.
+    Administer,
+    /// Speak as a node.
+    NodeSession,
+}
+
+/// A token as it is kept: without the token itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenInfo {
+    /// Its id, the public part of the token.
+    pub id: String,
+    /// What it is for, in the words of its maker.
+    pub name: String,
+    /// What it lets its bearer do.
+    pub role: Role,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Who made it.
+    pub created_by: String,
+    /// When it stops working. `null`: never.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Who a caller is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// The name that owned workloads and events carry: `user:…` without the prefix.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// The token's id.
+    pub token_id: String,
+    /// When the token stops working. `null`: never.
+    pub expires_at: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_grow() {
+        for scope in [Scope::Read, Scope::Run, Scope::OperateNodes, Scope::Administer] {
+            assert!(Role::Admin.allows(scope));
+            assert!(!Role::Node.allows(scope), "a node can do nothing but be a node");
+            assert!(!Role::Viewer.allows(scope) || scope == Scope::Read);
+        }
+        assert!(Role::Operator.allows(Scope::Run) && !Role::Operator.allows(Scope::Administer));
+    }
+}

@@ -1,0 +1,351 @@
+//! What the gateway and a node's agent say to each other: JSON text frames over one WebSocket.
+//!
+//! The node calls, says [`FromNode::Hello`], and is answered with [`ToNode::Welcome`]. From then on the gateway
+//! tells it what it should run ([`ToNode::Desired`]), and the node reports what it sees, numbered, until each report
+//! is acknowledged. Any message may be lost with the connection; none may be lost or doubled in effect.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ApiError, Cpu, NodeName, Size, Span, Timestamp,
+    node::{Inventory, NodeSample},
+    workload::{
+        Checkpointing, Distributed, EnvVar, HealthCheck, HeldGpu, Hooks, JobKey, LogSource, Outcome, StopReason, Usage,
+        Volume,
+    },
+};
+
+/// The protocol's version. A gateway refuses a node of another major version and names both.
+pub const PROTOCOL: u32 = 1;
+
+/// Longest frame either side accepts.
+pub const FRAME_MAX_BYTES: usize = 16 << 20;
+
+/// Longest log line; a longer one is split into partial lines.
+pub const LINE_MAX_BYTES: usize = 64 << 10;
+
+/// What a node is to run: everything is decided, the node chooses nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    /// Which member of which attempt.
+    pub job: JobKey,
+    /// The workload's name, for people.
+    pub name: String,
+    /// The workload's namespace.
+    pub namespace: String,
+    /// Container image, or `host`.
+    pub image: String,
+    /// Command; empty means the image's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Environment, complete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+    /// Mounts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// The GPUs that it alone may see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<HeldGpu>,
+    /// CPU limit. `None`: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
+    /// Memory limit. `None`: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Size>,
+    /// Longest run, from the start of its process. `None`: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// Between SIGTERM and SIGKILL.
+    pub grace: Span,
+    /// Where and how often it writes checkpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpointing: Option<Checkpointing>,
+    /// How a gang finds itself; with the address of rank 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gang: Option<Gang>,
+    /// How it is told that it works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+    /// Commands around its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
+    /// Present once it is to be stopped. A node stops it and reports its end; it never un-stops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Stop>,
+}
+
+/// What a member must know of its gang.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gang {
+    /// Number of members.
+    pub world_size: u32,
+    /// Address of the node of rank 0.
+    pub master_address: String,
+    /// As asked for.
+    pub distributed: Option<Distributed>,
+}
+
+/// An order to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stop {
+    /// Why.
+    pub reason: StopReason,
+    /// Between SIGTERM and SIGKILL; zero means SIGKILL at once.
+    pub grace: Span,
+}
+
+/// What a node saw of a member. Later observations of a job never contradict earlier ones: an end is final.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Observation {
+    /// Position in the node's own sequence, from 1, without holes.
+    pub number: u64,
+    /// Which job.
+    pub job: JobKey,
+    /// What.
+    pub seen: Seen,
+}
+
+/// What a node can see of a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "what")]
+pub enum Seen {
+    /// It fetches the image.
+    Pulling,
+    /// Its process runs.
+    #[serde(rename_all = "camelCase")]
+    Started {
+        /// Since when, by the node's clock.
+        at: Timestamp,
+    },
+    /// Nothing of it is left on the node: its GPUs are free.
+    #[serde(rename_all = "camelCase")]
+    Ended {
+        /// When it started. `None`: it never did.
+        started_at: Option<Timestamp>,
+        /// When it ended.
+        at: Timestamp,
+        /// How.
+        outcome: Outcome,
+        /// Why the node stopped it. `None`: it ended by itself.
+        stop: Option<StopReason>,
+        /// What it used.
+        usage: Usage,
+        /// The number of its last log line, 0 for none.
+        last_line: u64,
+    },
+}
+
+/// A log line on its way to the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogLine {
+    /// Position in the job's stream, from 1; a hole is a gap that the node couldn't keep.
+    #[serde(rename = "n")]
+    pub number: u64,
+    /// Nanoseconds since 1970, by the node's clock.
+    #[serde(rename = "t")]
+    pub at_ns: i64,
+    /// Where it came from.
+    #[serde(rename = "s")]
+    pub source: LogSource,
+    /// The text, without its newline. Bytes that aren't UTF-8 are kept as U+FFFD.
+    #[serde(rename = "m")]
+    pub text: String,
+    /// The line goes on in the next one: it was longer than [`LINE_MAX_BYTES`], or the process ended within it.
+    #[serde(rename = "p", default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+}
+
+/// Bytes of an image that have arrived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PullProgress {
+    /// Arrived.
+    pub done_bytes: u64,
+    /// Known so far; grows while layers are discovered. 0: unknown.
+    pub total_bytes: u64,
+}
+
+/// From a node to the gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "type")]
+pub enum FromNode {
+    /// The first message of a session.
+    #[serde(rename_all = "camelCase")]
+    Hello {
+        /// [`PROTOCOL`] of the agent.
+        protocol: u32,
+        /// Who it says it is; must be who its credential says.
+        name: NodeName,
+        /// The machine.
+        inventory: Box<Inventory>,
+        /// Labels from the agent's command line.
+        labels: std::collections::BTreeMap<String, String>,
+        /// Jobs that it knows and hasn't been told to forget.
+        jobs: Vec<JobKey>,
+    },
+    /// A sign of life, and the numbers of the moment.
+    #[serde(rename_all = "camelCase")]
+    Heartbeat {
+        /// Counts the session's heartbeats.
+        number: u64,
+        /// The node's wall clock.
+        at: Timestamp,
+        /// Round trip of the previous heartbeat, as the node measured it. `None`: the first.
+        round_trip_ms: Option<f64>,
+        /// What it measured.
+        sample: Box<NodeSample>,
+    },
+    /// The machine has changed (a GPU vanished, Docker came up).
+    #[serde(rename_all = "camelCase")]
+    Changed {
+        /// The machine.
+        inventory: Box<Inventory>,
+    },
+    /// What it saw, in order.
+    #[serde(rename_all = "camelCase")]
+    Observations {
+        /// Not yet acknowledged ones.
+        observations: Vec<Observation>,
+    },
+    /// Log lines, in order within each job.
+    #[serde(rename_all = "camelCase")]
+    Logs {
+        /// By job.
+        streams: Vec<(JobKey, Vec<LogLine>)>,
+    },
+    /// How far an image has come; not kept, not acknowledged.
+    #[serde(rename_all = "camelCase")]
+    Pulling {
+        /// For which job.
+        job: JobKey,
+        /// How far.
+        progress: PullProgress,
+    },
+    /// The change of the desired set didn't follow on what the node has: send all of it.
+    Resync,
+    /// Output or end of something that the gateway asked to run in a job.
+    #[serde(rename_all = "camelCase")]
+    Exec {
+        /// The gateway's number for it.
+        id: u64,
+        /// What.
+        event: ExecEvent,
+    },
+}
+
+/// From the gateway to a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "type")]
+pub enum ToNode {
+    /// The answer to hello.
+    #[serde(rename_all = "camelCase")]
+    Welcome {
+        /// [`PROTOCOL`] of the gateway.
+        protocol: u32,
+        /// The gateway's wall clock.
+        at: Timestamp,
+        /// How often the node should give a sign of life.
+        heartbeat: Span,
+        /// After this long without an acknowledged sign of life (counted from when it was sent) the node must have
+        /// stopped everything it runs.
+        fence: Span,
+    },
+    /// The session can't be: why.
+    #[serde(rename_all = "camelCase")]
+    Refused {
+        /// Why.
+        error: ApiError,
+    },
+    /// A sign of life has arrived.
+    #[serde(rename_all = "camelCase")]
+    HeartbeatAck {
+        /// Its number.
+        number: u64,
+    },
+    /// What the node should run: the whole set, or a change to the set of an earlier generation.
+    #[serde(rename_all = "camelCase")]
+    Desired {
+        /// Grows with every message of the session.
+        generation: u64,
+        /// The generation that this is a change to. `None`: this is the whole set.
+        base: Option<u64>,
+        /// New or changed jobs.
+        put: Vec<Assignment>,
+        /// Jobs to stop at once, if they run, and to forget, with all that is kept of them.
+        forget: Vec<JobKey>,
+    },
+    /// Observations up to this number are on the gateway's disk.
+    #[serde(rename_all = "camelCase")]
+    ObservationsAck {
+        /// The number.
+        through: u64,
+    },
+    /// Log lines up to these numbers are on the gateway's disk.
+    #[serde(rename_all = "camelCase")]
+    LogsAck {
+        /// By job.
+        through: Vec<(JobKey, u64)>,
+    },
+    /// Run something in a job.
+    #[serde(rename_all = "camelCase")]
+    Exec {
+        /// The gateway's number for it.
+        id: u64,
+        /// What.
+        request: ExecRequest,
+    },
+}
+
+/// What is asked of something that runs in a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "do")]
+pub enum ExecRequest {
+    /// Start a command.
+    #[serde(rename_all = "camelCase")]
+    Start {
+        /// In which job.
+        job: JobKey,
+        /// The command.
+        command: Vec<String>,
+    },
+    /// Bytes for its standard input.
+    #[serde(rename_all = "camelCase")]
+    Input {
+        /// The bytes. Empty: end of input.
+        data: Vec<u8>,
+    },
+    /// Kill it: its caller has gone.
+    Kill,
+}
+
+/// What happens to something that runs in a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "what")]
+pub enum ExecEvent {
+    /// Bytes of its output.
+    #[serde(rename_all = "camelCase")]
+    Output {
+        /// From which stream.
+        source: LogSource,
+        /// The bytes.
+        data: Vec<u8>,
+    },
+    /// It ended.
+    #[serde(rename_all = "camelCase")]
+    Exited {
+        /// Its exit code, 128 + signal for signals.
+        code: i32,
+    },
+    /// It couldn't be started.
+    #[serde(rename_all = "camelCase")]
+    Failed {
+        /// Why.
+        error: ApiError,
+    },
+}
