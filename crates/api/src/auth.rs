@@ -19,6 +19,8 @@ pub enum Role {
     Admin,
     /// A node agent: its own session and nothing else.
     Node,
+    /// A join token: makes nodes known, and nothing else.
+    Joiner,
 }
 
 impl Role {
@@ -30,6 +32,7 @@ impl Role {
             Self::Operator => "operator",
             Self::Admin => "admin",
             Self::Node => "node",
+            Self::Joiner => "joiner",
         }
     }
 
@@ -42,6 +45,7 @@ impl Role {
             Scope::Run | Scope::OperateNodes => matches!(self, Self::Operator | Self::Admin),
             Scope::Administer => matches!(self, Self::Admin),
             Scope::NodeSession => matches!(self, Self::Node),
+            Scope::Join => matches!(self, Self::Joiner | Self::Admin),
         }
     }
 }
@@ -81,6 +85,8 @@ pub enum Scope {
     Administer,
     /// Speak as a node.
     NodeSession,
+    /// Make a node known.
+    Join,
 }
 
 /// A token as it is kept: without the token itself.

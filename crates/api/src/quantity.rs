@@ -99,7 +99,7 @@ impl fmt::Display for Size {
         const UNITS: [(&str, u64); 4] = [("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
         let text = match UNITS.iter().find(|(_, factor)| self.0 >= *factor) {
             None => format!("{}B", self.0),
-            Some((unit, factor)) if self.0 % factor == 0 => format!("{}{unit}", self.0 / factor),
+            Some((unit, factor)) if self.0.is_multiple_of(*factor) => format!("{}{unit}", self.0 / factor),
             Some((unit, factor)) => format!("{:.1}{unit}", self.0 as f64 / *factor as f64),
         };
         f.pad(&text)

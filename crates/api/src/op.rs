@@ -1,0 +1,890 @@
+//! The operation table: everything that can be asked of a gateway, declared once.
+//!
+//! Each operation has a name, a scope, a sentence of help, a typed request and a typed answer. HTTP, WebSocket, the
+//! OpenAPI document and the command line's client are made from this table, so that what exists in one exists in all.
+//!
+//! `workload.list` is served at `/api/v1/workload/list`: POST with the request as JSON; operations that only read
+//! answer GET with the request in the query as well. A [`Streaming`] operation answers many items: one JSON text frame
+//! each over WebSocket ([`Frame`]), or one line each over plain HTTP.
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    ApiError, NodeName, Size, Span, Timestamp, WorkloadId,
+    auth::{Identity, Role, Scope, TokenInfo},
+    event::Event,
+    node::{NodeDetail, NodeStatus, NodeView, Taint},
+    wire::PullProgress,
+    workload::{GpuOnNode, LogSource, Phase, Priority, Workload, WorkloadSpec, WorkloadSummary},
+};
+
+/// Whether an operation changes anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It only reads; GET is allowed.
+    Reads,
+    /// It changes something.
+    Writes,
+    /// It creates something: an `Idempotency-Key` header makes a repetition answer what the first call answered.
+    Creates,
+}
+
+/// An operation with one answer.
+pub trait Operation: 'static {
+    /// Dotted name.
+    const NAME: &'static str;
+    /// What it asks of its caller.
+    const SCOPE: Scope;
+    /// Whether it changes anything.
+    const EFFECT: Effect;
+    /// One sentence.
+    const HELP: &'static str;
+    /// What is asked.
+    type Request: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
+    /// What is answered.
+    type Response: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
+}
+
+/// An operation that answers many items over time.
+pub trait Streaming: 'static {
+    /// Dotted name.
+    const NAME: &'static str;
+    /// What it asks of its caller.
+    const SCOPE: Scope;
+    /// One sentence.
+    const HELP: &'static str;
+    /// What is asked.
+    type Request: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
+    /// One of the items.
+    type Item: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
+}
+
+/// A message of a streaming operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Frame<T> {
+    /// The next item.
+    Item(T),
+    /// The stream failed; nothing follows.
+    Error(ApiError),
+    /// The stream is complete; nothing follows.
+    End,
+}
+
+/// A row of the table.
+pub struct Described {
+    /// Dotted name.
+    pub name: &'static str,
+    /// What it asks of its caller.
+    pub scope: Scope,
+    /// Whether it changes anything.
+    pub effect: Effect,
+    /// One sentence.
+    pub help: &'static str,
+    /// Whether it answers many items.
+    pub streaming: bool,
+    /// JSON schema of the request.
+    pub request: fn(&mut SchemaGenerator) -> Schema,
+    /// JSON schema of the answer, or of one item.
+    pub response: fn(&mut SchemaGenerator) -> Schema,
+}
+
+impl Described {
+    /// The path under which it is served: `/api/v1/workload/list`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        path(self.name)
+    }
+}
+
+/// The path under which the operation of this name is served.
+#[must_use]
+pub fn path(name: &str) -> String {
+    format!("/api/v1/{}", name.replace('.', "/"))
+}
+
+macro_rules! operations {
+    (
+        $( $(#[doc = $help:literal])+ $op:ident = $name:literal, $scope:ident, $effect:ident, $request:ty => $response:ty; )*
+        streaming:
+        $( $(#[doc = $shelp:literal])+ $sop:ident = $sname:literal, $sscope:ident, $srequest:ty => $item:ty; )*
+    ) => {
+        $(
+            $(#[doc = $help])+
+            pub enum $op {}
+            impl Operation for $op {
+                const NAME: &'static str = $name;
+                const SCOPE: Scope = Scope::$scope;
+                const EFFECT: Effect = Effect::$effect;
+                const HELP: &'static str = concat!($($help),+);
+                type Request = $request;
+                type Response = $response;
+            }
+        )*
+        $(
+            $(#[doc = $shelp])+
+            pub enum $sop {}
+            impl Streaming for $sop {
+                const NAME: &'static str = $sname;
+                const SCOPE: Scope = Scope::$sscope;
+                const HELP: &'static str = concat!($($shelp),+);
+                type Request = $srequest;
+                type Item = $item;
+            }
+        )*
+        /// The whole table.
+        pub const OPERATIONS: &[Described] = &[
+            $( Described {
+                name: $name,
+                scope: Scope::$scope,
+                effect: Effect::$effect,
+                help: concat!($($help),+),
+                streaming: false,
+                request: |g| g.subschema_for::<$request>(),
+                response: |g| g.subschema_for::<$response>(),
+            }, )*
+            $( Described {
+                name: $sname,
+                scope: Scope::$sscope,
+                effect: Effect::Reads,
+                help: concat!($($shelp),+),
+                streaming: true,
+                request: |g| g.subschema_for::<$srequest>(),
+                response: |g| g.subschema_for::<$item>(),
+            }, )*
+        ];
+    };
+}
+
+operations! {
+    /// Answers at once with the gateway's version, role and health.
+    GatewayPing = "gateway.ping", Anyone, Reads, Empty => Ping;
+    /// Shows the fleet: nodes, GPUs, and the workloads that haven't ended.
+    FleetStatus = "fleet.status", Read, Reads, Empty => Fleet;
+
+    /// Says who the caller is.
+    WhoAmI = "auth.whoami", Anyone, Reads, Empty => Identity;
+    /// Makes a token for a person or a program.
+    TokenCreate = "auth.token.create", Administer, Writes, TokenRequest => NewToken;
+    /// Lists tokens, without the tokens themselves.
+    TokenList = "auth.token.list", Administer, Reads, Empty => Vec<TokenInfo>;
+    /// Ends a token's life at once.
+    TokenRevoke = "auth.token.revoke", Administer, Writes, TokenRef => TokenInfo;
+    /// Makes a token with which nodes can join.
+    JoinTokenCreate = "auth.join-token", Administer, Writes, JoinTokenRequest => NewJoinToken;
+
+    /// Makes a node known, with a join token, and gives it its own credential.
+    NodeJoin = "node.join", Join, Writes, JoinRequest => Joined;
+    /// Lists the nodes with their GPUs.
+    NodeList = "node.list", Read, Reads, NodeFilter => Vec<NodeView>;
+    /// Shows all that is known of a node.
+    NodeGet = "node.get", Read, Reads, NodeRef => NodeDetail;
+    /// Keeps new work off a node, and empties it.
+    NodeDrain = "node.drain", OperateNodes, Writes, DrainRequest => NodeDetail;
+    /// Lets a drained node take work again.
+    NodeUndrain = "node.undrain", OperateNodes, Writes, NodeRef => NodeDetail;
+    /// Sets and removes labels of a node.
+    NodeLabel = "node.label", OperateNodes, Writes, LabelRequest => NodeDetail;
+    /// Sets and removes taints of a node.
+    NodeTaint = "node.taint", OperateNodes, Writes, TaintRequest => NodeDetail;
+    /// Removes a node; its credential stops working.
+    NodeRemove = "node.remove", OperateNodes, Writes, RemoveRequest => NodeDetail;
+
+    /// Submits workloads, all or none, or shows where they would go.
+    WorkloadSubmit = "workload.submit", Run, Creates, SubmitRequest => Vec<Submitted>;
+    /// Lists workloads.
+    WorkloadList = "workload.list", Read, Reads, WorkloadFilter => Vec<WorkloadSummary>;
+    /// Shows all that is known of a workload.
+    WorkloadGet = "workload.get", Read, Reads, WorkloadRef => WorkloadDetail;
+    /// Cancels workloads: waiting ones at once, running ones with their grace period.
+    WorkloadCancel = "workload.cancel", Run, Writes, CancelRequest => Vec<WorkloadSummary>;
+    /// Changes a workload's memory, timeout or priority.
+    WorkloadUpdate = "workload.update", Run, Writes, UpdateRequest => WorkloadSummary;
+    /// Stops a workload with its grace period and starts it on another node.
+    WorkloadMigrate = "workload.migrate", Run, Writes, MigrateRequest => WorkloadSummary;
+    /// Explains why a workload is where it is, or why it isn't placed.
+    WorkloadExplain = "workload.explain", Read, Reads, WorkloadRef => Explanation;
+    /// Sums up GPU-hours.
+    WorkloadUsage = "workload.usage", Read, Reads, UsageRequest => Vec<UsageRow>;
+
+    /// Lists events, oldest first.
+    EventList = "event.list", Read, Reads, EventFilter => Vec<Event>;
+
+    streaming:
+    /// Streams a workload's output.
+    WorkloadLogs = "workload.logs", Read, LogsRequest => LogEntry;
+    /// Streams a workload at each change until it has ended.
+    WorkloadWatch = "workload.watch", Read, WorkloadRef => WorkloadDetail;
+    /// Streams events as they happen.
+    EventWatch = "event.watch", Read, EventFilter => Event;
+}
+
+/// Path of the WebSocket on which a node's session runs.
+pub const NODE_SESSION_PATH: &str = "/api/v1/node/session";
+
+/// Path of the WebSocket on which a command runs inside a workload: the first frame is an [`ExecStart`] as JSON;
+/// then binary frames carry input one way and output the other way (first byte 1: standard output, 2: standard
+/// error), and a last text frame holds an [`ExecEnd`]. An empty input frame is the end of input.
+pub const EXEC_PATH: &str = "/api/v1/workload/exec";
+
+/// The scope of [`EXEC_PATH`].
+pub const EXEC_SCOPE: Scope = Scope::Run;
+
+/// Header that makes a repeated creating call answer what the first one answered, for a day.
+pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+
+/// A request without content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Empty {}
+
+/// The gateway as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ping {
+    /// Its version.
+    pub version: String,
+    /// Whether it runs the controllers.
+    pub leader: bool,
+    /// Whether its store takes writes, in words: `ok`, or what is the matter.
+    pub store: String,
+    /// The store's revision: the number of commits so far.
+    pub revision: u64,
+    /// Bytes of its store on disk.
+    pub store_bytes: u64,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// Its wall clock.
+    pub now: Timestamp,
+}
+
+/// The fleet as `status` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fleet {
+    /// The gateway.
+    pub gateway: Ping,
+    /// The sum of it.
+    pub cluster: ClusterStatus,
+    /// The nodes.
+    pub nodes: Vec<NodeBrief>,
+    /// The workloads that haven't ended.
+    pub workloads: Vec<WorkloadBrief>,
+    /// MOLT participation.
+    pub molt: MoltBrief,
+    /// Alerts that are firing.
+    pub alerts: Vec<String>,
+}
+
+/// The sum of a fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// `healthy`, `degraded`, `critical`, or `empty` without nodes.
+    pub status: String,
+    /// 0–100: the share of nodes that are healthy or draining. `null` without nodes.
+    pub score: Option<u8>,
+    /// Nodes.
+    pub total_nodes: u32,
+    /// Nodes that are healthy.
+    pub healthy_nodes: u32,
+    /// GPUs.
+    #[serde(rename = "totalGPUs")]
+    pub total_gpus: u32,
+    /// GPUs that a workload could be given now.
+    #[serde(rename = "availableGPUs")]
+    pub available_gpus: u32,
+}
+
+/// A node in [`Fleet`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeBrief {
+    /// Its name.
+    pub name: NodeName,
+    /// The one word for its state.
+    pub status: NodeStatus,
+    /// Its GPUs.
+    pub gpus: GpuCount,
+    /// Mean GPU utilization, 0–100, by the last heartbeat. `null`: unknown, or no GPUs.
+    pub utilization: Option<f32>,
+}
+
+/// GPUs of a node in [`Fleet`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuCount {
+    /// That a workload could be given now.
+    pub available: u32,
+    /// All.
+    pub total: u32,
+    /// The model; several are joined by commas. `null`: no GPUs.
+    #[serde(rename = "type")]
+    pub model: Option<String>,
+    /// Whether any of them is simulated.
+    pub simulated: bool,
+}
+
+/// A workload in [`Fleet`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadBrief {
+    /// Its id.
+    pub id: WorkloadId,
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub status: Phase,
+    /// GPUs that it asks for.
+    pub gpus: u32,
+    /// Seconds since it began to run. `null`: not running.
+    pub runtime: Option<u64>,
+    /// The node of its first member. `null`: not placed.
+    pub node: Option<NodeName>,
+}
+
+/// MOLT in [`Fleet`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MoltBrief {
+    /// Whether GPUs are offered to other fleets.
+    pub active: bool,
+    /// How eagerly. `null`: not at all.
+    pub mode: Option<String>,
+    /// GPUs lent now.
+    #[serde(rename = "sharedGPUs")]
+    pub shared_gpus: u32,
+    /// Earned in the last 24 hours. `null`: nothing is recorded.
+    pub earnings24h: Option<f64>,
+}
+
+/// A new token's properties.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenRequest {
+    /// The identity that it stands for: what owned workloads and events will carry.
+    pub name: String,
+    /// What it lets its bearer do.
+    pub role: Role,
+    /// How long it works. `null`: for ever.
+    #[serde(default)]
+    pub expires: Option<Span>,
+}
+
+/// A new token; shown once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NewToken {
+    /// The token.
+    pub token: String,
+    /// What is kept of it.
+    #[serde(flatten)]
+    pub info: TokenInfo,
+}
+
+impl std::fmt::Debug for NewToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewToken")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Names a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenRef {
+    /// Its id, or the identity that it stands for where only one token does.
+    pub id: String,
+}
+
+/// A new join token's properties.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JoinTokenRequest {
+    /// How long it works.
+    pub expires: Span,
+    /// How many nodes may join with it. `null`: any number.
+    #[serde(default)]
+    pub uses: Option<u32>,
+}
+
+/// A new join token; shown once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NewJoinToken {
+    /// The token.
+    pub token: String,
+    /// When it stops working.
+    pub expires_at: Timestamp,
+    /// How many nodes may join with it. `null`: any number.
+    pub uses: Option<u32>,
+}
+
+impl std::fmt::Debug for NewJoinToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewJoinToken")
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A node asks to be let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JoinRequest {
+    /// The name that it wants.
+    pub name: NodeName,
+    /// Whether it insists on that name, or takes a longer one if it is taken.
+    pub exact: bool,
+}
+
+/// A node is let in; the credential is shown once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Joined {
+    /// Its name from now on.
+    pub name: NodeName,
+    /// Its own credential.
+    pub credential: String,
+}
+
+impl std::fmt::Debug for Joined {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Joined")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct NodeFilter {
+    /// Only those with a GPU that a workload could be given now.
+    pub available: bool,
+    /// Only those with a GPU of this model, matched by whole words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_type: Option<String>,
+}
+
+/// Names a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeRef {
+    /// Its name, or the beginning of it where only one fits.
+    pub id: String,
+}
+
+/// A wish to empty a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Which node.
+    pub id: String,
+    /// Stop what runs there now, with its grace period; it starts elsewhere where it may.
+    #[serde(default)]
+    pub force: bool,
+    /// Stop what still runs there after this long. `null`: let it finish.
+    #[serde(default)]
+    pub timeout: Option<Span>,
+}
+
+/// Labels to set and to remove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LabelRequest {
+    /// Which node.
+    pub id: String,
+    /// To set.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+    /// Keys to remove.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+/// Taints to set and to remove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TaintRequest {
+    /// Which node.
+    pub id: String,
+    /// To set; one of the same key and effect is replaced.
+    #[serde(default)]
+    pub set: Vec<Taint>,
+    /// Keys to remove.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+/// A node to remove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RemoveRequest {
+    /// Which node.
+    pub id: String,
+    /// Even though workloads run there: they are lost.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A workload to submit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Submission {
+    /// Its name. `null`: made from the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its namespace. `null`: `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// What is asked for.
+    pub spec: WorkloadSpec,
+}
+
+/// Workloads to submit, all or none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SubmitRequest {
+    /// The workloads.
+    pub workloads: Vec<Submission>,
+    /// Show where they would go, and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Fail with `NO_GPUS_AVAILABLE` instead of queueing.
+    #[serde(default)]
+    pub no_queue: bool,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Submitted {
+    /// The workload; with `dryRun` it exists only in this answer.
+    #[serde(flatten)]
+    pub workload: Workload,
+    /// Where it would go now, and why, or why nowhere. Only with `dryRun`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Explanation>,
+}
+
+/// Which workloads. All conditions must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct WorkloadFilter {
+    /// Only running ones.
+    pub running: bool,
+    /// Only waiting ones.
+    pub pending: bool,
+    /// Only the caller's own.
+    pub mine: bool,
+    /// Only those that were submitted at or after this time, or have run since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Only those on this node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Only those of this namespace. `null`: all namespaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// `submitted` (default), `name`, `phase`, `priority`, `gpus`, `node`, `owner`, `started` or `finished`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sort: Option<String>,
+    /// At most this many. `null`: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Names a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadRef {
+    /// Its id, its name, or the beginning of either where only one fits.
+    pub id: String,
+    /// Where names are looked up. `null`: `default`. Ids fit everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// A workload as `workload status` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadDetail {
+    /// All that is kept.
+    #[serde(flatten)]
+    pub workload: Workload,
+    /// For a waiting one: why it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
+    /// For one that fetches its image: how far that has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull: Option<PullProgress>,
+}
+
+/// Workloads to cancel, in one transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CancelRequest {
+    /// Ids, names or their beginnings.
+    pub ids: Vec<String>,
+    /// Where names are looked up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Between SIGTERM and SIGKILL. `null`: the workload's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Span>,
+}
+
+/// What to change about a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpdateRequest {
+    /// Which.
+    pub id: String,
+    /// Where names are looked up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// New memory limit; a running workload's changes in place where its node has the room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Size>,
+    /// New timeout, counted from the start of the attempt; `0s` means none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// New priority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+}
+
+/// A workload to move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MigrateRequest {
+    /// Which.
+    pub id: String,
+    /// Where names are looked up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Where to. `null`: any node but the one that it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+/// Why a workload is, or would be, where it is, or nowhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The sentence: `0 of 12 nodes fit: 8 have fewer than 4 free GPUs, 4 are not H100`.
+    pub summary: String,
+    /// Where it is or would go, by member. Empty: nowhere.
+    #[serde(default)]
+    pub placement: Vec<ProposedMember>,
+    /// Why there.
+    #[serde(default)]
+    pub because: Vec<String>,
+    /// What keeps nodes from taking it, each node counted once.
+    #[serde(default)]
+    pub blockers: Vec<Blocker>,
+    /// Its place in the queue, from 1. `null`: not waiting.
+    #[serde(default)]
+    pub queue_position: Option<u32>,
+    /// Workloads whose end would make room.
+    #[serde(default)]
+    pub waiting_for: Vec<WorkloadId>,
+    /// When there would be room, where timeouts allow an estimate. `null`: unknown.
+    #[serde(default)]
+    pub estimate: Option<Timestamp>,
+    /// The smallest changes that would place it now.
+    #[serde(default)]
+    pub suggestions: Vec<String>,
+    /// Whether today's fleet could run it if it were empty. `null`: not asked.
+    #[serde(default)]
+    pub fits_empty_fleet: Option<bool>,
+    /// Workloads that would be preempted in its favour.
+    #[serde(default)]
+    pub preempts: Vec<WorkloadId>,
+}
+
+/// A member's place in an [`Explanation`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProposedMember {
+    /// From 0.
+    pub rank: u32,
+    /// Where.
+    pub node: NodeName,
+    /// The GPUs.
+    pub gpus: Vec<GpuOnNode>,
+}
+
+/// A reason, and the number of nodes that it rules out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Blocker {
+    /// In words: `have fewer than 4 free GPUs`.
+    pub reason: String,
+    /// How many nodes.
+    pub nodes: u32,
+}
+
+/// What to sum up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct UsageRequest {
+    /// `owner` (default), `node`, or a label's key as `label:KEY`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// From when on. `null`: 30 days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<Span>,
+}
+
+/// A sum of usage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageRow {
+    /// The owner, node or label value. Empty: workloads without that label.
+    pub key: String,
+    /// GPUs times hours held, clipped to the window.
+    pub gpu_hours: f64,
+    /// Workloads that held something in the window.
+    pub workloads: u32,
+    /// Attempts that did.
+    pub attempts: u32,
+    /// The oldest record that the sum could see; older ones are no longer kept.
+    pub since: Timestamp,
+}
+
+/// Which events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct EventFilter {
+    /// Only of this kind of thing: `workload` or `node`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Only of this workload or node (id or name).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Only what happened on this node, or to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Only since this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Only after the event of this id: resumes a stream without loss or doubles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// The newest so many. `null`: 1,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Which lines of a workload's output.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct LogsRequest {
+    /// The workload.
+    pub id: String,
+    /// Where names are looked up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Go on with lines as they come, until the workload has ended.
+    pub follow: bool,
+    /// Begin with the last so many lines. `null`: with the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tail: Option<u64>,
+    /// Only lines since this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Only lines after this cursor: resumes a stream without loss or doubles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// A line of output, or a gap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogEntry {
+    /// When, by the node's clock.
+    pub at: Timestamp,
+    /// From where.
+    pub source: LogSource,
+    /// Attempt, from 1.
+    pub attempt: u32,
+    /// Member of the gang, from 0.
+    pub rank: u32,
+    /// Position in its member's output, from 1.
+    pub number: u64,
+    /// The text. For a gap: which lines are missing.
+    pub text: String,
+    /// It goes on in the next entry.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+    /// True where lines are missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gap: bool,
+    /// Go on after this entry with it.
+    pub cursor: String,
+}
+
+/// The first frame on [`EXEC_PATH`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExecStart {
+    /// The workload.
+    pub id: String,
+    /// Where names are looked up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The member of the gang, from 0.
+    #[serde(default)]
+    pub rank: u32,
+    /// The command.
+    pub command: Vec<String>,
+}
+
+/// The last frame on [`EXEC_PATH`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ExecEnd {
+    /// The command's exit code, 128 + signal for signals.
+    Exit(i32),
+    /// It couldn't run.
+    Error(ApiError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_paths_follow_from_them() {
+        let mut names: Vec<_> = OPERATIONS.iter().map(|o| o.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), OPERATIONS.len());
+        assert_eq!(path(WorkloadList::NAME), "/api/v1/workload/list");
+    }
+
+    #[test]
+    fn every_operation_says_what_it_does() {
+        for op in OPERATIONS {
+            assert!(op.help.trim_end().ends_with('.') && op.help.len() > 10, "{}", op.name);
+        }
+    }
+
+    #[test]
+    fn frames_are_told_apart() {
+        assert_eq!(serde_json::to_string(&Frame::Item(1)).unwrap(), r#"{"item":1}"#);
+        assert_eq!(serde_json::to_string(&Frame::<u8>::End).unwrap(), r#""end""#);
+    }
+}
