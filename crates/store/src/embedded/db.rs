@@ -88,6 +88,7 @@ impl Db {
     pub fn open(disk: impl Disk, options: Options, now: Duration) -> Result<Self, StoreError> {
         let disk: Box<dyn Disk> = Box::new(disk);
         let found = open_file(&*disk, &options)?;
+        disk.keep().map_err(StoreError::from_io)?;
         let history = History::new(found.head, options.history_changes, options.history_bytes);
         let mut db = Db {
             open: Err(StoreError::Closed),

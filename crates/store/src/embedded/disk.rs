@@ -1,9 +1,9 @@
 //! Where the file lives: a real file, or memory.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,12 +19,26 @@ pub trait Disk: Send + 'static {
     /// # Errors
     /// The disk's own.
     fn open(&self) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// Says that what was opened last is a whole store. One that was being made and never came
+    /// this far (the power went) may be thrown away by the next opening. Called after every
+    /// opening; must be durable when it returns.
+    ///
+    /// # Errors
+    /// The disk's own.
+    fn keep(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file, locked against other processes for as long as this value lives.
+///
+/// A new store is made under the name with `.new` appended, and gets its own name once it is whole.
 #[derive(Debug)]
 pub struct FileDisk {
     file: Arc<File>,
+    path: PathBuf,
+    parent: PathBuf,
 }
 
 impl FileDisk {
@@ -33,7 +47,7 @@ impl FileDisk {
     /// # Errors
     /// [`StoreError::Locked`] if it is open elsewhere, or the disk's.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let path = path.as_ref();
+        let path = path.as_ref().to_path_buf();
         let parent = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
             _ => PathBuf::from("."),
@@ -43,36 +57,70 @@ impl FileDisk {
             .mode(0o700)
             .create(&parent)
             .map_err(StoreError::from_io)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(StoreError::from_io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::Locked {
-                    path: path.to_path_buf(),
-                });
-            }
-            Err(TryLockError::Error(source)) => return Err(StoreError::from_io(source)),
+        loop {
+            let file = match open_or_make(&path, false) {
+                Ok(file) => lock(file, &path)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let file = open_or_make(&unfinished(&path), true);
+                    let file = lock(file.map_err(StoreError::from_io)?, &path)?;
+                    // Only the holder of this lock may give the file its name. If it already has
+                    // one, another process was faster.
+                    if path.try_exists().map_err(StoreError::from_io)? {
+                        continue;
+                    }
+                    file.set_permissions(Permissions::from_mode(0o600))
+                        .and_then(|()| file.set_len(0))
+                        .map_err(StoreError::from_io)?;
+                    file
+                }
+                Err(error) => return Err(StoreError::from_io(error)),
+            };
+            return Ok(FileDisk {
+                file: Arc::new(file),
+                path,
+                parent,
+            });
         }
-        // A file is durable only once the directory that names it is.
-        fs::File::open(&parent)
-            .and_then(|parent| parent.sync_all())
-            .map_err(StoreError::from_io)?;
-        Ok(FileDisk {
-            file: Arc::new(file),
-        })
+    }
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+fn open_or_make(path: &Path, make: bool) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(make)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+fn lock(file: File, path: &Path) -> Result<File, StoreError> {
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+            path: path.to_path_buf(),
+        }),
+        Err(TryLockError::Error(source)) => Err(StoreError::from_io(source)),
     }
 }
 
 impl Disk for FileDisk {
     fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
         Ok(Box::new(FileBytes(self.file.clone())))
+    }
+
+    fn keep(&self) -> io::Result<()> {
+        if !self.path.try_exists()? {
+            fs::rename(unfinished(&self.path), &self.path)?;
+        }
+        // A file is durable only once the directory that names it is.
+        File::open(&self.parent)?.sync_all()
     }
 }
 

@@ -10,6 +10,8 @@ mod codec;
 mod db;
 mod disk;
 mod engine;
+#[cfg(any(test, feature = "testing"))]
+mod faulty;
 mod history;
 mod lease;
 mod options;
@@ -20,5 +22,7 @@ mod staged;
 pub use db::{Command, Db, Reply};
 pub use disk::{Disk, FileDisk, MemoryDisk};
 pub use engine::Embedded;
+#[cfg(any(test, feature = "testing"))]
+pub use faulty::FaultyDisk;
 pub use options::Options;
 pub use reader::Reader;
