@@ -38,11 +38,7 @@ impl Ask {
             gpus: request.gpus,
             // Without GPUs the filters on GPUs say nothing.
             gpu_model: request.gpu_model.clone().filter(|_| request.gpus > 0),
-            gpu_memory_bytes: if request.gpus > 0 {
-                request.gpu_memory_bytes
-            } else {
-                0
-            },
+            gpu_memory_bytes: if request.gpus > 0 { request.gpu_memory_bytes } else { 0 },
             cpu: request.cpu_millicores,
             memory: request.memory_bytes,
             selector: request.node_selector.clone().into_iter().collect(),
@@ -60,9 +56,7 @@ impl Ask {
     /// Untolerated taints that would rather have nobody.
     pub(crate) fn unwelcome(&self, kind: &Kind) -> u32 {
         let taints = kind.key.taints.iter();
-        let unwelcome = taints.filter(|taint| {
-            taint.effect == TaintEffect::PreferNoSchedule && !self.tolerates(taint)
-        });
+        let unwelcome = taints.filter(|taint| taint.effect == TaintEffect::PreferNoSchedule && !self.tolerates(taint));
         crate::fleet::index(unwelcome.count())
     }
 
@@ -94,11 +88,7 @@ impl Ask {
 }
 
 pub(crate) fn low_mask(gpus: u32) -> u64 {
-    if gpus >= 64 {
-        u64::MAX
-    } else {
-        (1 << gpus) - 1
-    }
+    if gpus >= 64 { u64::MAX } else { (1 << gpus) - 1 }
 }
 
 /// One reason why one node fails, most fundamental first.
@@ -155,10 +145,7 @@ pub(crate) fn kind_fails<'a>(
         }
     }
     for taint in &kind.key.taints {
-        if taint.effect == TaintEffect::NoSchedule
-            && !ask.tolerates(taint)
-            && fail(Fail::Taint(taint))
-        {
+        if taint.effect == TaintEffect::NoSchedule && !ask.tolerates(taint) && fail(Fail::Taint(taint)) {
             return true;
         }
     }
@@ -223,10 +210,7 @@ pub(crate) fn node_fails<'a>(
         return true;
     }
     for (key, value) in &ask.selector {
-        if fleet.is_wide(key)
-            && node.labels.get(key) != Some(value)
-            && fail(Fail::Label(key, value))
-        {
+        if fleet.is_wide(key) && node.labels.get(key) != Some(value) && fail(Fail::Label(key, value)) {
             return true;
         }
     }
@@ -271,14 +255,5 @@ pub(crate) fn node_fits(
     depth: Depth,
     now_ms: i64,
 ) -> bool {
-    !node_fails(
-        fleet,
-        ask,
-        entry,
-        suitable,
-        free,
-        depth,
-        now_ms,
-        &mut |_| true,
-    )
+    !node_fails(fleet, ask, entry, suitable, free, depth, now_ms, &mut |_| true)
 }

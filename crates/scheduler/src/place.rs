@@ -86,11 +86,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// Takes the best nodes for one request, all or none.
-    pub(crate) fn place(
-        &mut self,
-        pass: &mut Pass<'_>,
-        taste: Taste<'_>,
-    ) -> Result<Vec<Choice>, NotFound> {
+    pub(crate) fn place(&mut self, pass: &mut Pass<'_>, taste: Taste<'_>) -> Result<Vec<Choice>, NotFound> {
         if self.ask.nodes == 1 {
             let choice = self.find(pass, taste, &[], None)?;
             pass.take(choice.node, self.claim(choice.gpus));
@@ -124,12 +120,7 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    fn gang(
-        &mut self,
-        pass: &mut Pass<'_>,
-        taste: Taste<'_>,
-        model: Option<&str>,
-    ) -> Result<Vec<Choice>, NotFound> {
+    fn gang(&mut self, pass: &mut Pass<'_>, taste: Taste<'_>, model: Option<&str>) -> Result<Vec<Choice>, NotFound> {
         let mut gang: Vec<Choice> = Vec::with_capacity(self.ask.nodes as usize);
         let mut chosen = Vec::with_capacity(self.ask.nodes as usize);
         while gang.len() < self.ask.nodes as usize {
@@ -206,11 +197,7 @@ impl<'a> Prepared<'a> {
             Candidates::Kinds(kinds) => search.kinds(kinds, &mut self.unfit, model),
         }
         let held = search.held;
-        search.best.ok_or(if held {
-            NotFound::Held
-        } else {
-            NotFound::NoRoom
-        })
+        search.best.ok_or(if held { NotFound::Held } else { NotFound::NoRoom })
     }
 }
 
@@ -231,11 +218,7 @@ impl Candidates {
             return Self::nodes(fleet, ask, nodes);
         }
         let kinds = (0..fleet.kinds.len()).map(index);
-        Self::Kinds(
-            kinds
-                .filter_map(|kind| KindFit::of(fleet, ask, kind))
-                .collect(),
-        )
+        Self::Kinds(kinds.filter_map(|kind| KindFit::of(fleet, ask, kind)).collect())
     }
 
     fn nodes(fleet: &Fleet, ask: &Ask, nodes: impl Iterator<Item = u32>) -> Self {
@@ -248,10 +231,7 @@ impl Candidates {
     }
 
     /// Every node among them, ready or not; in no particular order.
-    pub(crate) fn each<'f>(
-        &'f self,
-        fleet: &'f Fleet,
-    ) -> Box<dyn Iterator<Item = (u32, KindFit)> + 'f> {
+    pub(crate) fn each<'f>(&'f self, fleet: &'f Fleet) -> Box<dyn Iterator<Item = (u32, KindFit)> + 'f> {
         match self {
             Self::Nodes(nodes) => Box::new(nodes.iter().copied()),
             Self::Kinds(kinds) => Box::new(kinds.iter().flat_map(|fit| {
@@ -285,10 +265,7 @@ impl KindFit {
 
 fn model(fleet: &Fleet, node: u32, gpus: u64) -> &str {
     let kind = fleet.entries[node as usize].kind;
-    let gpu = fleet.kinds[kind as usize]
-        .key
-        .gpus
-        .get(gpus.trailing_zeros() as usize);
+    let gpu = fleet.kinds[kind as usize].key.gpus.get(gpus.trailing_zeros() as usize);
     gpu.map_or("", |gpu| &gpu.0)
 }
 
@@ -322,10 +299,7 @@ impl Search<'_> {
     /// what was found.
     fn kinds(&mut self, kinds: &[KindFit], unfit: &mut FastMap<u32, Bits>, model: Option<&str>) {
         let fleet = self.pass.fleet;
-        let largest = kinds
-            .iter()
-            .map(|fit| fleet.kinds[fit.kind as usize].gpus())
-            .max();
+        let largest = kinds.iter().map(|fit| fleet.kinds[fit.kind as usize].gpus()).max();
         let Some(most) = largest.and_then(|gpus| gpus.checked_sub(self.ask.gpus)) else {
             return;
         };
@@ -337,10 +311,7 @@ impl Search<'_> {
                 let kind = &fleet.kinds[fit.kind as usize];
                 let count = self.ask.gpus + left_over;
                 let cost = left_over * LEFT_OVER + fit.unwelcome * UNWELCOME;
-                if count > kind.gpus()
-                    || self.worse(cost)
-                    || (model.is_some() && fit.model(fleet) != model)
-                {
+                if count > kind.gpus() || self.worse(cost) || (model.is_some() && fit.model(fleet) != model) {
                     continue;
                 }
                 let bucket = self.pass.bucket(fit.kind, count);
@@ -372,13 +343,7 @@ impl Search<'_> {
     }
 
     /// Nodes of one kind that differ in nothing but their free GPUs' links.
-    fn group(
-        &mut self,
-        fit: &KindFit,
-        words: usize,
-        members: impl Fn(usize) -> u64,
-        unfit: &mut FastMap<u32, Bits>,
-    ) {
+    fn group(&mut self, fit: &KindFit, words: usize, members: impl Fn(usize) -> u64, unfit: &mut FastMap<u32, Bits>) {
         let kind = &self.pass.fleet.kinds[fit.kind as usize];
         let mut seen = 0;
         for i in 0..words {
@@ -409,15 +374,7 @@ impl Search<'_> {
         let pass = self.pass;
         let entry = pass.entry(node);
         let free = pass.free(node);
-        if !node_fits(
-            pass.fleet,
-            self.ask,
-            entry,
-            fit.suitable,
-            free,
-            Depth::Now,
-            pass.now_ms,
-        ) {
+        if !node_fits(pass.fleet, self.ask, entry, fit.suitable, free, Depth::Now, pass.now_ms) {
             // A node chosen for this gang looks unfit, but only until the
             // gang is undone.
             return if self.chosen.contains(&node) {
@@ -456,9 +413,9 @@ impl Search<'_> {
             + links
             + if has_image { 0 } else { NO_IMAGE }
             + if hot { HOT } else { 0 };
-        let better = self.best.is_none_or(|best| {
-            cost < best.cost || cost == best.cost && entry.name < pass.entry(best.node).name
-        });
+        let better = self
+            .best
+            .is_none_or(|best| cost < best.cost || cost == best.cost && entry.name < pass.entry(best.node).name);
         if better {
             self.best = Some(Choice {
                 node,
@@ -466,11 +423,7 @@ impl Search<'_> {
                 cost,
             });
         }
-        if links == 0 {
-            Looked::Ideal
-        } else {
-            Looked::Fits
-        }
+        if links == 0 { Looked::Ideal } else { Looked::Fits }
     }
 }
 

@@ -146,12 +146,7 @@ impl fmt::Display for Plan {
             writeln!(f, "{preemption}")?;
         }
         for reservation in &self.reservations {
-            write!(
-                f,
-                "keep {} for {}",
-                join(&reservation.nodes),
-                reservation.request
-            )?;
+            write!(f, "keep {} for {}", join(&reservation.nodes), reservation.request)?;
             match reservation.start_ms {
                 Some(start) => writeln!(f, ", starts by {start}")?,
                 None => writeln!(f, ", start unknown")?,

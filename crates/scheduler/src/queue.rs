@@ -78,10 +78,7 @@ impl Queue {
         let lane = lanes.entry(request.owner.clone()).or_default();
         lane.len += 1;
         let stream = lane.streams.entry(class).or_default();
-        stream.insert(
-            (request.submitted_at_ms, request.id.clone()),
-            Arc::clone(&queued),
-        );
+        stream.insert((request.submitted_at_ms, request.id.clone()), Arc::clone(&queued));
         self.by_id.insert(request.id.clone(), queued);
     }
 
@@ -286,11 +283,9 @@ impl<'a> Order<'a> {
             let (rest, head) = &mut waiting.streams[stream];
             if let Some(next) = rest.next() {
                 *head = next;
-                waiting.heads.push(Reverse((
-                    next.request.submitted_at_ms,
-                    &next.request.id,
-                    stream,
-                )));
+                waiting
+                    .heads
+                    .push(Reverse((next.request.submitted_at_ms, &next.request.id, stream)));
             }
             self.take_turn(at);
         }

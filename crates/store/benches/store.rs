@@ -32,9 +32,7 @@ fn main() {
         .build()
         .unwrap();
     println!("durable commits of one 1 KiB record; median of {rounds} rounds");
-    println!(
-        "  quick repair  callers  commits/s  p50 us  p99 us  cpu us/txn  x bare append+fdatasync"
-    );
+    println!("  quick repair  callers  commits/s  p50 us  p99 us  cpu us/txn  x bare append+fdatasync");
     for quick_repair in [true, false] {
         for callers in [1, 32, 256] {
             let mut runs: Vec<Run> = (0..rounds)
@@ -160,10 +158,7 @@ fn core_cost(quick: bool) {
             })
             .collect();
         took.sort_unstable();
-        println!(
-            "  {batch:>5}  {:>6.1}",
-            micros(took[took.len() / 2]) / batch as f64
-        );
+        println!("  {batch:>5}  {:>6.1}", micros(took[took.len() / 2]) / batch as f64);
     }
 }
 
@@ -172,9 +167,9 @@ async fn reads(path: &Path, quick: bool) {
     let records = if quick { 1_000 } else { 10_000 };
     let value = Bytes::from(vec![7; 1024]);
     for chunk in (0..records).collect::<Vec<_>>().chunks(500) {
-        let txn = chunk.iter().fold(Txn::new(), |txn, n| {
-            txn.put(format!("/workload/{n:06}"), value.clone())
-        });
+        let txn = chunk
+            .iter()
+            .fold(Txn::new(), |txn, n| txn.put(format!("/workload/{n:06}"), value.clone()));
         let _ = store.txn(txn).await.unwrap();
     }
     println!("reads over {records} records of 1 KiB; median us");

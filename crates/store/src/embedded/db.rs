@@ -8,8 +8,7 @@ use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, Write
 
 use super::Options;
 use super::codec::{
-    FORMAT, LEASE_KEYS, LEASES, META, META_FORMAT, META_HEAD, META_LEASE, META_PROBE, RECORDS,
-    redb_error,
+    FORMAT, LEASE_KEYS, LEASES, META, META_FORMAT, META_HEAD, META_LEASE, META_PROBE, RECORDS, redb_error,
 };
 use super::disk::{Disk, Gate, GateState};
 use super::history::History;
@@ -214,10 +213,7 @@ impl Db {
     }
 
     fn leases(&self) -> std::sync::MutexGuard<'_, Leases> {
-        self.shared
-            .leases
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn commit(
@@ -353,8 +349,7 @@ impl Drop for Db {
 
 fn begin(database: &Database, options: &Options) -> Result<WriteTransaction, StoreError> {
     let mut txn = database.begin_write().map_err(redb_error)?;
-    txn.set_durability(Durability::Immediate)
-        .map_err(redb_error)?;
+    txn.set_durability(Durability::Immediate).map_err(redb_error)?;
     txn.set_quick_repair(options.quick_repair);
     Ok(txn)
 }
@@ -365,10 +360,7 @@ fn snapshot(database: &Database, revision: Revision) -> Result<Snapshot, StoreEr
     Ok(Snapshot { revision, records })
 }
 
-fn number(
-    meta: &impl ReadableTable<&'static str, u64>,
-    name: &'static str,
-) -> Result<u64, StoreError> {
+fn number(meta: &impl ReadableTable<&'static str, u64>, name: &'static str) -> Result<u64, StoreError> {
     let found = meta.get(name).map_err(redb_error)?;
     Ok(found.map_or(0, |found| found.value()))
 }
@@ -401,12 +393,7 @@ fn open_file(disk: &dyn Disk, options: &Options) -> Result<Found, StoreError> {
             txn.open_table(LEASE_KEYS).map_err(redb_error)?;
         }
         let mut leases = HashMap::new();
-        for row in txn
-            .open_table(LEASES)
-            .map_err(redb_error)?
-            .iter()
-            .map_err(redb_error)?
-        {
+        for row in txn.open_table(LEASES).map_err(redb_error)?.iter().map_err(redb_error)? {
             let (id, ttl_ms) = row.map_err(redb_error)?;
             leases.insert(LeaseId(id.value()), Duration::from_millis(ttl_ms.value()));
         }
@@ -419,10 +406,7 @@ fn open_file(disk: &dyn Disk, options: &Options) -> Result<Found, StoreError> {
         txn.abort().map_err(redb_error)?;
     }
     Ok(Found {
-        open: Open {
-            database,
-            gate: state,
-        },
+        open: Open { database, gate: state },
         head,
         last_lease,
         leases,

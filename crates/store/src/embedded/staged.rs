@@ -5,16 +5,12 @@ use std::time::Duration;
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::codec::{
-    Header, LEASE_KEYS, LEASES, META, META_HEAD, META_LEASE, RECORDS, decode_key, redb_error,
-};
+use super::codec::{Header, LEASE_KEYS, LEASES, META, META_HEAD, META_LEASE, RECORDS, decode_key, redb_error};
 use super::db::{Command, Reply};
 use super::history::Revised;
 use super::lease::ttl_ms;
 use super::reader::bounds;
-use crate::{
-    Change, FailedCondition, Key, LeaseId, Limits, Op, Range, Revision, StoreError, Txn, TxnOutcome,
-};
+use crate::{Change, FailedCondition, Key, LeaseId, Limits, Op, Range, Revision, StoreError, Txn, TxnOutcome};
 
 /// What a batch changes outside the file, to be shown once it is on disk.
 #[derive(Debug, Default)]
@@ -78,11 +74,7 @@ impl<'t> Batch<'t> {
     /// Runs one command on the state that those before it left.
     ///
     /// `alive` tells whether a lease was alive before the batch.
-    pub(crate) fn run(
-        &mut self,
-        command: &Command,
-        alive: impl Fn(LeaseId) -> bool,
-    ) -> Answer<Reply> {
+    pub(crate) fn run(&mut self, command: &Command, alive: impl Fn(LeaseId) -> bool) -> Answer<Reply> {
         match command {
             Command::Txn(txn) => Ok(self.txn(txn, alive)?.map(Reply::Txn)),
             Command::Grant { ttl } => Ok(self.grant(*ttl)?.map(Reply::Granted)),
@@ -100,11 +92,9 @@ impl<'t> Batch<'t> {
     pub(crate) fn finish(self) -> Result<Staged, StoreError> {
         if !self.staged.is_empty() {
             let mut meta = self.txn.open_table(META).map_err(redb_error)?;
-            meta.insert(META_HEAD, self.staged.head.0)
-                .map_err(redb_error)?;
+            meta.insert(META_HEAD, self.staged.head.0).map_err(redb_error)?;
             if !self.staged.granted.is_empty() {
-                meta.insert(META_LEASE, self.staged.last_lease)
-                    .map_err(redb_error)?;
+                meta.insert(META_LEASE, self.staged.last_lease).map_err(redb_error)?;
             }
         }
         Ok(self.staged)
@@ -120,20 +110,14 @@ impl<'t> Batch<'t> {
             let current = self.header(key)?.map(|header| header.modified);
             if !condition.holds(current) {
                 let key = key.clone();
-                failed.push(FailedCondition {
-                    index,
-                    key,
-                    current,
-                });
+                failed.push(FailedCondition { index, key, current });
             }
         }
         if !failed.is_empty() {
             return Ok(Ok(TxnOutcome::Conflict { failed }));
         }
         for op in &txn.ops {
-            if let Op::Put {
-                lease: Some(lease), ..
-            } = op
+            if let Op::Put { lease: Some(lease), .. } = op
                 && !self.is_alive(*lease, &alive)
             {
                 return Ok(Err(StoreError::NoSuchLease { lease: *lease }));
@@ -264,13 +248,8 @@ impl<'t> Batch<'t> {
         };
         self.staged.last_lease += 1;
         let id = LeaseId(self.staged.last_lease);
-        self.lease_tables()?
-            .leases
-            .insert(id.0, ttl_ms)
-            .map_err(redb_error)?;
-        self.staged
-            .granted
-            .push((id, Duration::from_millis(ttl_ms)));
+        self.lease_tables()?.leases.insert(id.0, ttl_ms).map_err(redb_error)?;
+        self.staged.granted.push((id, Duration::from_millis(ttl_ms)));
         Ok(Ok(id))
     }
 

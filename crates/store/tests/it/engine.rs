@@ -70,22 +70,14 @@ async fn concurrent_callers_share_commits() {
     revisions.sort_unstable();
     assert_eq!(revisions, (1..=200).collect::<Vec<_>>());
     assert!(disk.operations().1 - before <= 2 * 200 + 10);
-    let page = store
-        .range(Range::all(), 150, Order::Ascending)
-        .await
-        .unwrap();
+    let page = store.range(Range::all(), 150, Order::Ascending).await.unwrap();
     assert!(page.more && page.records.len() == 150 && page.revision == Revision(200));
     let rest = Range::all().after(&page.records[149].key);
-    let page = store
-        .range(rest, usize::MAX, Order::Ascending)
-        .await
-        .unwrap();
+    let page = store.range(rest, usize::MAX, Order::Ascending).await.unwrap();
     assert!(!page.more && page.records.len() == 50);
     // Long listings are read elsewhere, with the same result.
     for n in 0..10 {
-        let txn = (0..100).fold(Txn::new(), |txn, m| {
-            txn.put(format!("/long/{n}/{m:03}"), "v")
-        });
+        let txn = (0..100).fold(Txn::new(), |txn, m| txn.put(format!("/long/{n}/{m:03}"), "v"));
         let _ = store.txn(txn).await.unwrap();
     }
     let page = store

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use clawbernetes_store::embedded::{Db, Embedded, FaultyDisk, Options};
-use clawbernetes_store::{
-    Change, Health, Key, Order, Range, Record, Revision, Store, StoreError, Txn,
-};
+use clawbernetes_store::{Change, Health, Key, Order, Range, Record, Revision, Store, StoreError, Txn};
 
 use crate::model::{Model, drain};
 
@@ -38,10 +36,7 @@ fn random_txn(dice: &mut Dice) -> Txn {
 }
 
 fn all(db: &Db) -> (Vec<Record>, Revision) {
-    let page = db
-        .reader()
-        .range(&Range::all(), usize::MAX, Order::Ascending)
-        .unwrap();
+    let page = db.reader().range(&Range::all(), usize::MAX, Order::Ascending).unwrap();
     (page.records, page.revision)
 }
 
@@ -134,10 +129,7 @@ fn a_full_disk_refuses_loses_nothing_and_resumes() {
                 Err(error) => break error,
             }
         };
-        assert!(
-            matches!(refused, StoreError::StorageFull { .. }),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, StoreError::StorageFull { .. }), "{refused:?}");
         assert!(matches!(
             db.reader().status().health,
             Health::Failing(StoreError::StorageFull { .. })
@@ -236,13 +228,7 @@ fn a_newer_format_is_refused_by_both_names() {
         txn.commit().unwrap();
     }
     let error = Store::open(&path, Options::default()).unwrap_err();
-    assert!(matches!(
-        error,
-        StoreError::FormatTooNew {
-            found: 9,
-            supported: 1
-        }
-    ));
+    assert!(matches!(error, StoreError::FormatTooNew { found: 9, supported: 1 }));
     assert!(error.to_string().contains('9') && error.to_string().contains('1'));
 }
 
@@ -251,9 +237,6 @@ fn a_reader_outlives_its_store_politely() {
     let db = Db::open(FaultyDisk::new(), Options::default(), NOW).unwrap();
     let reader = db.reader();
     drop(db);
-    assert!(matches!(
-        reader.get(&Key::from("/a")),
-        Err(StoreError::Closed)
-    ));
+    assert!(matches!(reader.get(&Key::from("/a")), Err(StoreError::Closed)));
     assert!(matches!(reader.status().health, Health::Closed));
 }

@@ -44,10 +44,7 @@ async fn every_watcher_early_or_late_sees_every_change_once_in_order() {
                 while store.status().revision < Revision(nth * 50) {
                     tokio::task::yield_now().await;
                 }
-                let page = store
-                    .range(Range::all(), usize::MAX, Order::Ascending)
-                    .await
-                    .unwrap();
+                let page = store.range(Range::all(), usize::MAX, Order::Ascending).await.unwrap();
                 let mut watch = store.watch(Range::all(), page.revision).await.unwrap();
                 let changes = collect_until(&mut watch, last).await;
                 let mut revisions: Vec<u64> = changes.iter().map(|c| c.revision().0).collect();
@@ -56,20 +53,14 @@ async fn every_watcher_early_or_late_sees_every_change_once_in_order() {
                 assert_eq!(revisions, wanted);
                 assert_eq!(changes.len(), wanted.len() * 2);
                 // Listing and changes together are the present state.
-                let mut state: std::collections::BTreeMap<_, _> = page
-                    .records
-                    .into_iter()
-                    .map(|r| (r.key.clone(), r))
-                    .collect();
+                let mut state: std::collections::BTreeMap<_, _> =
+                    page.records.into_iter().map(|r| (r.key.clone(), r)).collect();
                 for change in changes {
                     if let Change::Put(record) = change {
                         state.insert(record.key.clone(), record);
                     }
                 }
-                let now = store
-                    .range(Range::all(), usize::MAX, Order::Ascending)
-                    .await
-                    .unwrap();
+                let now = store.range(Range::all(), usize::MAX, Order::Ascending).await.unwrap();
                 assert_eq!(now.records, state.into_values().collect::<Vec<_>>());
             })
         })
@@ -86,15 +77,9 @@ async fn a_slow_watcher_is_told_what_it_missed_and_holds_up_nobody() {
         ..Options::default()
     });
     let mut slow = store.watch(Range::all(), Revision::ZERO).await.unwrap();
-    let mut other = store
-        .watch(Range::key("/never"), Revision::ZERO)
-        .await
-        .unwrap();
+    let mut other = store.watch(Range::key("/never"), Revision::ZERO).await.unwrap();
     for n in 0..50 {
-        let _ = store
-            .txn(Txn::new().put("/a", n.to_string()))
-            .await
-            .unwrap();
+        let _ = store.txn(Txn::new().put("/a", n.to_string())).await.unwrap();
     }
     for watch in [&mut slow, &mut other] {
         assert!(matches!(
@@ -113,16 +98,10 @@ async fn a_slow_watcher_is_told_what_it_missed_and_holds_up_nobody() {
 #[tokio::test]
 async fn a_watch_delivers_what_is_there_and_ends_with_the_store() {
     let store = open(Options::default());
-    let mut watch = store
-        .watch(Range::prefix("/a"), Revision::ZERO)
-        .await
-        .unwrap();
+    let mut watch = store.watch(Range::prefix("/a"), Revision::ZERO).await.unwrap();
     // A future that is dropped loses nothing.
     drop(watch.next());
-    let _ = store
-        .txn(Txn::new().put("/a", "1").put("/b", "1"))
-        .await
-        .unwrap();
+    let _ = store.txn(Txn::new().put("/a", "1").put("/b", "1")).await.unwrap();
     let _ = store.txn(Txn::new().delete("/a")).await.unwrap();
     store.close().await;
     let batch = watch.next().await.unwrap();
