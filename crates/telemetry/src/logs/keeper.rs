@@ -80,7 +80,8 @@ impl Keeper {
             let mut streams = Vec::new();
             for row in snapshot.streams.range::<&[u8; 16]>(..)? {
                 let (key, row) = row?;
-                if wants_compaction(&StreamState::decode(row.value())?) {
+                let state = StreamState::decode(row.value())?;
+                if wants_compaction(&state, self.shared.merge_blocks) {
                     streams.push(StreamKey(*key.value()));
                 }
             }
@@ -117,7 +118,7 @@ impl Keeper {
         let Some(state) = load(snapshot, stream)? else {
             return Ok(nothing);
         };
-        if !wants_compaction(&state) {
+        if !wants_compaction(&state, self.shared.merge_blocks) {
             return Ok(nothing);
         }
         let mut old = Vec::new();

@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) hub: Hub,
     /// Whether a crash is followed by a quick start instead of a walk through the file.
     pub(super) quick_repair: bool,
+    /// [`Options::merge_blocks`].
+    pub(super) merge_blocks: u64,
 }
 
 /// What is known without reading; only the writer adds to it, after its fsync.
@@ -81,6 +83,7 @@ impl LogStore {
             }),
             hub: Hub::default(),
             quick_repair: true,
+            merge_blocks: options.merge_blocks.max(1),
         });
         let (commands, queue) = mpsc::channel(QUEUE);
         let (chores, todo) = std_mpsc::channel();
@@ -289,5 +292,172 @@ fn check_workload(name: &str) -> Result<(), LogError> {
     match name.len() {
         1..=255 => Ok(()),
         bytes => Err(LogError::InvalidWorkload { bytes }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use redb::StorageBackend;
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+    use crate::logs::{Entry, Source};
+
+    /// A disk that can be full, and survives the database on it.
+    #[derive(Debug)]
+    struct Disk {
+        bytes: InMemoryBackend,
+        room: AtomicU64,
+    }
+
+    #[derive(Debug, Clone)]
+    struct Mounted(Arc<Disk>);
+
+    impl Mounted {
+        fn check(&self, end: u64) -> io::Result<()> {
+            if end > self.0.room.load(Ordering::SeqCst) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
+        }
+    }
+
+    impl StorageBackend for Mounted {
+        fn len(&self) -> io::Result<u64> {
+            self.0.bytes.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.bytes.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            if len > self.0.bytes.len()? {
+                self.check(len)?;
+            }
+            self.0.bytes.set_len(len)
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.0.bytes.sync_data()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check(offset + data.len() as u64)?;
+            self.0.bytes.write(offset, data)
+        }
+    }
+
+    fn store_on(disk: &Arc<Disk>) -> LogStore {
+        let disk = Arc::clone(disk);
+        let opener: crate::logs::engine::Opener =
+            Box::new(move |builder| Ok(builder.create_with_backend(Mounted(Arc::clone(&disk)))?));
+        let engine = Engine::with_opener(opener, 1 << 20, None).unwrap();
+        LogStore::start(engine, &Options::default()).unwrap()
+    }
+
+    fn batch(from: u64, count: u64) -> Vec<(StreamId, Vec<Line>)> {
+        let id = StreamId {
+            workload: "w".into(),
+            attempt: 1,
+            rank: 0,
+        };
+        let lines = (from..from + count).map(|number| Line {
+            number,
+            at_ns: number as i64,
+            source: Source::Stdout,
+            // Hard to compress.
+            text: (0..200u64)
+                .map(|n| ((number * 7919 + n * n).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
+                .collect::<Vec<u8>>()
+                .into(),
+            partial: false,
+        });
+        vec![(id, lines.collect())]
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_loses_nothing_and_passes() {
+        let disk = Arc::new(Disk {
+            bytes: InMemoryBackend::new(),
+            room: AtomicU64::new(u64::MAX),
+        });
+        let store = store_on(&disk);
+        let mut last = store.append(batch(1, 100)).await.unwrap()[0].1;
+        assert_eq!(last, 100);
+        for round in 0..3 {
+            disk.room.store(disk.bytes.len().unwrap(), Ordering::SeqCst);
+            // Fills the room that the file has, then fails.
+            let error = loop {
+                match store.append(batch(last + 1, 100)).await {
+                    Ok(acked) => last = acked[0].1,
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(error, LogError::StorageFull { .. }), "{error}");
+            let again = store.append(batch(last + 1, 5000)).await;
+            assert!(
+                matches!(again, Err(LogError::StorageFull { .. })),
+                "{again:?}"
+            );
+            // What was acknowledged can be read all the while.
+            let page = store
+                .read(
+                    "w",
+                    &Query {
+                        tail: Some(1),
+                        ..Query::default()
+                    },
+                )
+                .unwrap();
+            assert!(matches!(&page.entries[..], [Entry::Line { line, .. }] if line.number >= last));
+            // Room again: the same batch is taken.
+            disk.room.store(u64::MAX, Ordering::SeqCst);
+            let acked = store.append(batch(last + 1, 5000)).await.unwrap();
+            assert_eq!(acked[0].1, last + 5000, "round {round}");
+            last = acked[0].1;
+        }
+        drop(store);
+        let store = store_on(&disk);
+        let mut query = Query::default();
+        let mut next = 1;
+        loop {
+            let page = store.read("w", &query).unwrap();
+            for entry in &page.entries {
+                assert!(matches!(entry, Entry::Line { line, .. } if line.number == next));
+                next += 1;
+            }
+            if page.complete {
+                break;
+            }
+            query.cursor = Some(page.cursor);
+        }
+        assert_eq!(next, last + 1);
+        assert_eq!(store.usage().lines, last);
+    }
+
+    #[tokio::test]
+    async fn small_blocks_are_merged() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LogStore::open(dir.path(), Options::default()).unwrap();
+        for n in 1..=1000 {
+            store.append(batch(n, 1)).await.unwrap();
+        }
+        let blocks = || {
+            let count = |snapshot: &crate::logs::engine::Snapshot| {
+                Ok(redb::ReadableTableMetadata::len(&snapshot.blocks)?)
+            };
+            store.shared.engine.read(count).unwrap()
+        };
+        while blocks() > 150 {
+            tokio::task::yield_now().await;
+        }
+        let id = batch(1, 1).remove(0).0;
+        store.finish(&id, 1000).await.unwrap();
+        while blocks() > 10 {
+            tokio::task::yield_now().await;
+        }
+        let page = store.read("w", &Query::default()).unwrap();
+        assert_eq!(page.entries.len(), 1000);
+        assert!(page.finished);
     }
 }

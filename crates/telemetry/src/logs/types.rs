@@ -95,6 +95,8 @@ pub struct Options {
     pub max_bytes: Option<u64>,
     /// Streams whose state is kept in memory; others cost a read of the file. Default 65,536.
     pub cached_streams: usize,
+    /// Small blocks of a stream that are merged, though they don't fill a large one. Default 64.
+    pub merge_blocks: u64,
 }
 
 impl Default for Options {
@@ -103,6 +105,7 @@ impl Default for Options {
             cache_bytes: 8 << 20,
             max_bytes: None,
             cached_streams: 65_536,
+            merge_blocks: 64,
         }
     }
 }

@@ -19,10 +19,8 @@ const GROUP_BYTES: usize = 8 << 20;
 const GROUP_COMMANDS: usize = 2048;
 /// What a block costs besides its bytes: its key and its place in the page.
 const ROW_BYTES: u64 = 32;
-/// Blocks left by appends before they are merged, where they don't fill a block.
-const LOOSE_BLOCKS: u64 = 64;
-/// The same, once the stream has ended.
-const LOOSE_BLOCKS_AT_END: u64 = 8;
+/// Small blocks that are merged once the stream has ended.
+const MERGE_BLOCKS_AT_END: u64 = 8;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, LogError>>;
 
@@ -209,7 +207,7 @@ impl Writer {
             self.shared.hub.remove(name);
         }
         for (key, state) in done.streams {
-            if wants_compaction(&state) && self.compacting.insert(key) {
+            if wants_compaction(&state, self.shared.merge_blocks) && self.compacting.insert(key) {
                 let _ = self.chores.send(Chore::Compact(key));
             }
         }
@@ -227,11 +225,14 @@ impl Writer {
 }
 
 /// Whether enough small blocks have come together.
-pub(super) fn wants_compaction(state: &StreamState) -> bool {
-    state.loose_bytes + state.growing >= FULL_BYTES as u64 && state.loose_blocks > 0
-        // A block that grows is written again each time: only for a fair share of new bytes.
-        || state.loose_blocks >= LOOSE_BLOCKS && state.loose_bytes >= state.growing / 4
-        || state.finished && state.loose_blocks >= LOOSE_BLOCKS_AT_END
+pub(super) fn wants_compaction(state: &StreamState, merge_blocks: u64) -> bool {
+    let full = state.loose_bytes + state.growing >= FULL_BYTES as u64;
+    // A block that grows is written again each time: only for a fair share of new bytes.
+    let many = state.loose_blocks >= merge_blocks && state.loose_bytes >= state.growing / 4;
+    let ended = state.finished && state.loose_blocks >= merge_blocks.min(MERGE_BLOCKS_AT_END);
+    // One block alone has nothing to be merged with.
+    let several = state.loose_blocks > 1 || state.loose_blocks == 1 && state.growing > 0;
+    several && (full || many || ended)
 }
 
 /// What a durable transaction has changed.
