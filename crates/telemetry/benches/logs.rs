@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use telemetry::logs::{Line, LogStore, Options, Query, Source, StreamId};
+use telemetry::logs::{Chunk, Line, LogStore, Options, Query, Source, StreamId};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -26,7 +26,7 @@ fn stream(workload: String) -> StreamId {
     }
 }
 
-/// 100 bytes as a training job writes them.
+/// About 100 bytes as a training job writes them.
 fn line(number: u64) -> Line {
     let noise = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let text = format!(
@@ -97,7 +97,12 @@ fn bare(dir: &Path, batches: u64) {
         }
     });
     report("bare append + fdatasync, 10 kB", batches, "sync", &m);
-    report("  the same, as 100-byte lines", batches * 100, "line", &m);
+    report(
+        "  the same, as lines of 100 bytes",
+        batches * 100,
+        "line",
+        &m,
+    );
 }
 
 /// `appenders` tasks, each with its own stream, `batches` batches of `size` lines.
@@ -138,10 +143,12 @@ fn trivial_jobs(runtime: &Runtime, dir: &Path, jobs: u64, clients: u64) -> Measu
                 tasks.spawn(async move {
                     for job in 0..jobs / clients {
                         let id = stream(format!("wl-{client}-{job}"));
-                        let append = store.append(vec![(id.clone(), lines(1, 2))]);
-                        let (appended, finished) = tokio::join!(append, store.finish(&id, 2));
-                        appended.unwrap();
-                        finished.unwrap();
+                        let chunk = Chunk {
+                            stream: id,
+                            lines: lines(1, 2),
+                            end: Some(2),
+                        };
+                        store.append([chunk]).await.unwrap();
                     }
                 });
             }
@@ -188,7 +195,21 @@ fn long_stream(runtime: &Runtime, dir: &Path, count: u64, rounds: usize) {
     });
     drop(store);
     let store = LogStore::open(dir, Options::default()).unwrap();
+    // A copy of the open file is what a crash leaves.
+    let crashed = dir.join("crashed");
+    fs::create_dir(&crashed).unwrap();
+    fs::copy(dir.join("logs.redb"), crashed.join("logs.redb")).unwrap();
+    let started = Instant::now();
+    let copy = LogStore::open(&crashed, Options::default()).unwrap();
+    let reopened = started.elapsed();
+    assert_eq!(copy.usage().lines, count);
+    drop(copy);
     let usage = store.usage();
+    println!(
+        "opened after a crash: {} MB in {:.1} ms",
+        usage.file_bytes / 1_000_000,
+        reopened.as_secs_f64() * 1e3,
+    );
     println!(
         "stream of {count} lines of {text_bytes} bytes: {:.1} bytes/line stored, {:.1} in the file",
         usage.stored_bytes as f64 / count as f64,

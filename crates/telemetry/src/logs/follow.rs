@@ -51,10 +51,16 @@ impl Hub {
         }
     }
 
-    pub(super) fn wake(&self, workload: &str) {
+    /// Followers of these workloads look again.
+    pub(super) fn wake<'a>(&self, workloads: impl Iterator<Item = &'a String>) {
         let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = followed.get(workload) {
-            sender.send_replace(News::Wake);
+        if followed.is_empty() {
+            return;
+        }
+        for workload in workloads {
+            if let Some(sender) = followed.get(workload) {
+                sender.send_replace(News::Wake);
+            }
         }
     }
 

@@ -31,4 +31,4 @@ pub use cursor::{Cursor, CursorError};
 pub use error::LogError;
 pub use follow::Follow;
 pub use store::LogStore;
-pub use types::{Entry, Line, Options, Page, Query, Source, StreamId, StreamInfo, Usage};
+pub use types::{Chunk, Entry, Line, Options, Page, Query, Source, StreamId, StreamInfo, Usage};

@@ -13,7 +13,7 @@ use super::keeper::Keeper;
 use super::keys::StreamKey;
 use super::read;
 use super::state::{Recent, StreamState, Totals};
-use super::types::{Line, Options, Page, Query, StreamId, StreamInfo, Usage};
+use super::types::{Chunk, Options, Page, Query, StreamId, StreamInfo, Usage};
 use super::writer::{Command, Writer};
 
 /// Commands waiting for the writer; more callers wait for a place.
@@ -26,8 +26,6 @@ pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) known: Mutex<Known>,
     pub(super) hub: Hub,
-    /// Whether a crash is followed by a quick start instead of a walk through the file.
-    pub(super) quick_repair: bool,
     /// [`Options::merge_blocks`].
     pub(super) merge_blocks: u64,
 }
@@ -82,7 +80,6 @@ impl LogStore {
                 totals,
             }),
             hub: Hub::default(),
-            quick_repair: true,
             merge_blocks: options.merge_blocks.max(1),
         });
         let (commands, queue) = mpsc::channel(QUEUE);
@@ -119,11 +116,13 @@ impl LogStore {
     /// [`LogError::StorageFull`], [`LogError::Storage`]: not acknowledged; send it again.
     pub async fn append(
         &self,
-        batch: Vec<(StreamId, Vec<Line>)>,
+        batch: impl IntoIterator<Item = impl Into<Chunk>>,
     ) -> Result<Vec<(StreamId, u64)>, LogError> {
-        for (id, lines) in &batch {
-            check_workload(&id.workload)?;
-            for line in lines {
+        let batch: Vec<Chunk> = batch.into_iter().map(Into::into).collect();
+        for chunk in &batch {
+            check_workload(&chunk.stream.workload)?;
+            check_end(chunk.end)?;
+            for line in &chunk.lines {
                 let (number, bytes) = (line.number, line.text.len());
                 if number == 0 || number == u64::MAX || bytes > TEXT_BYTES_MAX {
                     return Err(LogError::InvalidLine { number, bytes });
@@ -142,19 +141,14 @@ impl LogStore {
     /// As [`Self::append`].
     pub async fn finish(&self, stream: &StreamId, last: u64) -> Result<u64, LogError> {
         check_workload(&stream.workload)?;
-        if last == u64::MAX {
-            return Err(LogError::InvalidLine {
-                number: last,
-                bytes: 0,
-            });
-        }
-        let stream = stream.clone();
-        self.ask(|reply| Command::Finish {
-            stream,
-            last,
-            reply,
-        })
-        .await
+        check_end(Some(last))?;
+        let batch = vec![Chunk {
+            stream: stream.clone(),
+            lines: Vec::new(),
+            end: Some(last),
+        }];
+        let lasts = self.ask(|reply| Command::Append { batch, reply }).await?;
+        Ok(lasts.first().map_or(0, |(_, last)| *last))
     }
 
     /// Removes all that is kept of a workload, markers included; `false` when nothing was known of it.
@@ -288,6 +282,16 @@ impl Drop for LogStore {
     }
 }
 
+fn check_end(end: Option<u64>) -> Result<(), LogError> {
+    match end {
+        Some(u64::MAX) => Err(LogError::InvalidLine {
+            number: u64::MAX,
+            bytes: 0,
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn check_workload(name: &str) -> Result<(), LogError> {
     match name.len() {
         1..=255 => Ok(()),
@@ -304,7 +308,7 @@ mod tests {
     use redb::backends::InMemoryBackend;
 
     use super::*;
-    use crate::logs::{Entry, Source};
+    use crate::logs::{Entry, Line, Source};
 
     /// A disk that can be full, and survives the database on it.
     #[derive(Debug)]

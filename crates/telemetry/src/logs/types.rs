@@ -43,6 +43,28 @@ pub struct Line {
     pub partial: bool,
 }
 
+/// What a node delivers of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Which stream.
+    pub stream: StreamId,
+    /// Its next lines, in order; lines already stored may be among them.
+    pub lines: Vec<Line>,
+    /// The stream has ended with this line, as [`LogStore::finish`](super::LogStore::finish) would record;
+    /// `None` when it goes on.
+    pub end: Option<u64>,
+}
+
+impl From<(StreamId, Vec<Line>)> for Chunk {
+    fn from((stream, lines): (StreamId, Vec<Line>)) -> Self {
+        Self {
+            stream,
+            lines,
+            end: None,
+        }
+    }
+}
+
 /// What a reader sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {

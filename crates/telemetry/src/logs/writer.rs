@@ -11,7 +11,7 @@ use super::keeper::Chore;
 use super::keys::{BLOCKS, STREAMS, StreamKey, TOTALS, WORKLOADS, block_first};
 use super::state::{StreamState, Totals};
 use super::store::Shared;
-use super::{Line, LogError, StreamId};
+use super::{Chunk, Line, LogError, StreamId};
 
 /// Texts taken into one transaction, about: bounds memory and the wait of the first in it.
 const GROUP_BYTES: usize = 8 << 20;
@@ -22,17 +22,16 @@ const ROW_BYTES: u64 = 32;
 /// Small blocks that are merged once the stream has ended.
 const MERGE_BLOCKS_AT_END: u64 = 8;
 
+/// Up to this size the file is simply walked through when it is opened after a crash (well under a second);
+/// over it every commit also stores what makes that needless, which costs it a second fsync.
+const WALKED_BYTES_MAX: u64 = 256 << 20;
+
 pub(super) type Reply<T> = oneshot::Sender<Result<T, LogError>>;
 
 pub(super) enum Command {
     Append {
-        batch: Vec<(StreamId, Vec<Line>)>,
+        batch: Vec<Chunk>,
         reply: Reply<Vec<(StreamId, u64)>>,
-    },
-    Finish {
-        stream: StreamId,
-        last: u64,
-        reply: Reply<u64>,
     },
     Remove {
         workload: String,
@@ -55,7 +54,7 @@ impl Command {
         match self {
             Self::Append { batch, .. } => batch
                 .iter()
-                .flat_map(|(_, lines)| lines)
+                .flat_map(|chunk| &chunk.lines)
                 .map(|line| line.text.len() + 32)
                 .sum(),
             Self::Replace { new, .. } => new.iter().map(|b| b.bytes.len()).sum(),
@@ -67,14 +66,12 @@ impl Command {
 /// What a command will answer once the transaction is durable.
 enum Answer {
     Append(Reply<Vec<(StreamId, u64)>>, Vec<(StreamId, u64)>),
-    Finish(Reply<u64>, u64),
     Remove(Reply<bool>, bool),
 }
 
 /// Told of a command's failure.
 enum Refusal {
     Append(Reply<Vec<(StreamId, u64)>>),
-    Finish(Reply<u64>),
     Remove(Reply<bool>),
 }
 
@@ -163,7 +160,6 @@ impl Writer {
                     // A caller that has gone needs no answer.
                     match refusal {
                         Refusal::Append(reply) => drop(reply.send(Err(error.clone()))),
-                        Refusal::Finish(reply) => drop(reply.send(Err(error.clone()))),
                         Refusal::Remove(reply) => drop(reply.send(Err(error.clone()))),
                     }
                 }
@@ -173,6 +169,7 @@ impl Writer {
 
     /// After the fsync: readers and callers may know.
     fn publish(&mut self, done: Done) {
+        self.shared.hub.wake(done.workloads.keys());
         {
             let mut known = self
                 .shared
@@ -185,8 +182,8 @@ impl Writer {
             for key in &done.removed_streams {
                 known.streams.remove(key);
             }
-            for (name, number) in &done.workloads {
-                known.workloads.insert(name.clone(), *number);
+            for (name, number) in done.workloads {
+                known.workloads.insert(name, number);
             }
             for (key, state) in &done.streams {
                 known.streams.insert(*key, *state);
@@ -196,12 +193,8 @@ impl Writer {
         for answer in done.answers {
             match answer {
                 Answer::Append(reply, value) => drop(reply.send(Ok(value))),
-                Answer::Finish(reply, value) => drop(reply.send(Ok(value))),
                 Answer::Remove(reply, value) => drop(reply.send(Ok(value))),
             }
-        }
-        for name in &done.woken {
-            self.shared.hub.wake(name);
         }
         for name in &done.removed {
             self.shared.hub.remove(name);
@@ -240,9 +233,8 @@ struct Done {
     answers: Vec<Answer>,
     totals: Totals,
     streams: Vec<(StreamKey, StreamState)>,
+    /// Those that commands named.
     workloads: HashMap<String, u64>,
-    /// Workloads with news for followers.
-    woken: HashSet<String>,
     removed: Vec<String>,
     removed_streams: Vec<StreamKey>,
 }
@@ -258,7 +250,6 @@ struct Group<'a, 'txn> {
     touched: BTreeMap<StreamKey, Touched>,
     names: HashMap<String, u64>,
     totals: Totals,
-    woken: HashSet<String>,
     removed: Vec<String>,
     removed_streams: Vec<StreamKey>,
     changed: bool,
@@ -281,14 +272,6 @@ impl Group<'_, '_> {
                     refusals.push(Refusal::Append(reply));
                     work.push(Work::Append(batch));
                 }
-                Command::Finish {
-                    stream,
-                    last,
-                    reply,
-                } => {
-                    refusals.push(Refusal::Finish(reply));
-                    work.push(Work::Finish(stream, last));
-                }
                 Command::Remove { workload, reply } => {
                     refusals.push(Refusal::Remove(reply));
                     work.push(Work::Remove(workload));
@@ -307,14 +290,14 @@ impl Group<'_, '_> {
         }
         let mut txn = database.begin_write()?;
         txn.set_durability(Durability::Immediate)?;
-        txn.set_quick_repair(shared.quick_repair);
-        let (mut outcomes, mut done);
+        let (mut outcomes, mut done, quick_repair);
         {
             let mut totals_table = txn.open_table(TOTALS)?;
             let totals = match totals_table.get(0)? {
                 Some(row) => Totals::decode(row.value())?,
                 None => Totals::default(),
             };
+            quick_repair = totals.bytes > WALKED_BYTES_MAX;
             let mut group = Group {
                 shared,
                 packer,
@@ -324,7 +307,6 @@ impl Group<'_, '_> {
                 touched: BTreeMap::new(),
                 names: HashMap::new(),
                 totals,
-                woken: HashSet::new(),
                 removed: Vec::new(),
                 removed_streams: Vec::new(),
                 changed: false,
@@ -333,9 +315,6 @@ impl Group<'_, '_> {
             for item in work {
                 match item {
                     Work::Append(batch) => outcomes.push(Outcome::Append(group.append(batch)?)),
-                    Work::Finish(stream, last) => {
-                        outcomes.push(Outcome::Finish(group.finish(&stream, last)?));
-                    }
                     Work::Remove(name) => outcomes.push(Outcome::Remove(group.remove(&name)?)),
                     Work::Replace(stream, old, new, loose) => {
                         group.replace(stream, &old, &new, loose)?;
@@ -350,7 +329,6 @@ impl Group<'_, '_> {
                 totals: group.totals,
                 streams: Vec::with_capacity(group.touched.len()),
                 workloads: std::mem::take(&mut group.names),
-                woken: std::mem::take(&mut group.woken),
                 removed: std::mem::take(&mut group.removed),
                 removed_streams: std::mem::take(&mut group.removed_streams),
             };
@@ -367,6 +345,7 @@ impl Group<'_, '_> {
             drop(group);
             drop(totals_table);
             if changed {
+                txn.set_quick_repair(quick_repair);
                 txn.commit()?;
             } else {
                 // Nothing but doubles: what they ask for is durable already.
@@ -378,7 +357,6 @@ impl Group<'_, '_> {
             .zip(outcomes.drain(..))
             .filter_map(|(refusal, outcome)| match (refusal, outcome) {
                 (Refusal::Append(reply), Outcome::Append(v)) => Some(Answer::Append(reply, v)),
-                (Refusal::Finish(reply), Outcome::Finish(v)) => Some(Answer::Finish(reply, v)),
                 (Refusal::Remove(reply), Outcome::Remove(v)) => Some(Answer::Remove(reply, v)),
                 _ => None,
             })
@@ -459,67 +437,34 @@ impl Group<'_, '_> {
         Ok(self.touched.get_mut(&key))
     }
 
-    fn append(
-        &mut self,
-        batch: Vec<(StreamId, Vec<Line>)>,
-    ) -> Result<Vec<(StreamId, u64)>, LogError> {
+    fn append(&mut self, batch: Vec<Chunk>) -> Result<Vec<(StreamId, u64)>, LogError> {
         let mut lasts = Vec::with_capacity(batch.len());
-        for (id, mut lines) in batch {
+        for chunk in batch {
+            let id = chunk.stream;
             let number = self.workload(&id.workload, true)?;
             let key = StreamKey::new(number.unwrap_or_default(), id.attempt, id.rank);
             let Some(touched) = self.touch(key, true)? else {
                 continue;
             };
+            let before = touched.state;
+            let mut lines = chunk.lines;
             if !lines.is_sorted_by_key(|line| line.number) {
                 lines.sort_by_key(|line| line.number);
             }
-            let mut stored = 0;
             for line in lines {
                 if line.number > touched.state.last {
-                    stored += 1;
                     touched.push(line);
                 }
             }
-            lasts.push((id, touched.state.last));
-            if stored > 0 {
-                self.totals.lines += stored;
-                self.changed = true;
-                if let Some((id, _)) = lasts.last()
-                    && !self.woken.contains(&id.workload)
-                {
-                    self.woken.insert(id.workload.clone());
-                }
+            if let Some(end) = chunk.end {
+                touched.finish(end);
             }
+            lasts.push((id, touched.state.last));
+            let after = touched.state;
+            self.totals.lines += after.lines - before.lines;
+            self.changed |= after != before;
         }
         Ok(lasts)
-    }
-
-    fn finish(&mut self, id: &StreamId, last: u64) -> Result<u64, LogError> {
-        let number = self.workload(&id.workload, true)?;
-        let key = StreamKey::new(number.unwrap_or_default(), id.attempt, id.rank);
-        let Some(touched) = self.touch(key, true)? else {
-            return Ok(0);
-        };
-        let state = touched.state;
-        if state.last < last {
-            let at_ns = if state.latest_ns == i64::MIN {
-                now_ns()
-            } else {
-                state.latest_ns
-            };
-            touched.push_record(Record::Gap {
-                from: state.last + 1,
-                to: last,
-                at_ns,
-            });
-        }
-        touched.state.finished = true;
-        let last = touched.state.last;
-        if !state.finished || state.last < last {
-            self.changed = true;
-            self.woken.insert(id.workload.clone());
-        }
-        Ok(last)
     }
 
     /// Writes the collected records as blocks.
@@ -610,7 +555,6 @@ impl Group<'_, '_> {
         }
         self.workloads.remove(name)?;
         self.names.remove(name);
-        self.woken.remove(name);
         self.removed.push(name.to_owned());
         self.changed = true;
         Ok(true)
@@ -725,6 +669,22 @@ impl Touched {
         self.push_record(Record::Line(line));
     }
 
+    fn finish(&mut self, end: u64) {
+        if self.state.last < end {
+            let at_ns = if self.state.latest_ns == i64::MIN {
+                now_ns()
+            } else {
+                self.state.latest_ns
+            };
+            self.push_record(Record::Gap {
+                from: self.state.last + 1,
+                to: end,
+                at_ns,
+            });
+        }
+        self.state.finished = true;
+    }
+
     fn push_record(&mut self, record: Record) {
         self.state.last = record.last();
         self.state.latest_ns = self.state.latest_ns.max(record.at_ns());
@@ -734,8 +694,7 @@ impl Touched {
 
 /// A command without its sender.
 enum Work {
-    Append(Vec<(StreamId, Vec<Line>)>),
-    Finish(StreamId, u64),
+    Append(Vec<Chunk>),
     Remove(String),
     Replace(StreamKey, Vec<u64>, Vec<Encoded>, (u64, u64)),
     Evict(Vec<(StreamKey, u64)>),
@@ -743,7 +702,6 @@ enum Work {
 
 enum Outcome {
     Append(Vec<(StreamId, u64)>),
-    Finish(u64),
     Remove(bool),
 }
 

@@ -19,12 +19,13 @@ fn child_that_is_killed() {
     };
     let store = Arc::new(open(std::path::Path::new(&dir)));
     runtime().block_on(async {
-        let mut tasks = Vec::new();
+        let mut tasks = tokio::task::JoinSet::new();
         for rank in 0..4u32 {
             let store = Arc::clone(&store);
-            tasks.push(tokio::spawn(async move {
+            tasks.spawn(async move {
                 let id = stream("job", 1, rank);
                 let mut next = store.last(&id).unwrap() + 1;
+                // Until it is killed.
                 loop {
                     let lines = (next..next + 5)
                         .map(|n| line(n, n as i64, &format!("rank {rank} line {n}")))
@@ -35,11 +36,9 @@ fn child_that_is_killed() {
                     writeln!(out, "ack {rank} {}", acked[0].1).unwrap();
                     out.flush().unwrap();
                 }
-            }));
+            });
         }
-        for task in tasks {
-            task.await.unwrap();
-        }
+        tasks.join_next().await.unwrap().unwrap();
     });
 }
 

@@ -1,4 +1,5 @@
 //! The log store from outside: against a model, across restarts, under `kill -9`.
+#![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
 
 mod follow;
 mod kill;

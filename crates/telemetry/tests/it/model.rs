@@ -8,11 +8,13 @@ use telemetry::logs::{Cursor, Entry, Line, LogStore, Options, Query, Source};
 use crate::{read_all, runtime, stream};
 
 type Place = (u8, u32, u32);
+/// How far the clock moves, and the text.
+type Step = (i64, Vec<u8>);
 
 #[derive(Debug, Clone)]
 enum Op {
     /// Lines from `last + offset` on.
-    Append(Vec<(Place, i64, Vec<(i64, Vec<u8>)>)>),
+    Append(Vec<(Place, i64, Vec<Step>)>),
     Finish(Place, u64),
     Remove(u8),
     Reopen,
@@ -26,7 +28,7 @@ fn place() -> impl Strategy<Value = Place> {
     (0..2u8, 1..3u32, 0..3u32)
 }
 
-fn lines() -> impl Strategy<Value = Vec<(i64, Vec<u8>)>> {
+fn lines() -> impl Strategy<Value = Vec<Step>> {
     let text = prop_oneof![
         8 => prop::collection::vec(any::<u8>(), 0..40),
         1 => (any::<u8>(), 1000..70_000usize).prop_map(|(b, n)| vec![b; n]),
