@@ -188,13 +188,19 @@ fn long_stream(runtime: &Runtime, dir: &Path, count: u64, rounds: usize) {
     let id = stream("long".into());
     let text_bytes = line(1).text.len() as u64;
     runtime.block_on(async {
-        for from in (1..=count).step_by(1000) {
-            let batch = vec![(id.clone(), lines(from, 1000.min(count + 1 - from)))];
+        for from in (1..=count).step_by(400) {
+            let batch = vec![(id.clone(), lines(from, 400.min(count + 1 - from)))];
             store.append(batch).await.unwrap();
         }
     });
     drop(store);
     let store = LogStore::open(dir, Options::default()).unwrap();
+    // Until the background has merged what is left.
+    let mut before = 0;
+    while before != store.usage().stored_bytes {
+        before = store.usage().stored_bytes;
+        std::thread::sleep(Duration::from_millis(300));
+    }
     // A copy of the open file is what a crash leaves.
     let crashed = dir.join("crashed");
     fs::create_dir(&crashed).unwrap();

@@ -15,8 +15,12 @@ use bytes::Bytes;
 
 use super::{Line, LogError, Source, varint};
 
-/// Unpacked size that blocks are filled to.
-pub(super) const FULL_BYTES: usize = 128 << 10;
+/// Unpacked size that blocks are filled to, until a better one is known.
+const FULL_BYTES: usize = 128 << 10;
+/// No block of more than one record unpacks to more.
+pub(super) const FULL_BYTES_MAX: usize = 192 << 10;
+/// The file gives a large row a page of 4 KiB times a power of two: a packed size that fills one.
+const PAGE_BYTES: f64 = 4096.0;
 /// A block of at least so many unpacked bytes is not merged with others any more.
 pub(super) const SETTLED_BYTES: usize = 64 << 10;
 /// Below this zstd costs more than it saves.
@@ -67,6 +71,16 @@ impl Record {
     }
 }
 
+/// The unpacked size that would fill a page, by how far a block of about such data was packed.
+fn page_filling(unpacked: usize, packed: usize) -> usize {
+    // A few percent are left free, as the next block packs a little better or worse.
+    let mut full = PAGE_BYTES * 0.95 * unpacked as f64 / packed as f64;
+    while full < FULL_BYTES_MAX as f64 / 2.0 {
+        full *= 2.0;
+    }
+    (full as usize).min(FULL_BYTES_MAX)
+}
+
 /// A block ready to be stored.
 #[derive(Debug)]
 pub(super) struct Encoded {
@@ -79,15 +93,20 @@ pub(super) struct Encoded {
 /// Packs records; keeps zstd's work space between blocks.
 pub(super) struct Packer {
     zstd: zstd::bulk::Compressor<'static>,
+    /// Unpacked size to fill blocks to.
+    full: usize,
 }
 
 impl Packer {
     pub(super) fn new(level: i32) -> Result<Self, LogError> {
         let zstd = zstd::bulk::Compressor::new(level).map_err(|e| LogError::from_io(&e))?;
-        Ok(Self { zstd })
+        Ok(Self {
+            zstd,
+            full: FULL_BYTES,
+        })
     }
 
-    /// Cuts records (not empty, numbers joined) into blocks of at most [`FULL_BYTES`], or one record.
+    /// Cuts records (numbers joined) into blocks of at most [`FULL_BYTES_MAX`], or one record.
     ///
     /// `latest_ns` is the latest time before them.
     pub(super) fn pack(
@@ -100,7 +119,7 @@ impl Packer {
         while !rest.is_empty() {
             let mut size = rest[0].size();
             let mut count = 1;
-            while count < rest.len() && size + rest[count].size() <= FULL_BYTES {
+            while count < rest.len() && size + rest[count].size() <= self.full {
                 size += rest[count].size();
                 count += 1;
             }
@@ -157,6 +176,11 @@ impl Packer {
             None
         };
         let gaps = records.iter().any(|r| matches!(r, Record::Gap { .. }));
+        if let Some(packed) = &packed
+            && payload.len() >= SETTLED_BYTES / 2
+        {
+            self.full = page_filling(payload.len(), packed.len());
+        }
         let flags = if packed.is_some() { PACKED } else { 0 } | if gaps { GAPS } else { 0 };
         let stored = packed.as_deref().unwrap_or(&payload);
         let mut bytes = Vec::with_capacity(stored.len() + 32);
@@ -361,6 +385,18 @@ mod tests {
             assert_eq!(header.max_ns, latest);
         }
         assert_eq!(seen, records);
+    }
+
+    #[test]
+    fn full_blocks_fill_their_pages() {
+        for packed in [1_000, 7_000, 18_300, 40_000, 99_000] {
+            let full = page_filling(100_000, packed);
+            assert!((FULL_BYTES_MAX / 2..=FULL_BYTES_MAX).contains(&full));
+            let row = full as f64 * packed as f64 / 100_000.0;
+            let page = (row / PAGE_BYTES).ceil() as u64;
+            // Data packed to less than half a page ends at the largest size.
+            assert!(row / (page.next_power_of_two() as f64 * PAGE_BYTES) > 0.4);
+        }
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::sync::{Arc, PoisonError, mpsc as std_mpsc};
 use redb::{Database, Durability, ReadableTable, Table};
 use tokio::sync::{mpsc, oneshot};
 
-use super::block::{Encoded, FULL_BYTES, Header, Packer, Placed, Record, SETTLED_BYTES, unpack};
+use super::block::{
+    Encoded, FULL_BYTES_MAX, Header, Packer, Placed, Record, SETTLED_BYTES, unpack,
+};
 use super::keeper::Chore;
 use super::keys::{BLOCKS, STREAMS, StreamKey, TOTALS, WORKLOADS, block_first};
 use super::state::{StreamState, Totals};
@@ -19,6 +21,8 @@ const GROUP_BYTES: usize = 8 << 20;
 const GROUP_COMMANDS: usize = 2048;
 /// What a block costs besides its bytes: its key and its place in the page.
 const ROW_BYTES: u64 = 32;
+/// Unpacked size of small blocks that are merged: enough for a full one.
+const MERGE_BYTES: u64 = 256 << 10;
 /// Small blocks that are merged once the stream has ended.
 const MERGE_BLOCKS_AT_END: u64 = 8;
 
@@ -219,7 +223,7 @@ impl Writer {
 
 /// Whether enough small blocks have come together.
 pub(super) fn wants_compaction(state: &StreamState, merge_blocks: u64) -> bool {
-    let full = state.loose_bytes + state.growing >= FULL_BYTES as u64;
+    let full = state.loose_bytes + state.growing >= MERGE_BYTES;
     // A block that grows is written again each time: only for a fair share of new bytes.
     let many = state.loose_blocks >= merge_blocks && state.loose_bytes >= state.growing / 4;
     let ended = state.finished && state.loose_blocks >= merge_blocks.min(MERGE_BLOCKS_AT_END);
@@ -596,7 +600,7 @@ impl Group<'_, '_> {
             state.loose_bytes -= loose_bytes;
             state.growing = 0;
             for (left, block) in (0..new.len()).rev().zip(new) {
-                if left > 0 || block.unpacked >= SETTLED_BYTES as u64 {
+                if left > 0 || block.unpacked >= FULL_BYTES_MAX as u64 {
                     state.settled = block.last;
                 } else {
                     state.growing = block.unpacked;
