@@ -28,6 +28,9 @@ const PACK_FROM_BYTES: usize = 512;
 /// No block unpacks to more: one longest line and a full block.
 const UNPACKED_BYTES_MAX: u64 = 64 << 20;
 
+/// Measured: level 3 saves 1 to 3 % on plain text, and costs 13 % more on lines full of numbers.
+const LEVEL: i32 = 1;
+
 const PACKED: u8 = 1;
 const GAPS: u8 = 2;
 const GAP: u8 = 3;
@@ -98,8 +101,8 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    pub(super) fn new(level: i32) -> Result<Self, LogError> {
-        let zstd = zstd::bulk::Compressor::new(level).map_err(|e| LogError::from_io(&e))?;
+    pub(super) fn new() -> Result<Self, LogError> {
+        let zstd = zstd::bulk::Compressor::new(LEVEL).map_err(|e| LogError::from_io(&e))?;
         Ok(Self {
             zstd,
             full: FULL_BYTES,
@@ -364,7 +367,7 @@ mod tests {
             line(12, i64::MIN, b"back".to_vec()),
         ];
         records.extend((13..3000).map(|n| line(n, n as i64, format!("step {n}").into_bytes())));
-        let mut packer = Packer::new(1).unwrap();
+        let mut packer = Packer::new().unwrap();
         let blocks = packer.pack(&records, 50).unwrap();
         assert!(blocks.len() > 2);
         let mut seen = Vec::new();
@@ -404,7 +407,7 @@ mod tests {
         let records: Vec<_> = (1..200)
             .map(|n| line(n, 0, b"some text here".to_vec()))
             .collect();
-        let block = Packer::new(1)
+        let block = Packer::new()
             .unwrap()
             .pack(&records, i64::MIN)
             .unwrap()

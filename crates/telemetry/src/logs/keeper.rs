@@ -44,7 +44,7 @@ impl Keeper {
             shared,
             chores,
             commands,
-            packer: Packer::new(3)?,
+            packer: Packer::new()?,
         })
     }
 

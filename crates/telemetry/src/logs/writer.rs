@@ -109,7 +109,7 @@ impl Writer {
             shared,
             commands,
             chores,
-            packer: Packer::new(1)?,
+            packer: Packer::new()?,
             compacting: HashSet::new(),
             evicting: false,
             max_bytes,
