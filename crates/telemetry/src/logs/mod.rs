@@ -18,6 +18,7 @@ mod cursor;
 mod engine;
 mod error;
 mod follow;
+mod group;
 mod keeper;
 mod keys;
 mod read;
