@@ -98,13 +98,14 @@ fn lose_power(seed: u64, quick_repair: bool) {
     }
 }
 
+/// `STORE_TEST_SEEDS=10000` looks further.
 #[test]
 fn what_was_acknowledged_survives_loss_of_power() {
-    for seed in 0..150 {
-        lose_power(seed, true);
-    }
-    for seed in 0..150 {
-        lose_power(seed, false);
+    let seeds = std::env::var("STORE_TEST_SEEDS").map_or(100, |seeds| seeds.parse().unwrap());
+    for seed in 0..seeds {
+        for quick_repair in [false, true] {
+            lose_power(seed, quick_repair);
+        }
     }
 }
 
@@ -118,8 +119,8 @@ fn a_full_disk_refuses_loses_nothing_and_resumes() {
         let mut put = |db: &mut Db, n: u64| {
             let txn = Txn::new().put(format!("/{n}"), vec![n as u8; 4000]);
             let answer = db.apply(std::slice::from_ref(&txn), NOW).pop().unwrap();
-            if answer.is_ok() {
-                assert_eq!(answer.as_ref().unwrap(), &model.txn(&txn).unwrap());
+            if let Ok(outcome) = &answer {
+                assert_eq!(outcome, &model.txn(&txn).unwrap());
             }
             (answer, state(&model), model.log.clone())
         };
