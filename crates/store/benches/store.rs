@@ -34,6 +34,8 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
+    // First, while the process holds nothing else.
+    runtime.block_on(reads(&dir.path().join("reads"), quick));
     println!("durable commits of one 1 KiB record; median of {rounds} rounds");
     println!(
         "  quick repair  callers  commits/s  p50 us  p99 us  cpu us/txn  x bare append+fdatasync"
@@ -67,7 +69,6 @@ fn main() {
     }
     core_cost(quick);
     opening(dir.path(), quick);
-    runtime.block_on(reads(&dir.path().join("reads"), quick));
 }
 
 struct Run {
@@ -246,6 +247,7 @@ async fn reads(path: &Path, quick: bool) {
         }
         println!("  range {rows:>6} {:>8.1}", median(got));
     }
+    println!("  resident memory, this process: {} MiB", resident_mib());
 }
 
 fn median(mut took: Vec<Duration>) -> f64 {
@@ -255,6 +257,13 @@ fn median(mut took: Vec<Duration>) -> f64 {
 
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
+}
+
+/// Resident memory now.
+fn resident_mib() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    pages.map_or(0, |pages: u64| pages * 4096 >> 20)
 }
 
 /// CPU time of this process so far, all threads, to 10 ms.

@@ -11,7 +11,7 @@ use super::codec::{
     FORMAT, LEASE_KEYS, LEASES, META, META_FORMAT, META_HEAD, META_LEASE, META_PROBE, RECORDS,
     redb_error,
 };
-use super::disk::{Disk, Gate, GateState};
+use super::disk::{Disk, Doubtful, Gate, GateState};
 use super::history::History;
 use super::lease::{Lease, Leases};
 use super::reader::{Reader, Shared, Snapshot};
@@ -64,6 +64,8 @@ pub struct Db {
     last_lease: u64,
     /// A batch whose commit failed: only the reopened file tells whether it took effect.
     unsure: Option<Staged>,
+    /// What failed files had not synced, until a commit succeeds.
+    doubtful: Doubtful,
 }
 
 struct Open {
@@ -87,7 +89,7 @@ impl Db {
     /// [`StoreError::FormatTooNew`], [`StoreError::Corrupt`], or the disk's.
     pub fn open(disk: impl Disk, options: Options, now: Duration) -> Result<Self, StoreError> {
         let disk: Box<dyn Disk> = Box::new(disk);
-        let found = open_file(&*disk, &options)?;
+        let found = open_file(&*disk, &options, &Doubtful::default())?;
         disk.keep().map_err(StoreError::from_io)?;
         let history = History::new(found.head, options.history_changes, options.history_bytes);
         let mut db = Db {
@@ -98,6 +100,7 @@ impl Db {
             head: found.head,
             last_lease: found.last_lease,
             unsure: None,
+            doubtful: Doubtful::default(),
         };
         db.adopt(found, now)?;
         Ok(db)
@@ -248,6 +251,7 @@ impl Db {
             self.unsure = Some(staged);
             return Err(redb_error(error));
         }
+        self.doubtful.clear();
         // From here on it is durable: what follows may fail for readers, not for the callers.
         let shown = snapshot(&open.database, staged.head);
         self.shared.set_disk_bytes(open.gate.bytes());
@@ -292,6 +296,7 @@ impl Db {
     fn shut(&mut self, error: StoreError) {
         if let Ok(open) = &self.open {
             open.gate.shut();
+            self.doubtful.add(&open.gate);
         }
         self.shared.show(Err(error.clone()));
         self.open = Err(error);
@@ -301,7 +306,8 @@ impl Db {
         if self.open.is_ok() {
             return Ok(());
         }
-        let opened = open_file(&*self.disk, &self.options).and_then(|found| self.adopt(found, now));
+        let opened = open_file(&*self.disk, &self.options, &self.doubtful)
+            .and_then(|found| self.adopt(found, now));
         if let Err(error) = &opened {
             self.shut(error.clone());
         }
@@ -333,7 +339,7 @@ impl Db {
         Ok(())
     }
 
-    fn probe(&self) -> Result<(), StoreError> {
+    fn probe(&mut self) -> Result<(), StoreError> {
         let open = self.open.as_ref().map_err(StoreError::clone)?;
         let txn = begin(&open.database, &self.options)?;
         {
@@ -341,7 +347,9 @@ impl Db {
             let count = number(&meta, META_PROBE)?;
             meta.insert(META_PROBE, count + 1).map_err(redb_error)?;
         }
-        txn.commit().map_err(redb_error)
+        txn.commit().map_err(redb_error)?;
+        self.doubtful.clear();
+        Ok(())
     }
 }
 
@@ -373,9 +381,9 @@ fn number(
     Ok(found.map_or(0, |found| found.value()))
 }
 
-fn open_file(disk: &dyn Disk, options: &Options) -> Result<Found, StoreError> {
+fn open_file(disk: &dyn Disk, options: &Options, doubtful: &Doubtful) -> Result<Found, StoreError> {
     let backend = disk.open().map_err(StoreError::from_io)?;
-    let (gate, state) = Gate::new(backend).map_err(StoreError::from_io)?;
+    let (gate, state) = Gate::new(backend, doubtful).map_err(StoreError::from_io)?;
     let database = Builder::new()
         .set_cache_size(options.cache_bytes)
         .create_with_backend(gate)
