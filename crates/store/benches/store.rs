@@ -263,7 +263,7 @@ fn micros(time: Duration) -> f64 {
 fn resident_mib() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
-    pages.map_or(0, |pages: u64| pages * 4096 >> 20)
+    pages.map_or(0, |pages: u64| (pages * 4096) >> 20)
 }
 
 /// CPU time of this process so far, all threads, to 10 ms.

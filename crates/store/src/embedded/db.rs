@@ -64,6 +64,7 @@ pub struct Db {
     last_lease: u64,
     /// A batch whose commit failed: only the reopened file tells whether it took effect.
     unsure: Option<Staged>,
+    failing: bool,
     /// What failed files had not synced, until a commit succeeds.
     doubtful: Doubtful,
 }
@@ -100,6 +101,7 @@ impl Db {
             head: found.head,
             last_lease: found.last_lease,
             unsure: None,
+            failing: false,
             doubtful: Doubtful::default(),
         };
         db.adopt(found, now)?;
@@ -195,7 +197,7 @@ impl Db {
 
     /// Whether the last write failed for the disk's sake.
     pub fn is_failing(&self) -> bool {
-        self.open.is_err() || matches!(self.reader().status().health, Health::Failing(_))
+        self.failing
     }
 
     /// After a failure: opens the file anew if need be, and tries a small durable write.
@@ -206,6 +208,7 @@ impl Db {
         let probed = self.ensure_open(now).and_then(|()| self.probe());
         match probed {
             Ok(()) => {
+                self.failing = false;
                 self.shared.set_health(Health::Serving);
                 Ok(())
             }
@@ -255,7 +258,10 @@ impl Db {
         // From here on it is durable: what follows may fail for readers, not for the callers.
         let shown = snapshot(&open.database, staged.head);
         self.shared.set_disk_bytes(open.gate.bytes());
-        self.shared.set_health(Health::Serving);
+        if self.failing {
+            self.failing = false;
+            self.shared.set_health(Health::Serving);
+        }
         let failed = shown.as_ref().err().cloned();
         self.shared.show(shown);
         self.publish(staged, now);
@@ -286,6 +292,7 @@ impl Db {
     /// Lets go of a failed database and tries at once to open the file anew, for the readers.
     fn fail(&mut self, error: StoreError, now: Duration) {
         tracing::warn!(error = %chain(&error), "the store's file failed; opening it anew");
+        self.failing = true;
         self.shared.set_health(Health::Failing(error.clone()));
         self.shut(error);
         if let Err(error) = self.ensure_open(now) {
