@@ -74,7 +74,8 @@ impl Store {
 
     /// Every change in `range` with a revision greater than `from`, as it happens.
     ///
-    /// `from` may lie in the future. To follow a listing, pass [`Page::revision`].
+    /// `from` may lie in the future. To follow a listing, pass [`Page::revision`]. Every watch is
+    /// woken by every commit, so few watches over wide ranges are better than many narrow ones.
     ///
     /// # Errors
     /// [`StoreError::Compacted`] if changes after `from` are no longer kept.

@@ -30,6 +30,9 @@ impl Staged {
     }
 }
 
+/// Compared records that a transaction remembers; searched one by one.
+const SEEN: usize = 16;
+
 /// What a command came to: the outer error is the disk's and ends the batch, the inner one refuses
 /// the command and leaves no trace.
 type Answer<T> = Result<Result<T, StoreError>, StoreError>;
@@ -105,9 +108,15 @@ impl<'t> Batch<'t> {
             return Ok(Err(refused));
         }
         let mut failed = Vec::new();
+        // Most transactions put what they have just compared: look it up once.
+        let mut seen = Vec::with_capacity(txn.conditions.len().min(SEEN));
         for (index, condition) in txn.conditions.iter().enumerate() {
             let key = condition.key();
-            let current = self.header(key)?.map(|header| header.modified);
+            let header = self.header(key)?;
+            if seen.len() < SEEN {
+                seen.push((key, header));
+            }
+            let current = header.map(|header| header.modified);
             if !condition.holds(current) {
                 let key = key.clone();
                 failed.push(FailedCondition { index, key, current });
@@ -128,7 +137,11 @@ impl<'t> Batch<'t> {
         for op in &txn.ops {
             match op {
                 Op::Put { key, value, lease } => {
-                    changes.push(self.put(revision, key, value, *lease)?);
+                    let before = match seen.iter().find(|(seen, _)| *seen == key) {
+                        Some((_, header)) => *header,
+                        None => self.header(key)?,
+                    };
+                    changes.push(self.put(revision, key, value, *lease, before)?);
                 }
                 Op::Delete { key } => changes.extend(self.delete(revision, key)?),
                 Op::DeleteRange { range } => {
@@ -173,8 +186,8 @@ impl<'t> Batch<'t> {
         key: &Key,
         value: &bytes::Bytes,
         lease: Option<LeaseId>,
+        before: Option<Header>,
     ) -> Result<Change, StoreError> {
-        let before = self.header(key)?;
         let header = Header {
             created: before.map_or(revision, |before| before.created),
             modified: revision,

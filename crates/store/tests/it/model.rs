@@ -20,6 +20,14 @@ pub(crate) struct Model {
 }
 
 impl Model {
+    pub(crate) fn at(head: Revision, records: BTreeMap<Key, Record>) -> Self {
+        Model {
+            records,
+            head,
+            ..Model::default()
+        }
+    }
+
     pub(crate) fn txn(&mut self, txn: &Txn) -> Result<TxnOutcome, StoreError> {
         let failed: Vec<FailedCondition> = txn
             .conditions

@@ -1,7 +1,13 @@
 //! Watches under concurrent writers.
 
+use std::collections::BTreeMap;
+
 use clawbernetes_store::embedded::{Embedded, MemoryDisk, Options};
-use clawbernetes_store::{Change, Order, Range, Revision, Store, StoreError, Txn, Watch};
+use clawbernetes_store::{
+    Change, Order, Range, Revision, Store, StoreError, Txn, TxnOutcome, Watch,
+};
+
+use crate::model::Model;
 
 fn open(options: Options) -> Store {
     Store::new(Embedded::open(MemoryDisk::new(), options).unwrap())
@@ -113,4 +119,106 @@ async fn a_watch_delivers_what_is_there_and_ends_with_the_store() {
         Err(StoreError::Closed)
     ));
     store.close().await;
+}
+
+/// Random transactions from many tasks: their answers must be those of one order, the order of the
+/// revisions, and each must have happened between its question and its answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_transactions_are_linearizable() {
+    struct Told {
+        txn: Txn,
+        outcome: TxnOutcome,
+        before: Revision,
+        after: Revision,
+    }
+    let store = open(Options::default());
+    let tasks: Vec<_> = (0..12_u64)
+        .map(|task| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut dice = task;
+                let mut roll = move |sides: u64| {
+                    dice = dice
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    (dice >> 33) % sides
+                };
+                let mut told = Vec::new();
+                for n in 0..80 {
+                    let (looked, changed) = (format!("/{}", roll(5)), format!("/{}", roll(5)));
+                    let txn = match roll(4) {
+                        0 => Txn::new().absent(&looked),
+                        1 => Txn::new().exists(&looked),
+                        _ => match store.get(&looked).await.unwrap() {
+                            Some(record) => Txn::new().unchanged(&looked, record.modified),
+                            None => Txn::new().absent(&looked),
+                        },
+                    };
+                    let txn = match roll(3) {
+                        0 => txn.delete(&changed),
+                        _ => txn.put(&changed, format!("{task}/{n}")),
+                    };
+                    let before = store.status().revision;
+                    let outcome = store.txn(txn.clone()).await.unwrap();
+                    let after = store.status().revision;
+                    told.push(Told {
+                        txn,
+                        outcome,
+                        before,
+                        after,
+                    });
+                }
+                told
+            })
+        })
+        .collect();
+    let mut told = Vec::new();
+    for task in tasks {
+        told.extend(task.await.unwrap());
+    }
+    let last = store.status().revision;
+    let mut watch = store.watch(Range::all(), Revision::ZERO).await.unwrap();
+    // The state after each revision, as watchers were told.
+    let mut states = vec![BTreeMap::new()];
+    for change in collect_until(&mut watch, last).await {
+        let mut state = states.last().unwrap().clone();
+        assert_eq!(change.revision().0, states.len() as u64);
+        match change {
+            Change::Put(record) => state.insert(record.key.clone(), record),
+            Change::Delete { key, .. } => state.remove(&key),
+        };
+        states.push(state);
+    }
+    let run = |txn: &Txn, on: u64| {
+        let mut model = Model::at(Revision(on), states[on as usize].clone());
+        let outcome = model.txn(txn).unwrap();
+        (outcome, model)
+    };
+    let mut conflicts = 0;
+    for Told {
+        txn,
+        outcome,
+        before,
+        after,
+    } in told
+    {
+        match &outcome {
+            TxnOutcome::Committed(revision) => {
+                assert!(before <= *revision && *revision <= after);
+                let changed = revision.0 > 0 && {
+                    let (expected, model) = run(&txn, revision.0 - 1);
+                    expected == outcome
+                        && model.records == states[revision.0 as usize]
+                        && *revision > before
+                };
+                assert!(changed || run(&txn, revision.0).0 == outcome, "{txn:?}");
+            }
+            TxnOutcome::Conflict { .. } => {
+                conflicts += 1;
+                let mut moments = before.0..=after.0;
+                assert!(moments.any(|on| run(&txn, on).0 == outcome), "{txn:?}");
+            }
+        }
+    }
+    assert!(conflicts > 0);
 }
