@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::kind::{Kind, KindKey};
+use crate::pass::Claim;
 use crate::request::weight;
 use crate::topology::Topologies;
 use crate::{Allocation, AllocationKey, Node, NodeName, NodeState, Owner, Priority, RequestId};
@@ -68,6 +69,8 @@ pub(crate) struct Entry {
     pub(crate) memory_held: u64,
     /// In no particular order.
     pub(crate) held: Vec<u32>,
+    /// What has a known end, soonest first; without what is being evicted.
+    pub(crate) ends: Vec<Ending>,
     /// Bucket numbers where it is indexed.
     buckets: Option<(u32, u32)>,
 }
@@ -79,6 +82,14 @@ pub(crate) struct Held {
     pub(crate) entry: u32,
     /// Its GPUs by position on the node as it is now.
     pub(crate) mask: u64,
+}
+
+/// A known end of something held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    pub(crate) end_ms: i64,
+    pub(crate) at: u32,
+    pub(crate) claim: Claim,
 }
 
 /// What a node has free.
@@ -107,6 +118,7 @@ impl Entry {
             cpu_held: 0,
             memory_held: 0,
             held: Vec::new(),
+            ends: Vec::new(),
             buckets: None,
         }
     }
@@ -127,6 +139,23 @@ impl Entry {
             .collect()
     }
 
+    fn add_end(&mut self, at: u32, held: &Held) {
+        let allocation = &held.allocation;
+        let Some(end_ms) = allocation.expected_end_ms else {
+            return;
+        };
+        if allocation.evicting_for.is_some() || self.node.is_none() {
+            return;
+        }
+        let place = self.ends.partition_point(|other| other.end_ms < end_ms);
+        let claim = Claim {
+            gpus: held.mask,
+            cpu: allocation.cpu_millicores,
+            memory: allocation.memory_bytes,
+        };
+        self.ends.insert(place, Ending { end_ms, at, claim });
+    }
+
     fn mask(&self, indices: &[u32]) -> u64 {
         let Some(node) = &self.node else { return 0 };
         indices
@@ -137,7 +166,7 @@ impl Entry {
 }
 
 /// Whether it could ever be a victim, leaving time aside.
-fn is_low(allocation: &Allocation) -> bool {
+pub(crate) fn is_low(allocation: &Allocation) -> bool {
     allocation.priority == Priority::Low
         && allocation.preemptible
         && allocation.evicting_for.is_none()
@@ -266,7 +295,9 @@ impl Fleet {
                 index(self.held.len() - 1)
             }
         };
-        self.entries[id as usize].held.push(at);
+        let entry = &mut self.entries[id as usize];
+        entry.held.push(at);
+        entry.add_end(at, &self.held[at as usize]);
         self.by_key.insert(key, at);
         self.reindex(id);
     }
@@ -294,7 +325,10 @@ impl Fleet {
             }
         }
         let entry = &mut self.entries[id as usize];
-        entry.held.retain(|&other| other != at);
+        if let Some(place) = entry.held.iter().position(|&other| other == at) {
+            entry.held.swap_remove(place);
+        }
+        entry.ends.retain(|end| end.at != at);
         entry.cpu_held = entry.cpu_held.saturating_sub(allocation.cpu_millicores);
         entry.memory_held = entry.memory_held.saturating_sub(allocation.memory_bytes);
         entry.victims -= u32::from(is_low(&allocation));
@@ -390,10 +424,12 @@ impl Fleet {
 
     /// Recomputes the masks of everything held on a node, after its GPUs changed.
     fn recount(&mut self, id: u32) {
-        let entry = &self.entries[id as usize];
-        for &at in &entry.held {
+        let entry = &mut self.entries[id as usize];
+        entry.ends.clear();
+        for &at in &entry.held.clone() {
             let held = &mut self.held[at as usize];
             held.mask = entry.mask(&held.allocation.gpus);
+            entry.add_end(at, held);
         }
         self.remask(id);
         self.reindex(id);

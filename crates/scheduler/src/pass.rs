@@ -4,7 +4,7 @@
 use crate::bits::{Bits, ones};
 use crate::filter::Ask;
 use crate::fleet::{Entry, Fleet, Free};
-use crate::hash::FastMap;
+use crate::hash::{FastMap, FastSet};
 
 pub(crate) struct Pass<'a> {
     pub(crate) fleet: &'a Fleet,
@@ -15,6 +15,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) started: FastMap<u32, Vec<Started>>,
     /// What the reservations keep, by node.
     pub(crate) holds: FastMap<u32, Hold>,
+    /// Allocations that this pass evicts.
+    pub(crate) leaving: FastSet<u32>,
 }
 
 /// A set of a node's resources.
@@ -86,6 +88,7 @@ impl<'a> Pass<'a> {
             buckets: FastMap::default(),
             started: FastMap::default(),
             holds: FastMap::default(),
+            leaving: FastSet::default(),
         }
     }
 

@@ -48,7 +48,7 @@ pub(crate) struct KindFit {
     pub(crate) kind: u32,
     /// GPUs that may be used.
     pub(crate) suitable: u64,
-    unwelcome: u32,
+    pub(crate) unwelcome: u32,
 }
 
 /// A node and the GPUs chosen on it.
@@ -122,6 +122,20 @@ impl<'a> Prepared<'a> {
             cpu: self.ask.cpu,
             memory: self.ask.memory,
         }
+    }
+
+    /// Whether a node would do if nothing were held there.
+    pub(crate) fn fits_empty(&self, pass: &Pass<'_>, node: u32, fit: &KindFit) -> bool {
+        let entry = pass.entry(node);
+        node_fits(
+            pass.fleet,
+            self.ask,
+            entry,
+            fit.suitable,
+            entry.free(),
+            Depth::Empty,
+            pass.now_ms,
+        )
     }
 
     fn gang(
@@ -200,7 +214,7 @@ impl<'a> Prepared<'a> {
         match &self.candidates {
             Candidates::Nodes(nodes) => {
                 for (node, fit) in nodes {
-                    search.consider(*node, fit, None);
+                    search.consider(*node, fit);
                 }
             }
             Candidates::Kinds(kinds) => search.kinds(kinds, &mut self.unfit, model),
@@ -390,7 +404,7 @@ impl Search<'_> {
             }
             for bit in ones(word) {
                 let slot = index(i) * 64 + bit;
-                match self.consider(kind.slots[slot as usize], fit, Some(kind)) {
+                match self.consider(kind.slots[slot as usize], fit) {
                     Looked::Ideal => return,
                     Looked::Fits => {
                         seen += 1;
@@ -405,7 +419,7 @@ impl Search<'_> {
         }
     }
 
-    fn consider(&mut self, node: u32, fit: &KindFit, _kind: Option<&crate::kind::Kind>) -> Looked {
+    fn consider(&mut self, node: u32, fit: &KindFit) -> Looked {
         let pass = self.pass;
         let entry = pass.entry(node);
         let free = pass.free(node);
