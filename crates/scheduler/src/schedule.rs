@@ -56,6 +56,7 @@ pub fn schedule(fleet: &Fleet, queue: &Queue, usage: &Usage, now_ms: i64, limits
             .take(queue.asks.bound())
             .collect(),
         held_classes: FastSet::default(),
+        hopeless_for_now: Vec::new(),
         reserved_kinds: FastSet::default(),
         decided: HashSet::new(),
         done: HashMap::new(),
@@ -90,6 +91,8 @@ struct Run<'a> {
     asks: Vec<AskState<'a>>,
     /// Classes that fit, but only on room kept for somebody.
     held_classes: FastSet<u32>,
+    /// Asks that are hopeless perhaps only because of room kept for somebody.
+    hopeless_for_now: Vec<u32>,
     /// Kinds of node that a reservation may use. There is one head for each
     /// part of the fleet that has nothing to do with the others.
     reserved_kinds: FastSet<u32>,
@@ -155,6 +158,9 @@ impl<'a> Run<'a> {
     /// One walk over the queue. Returns whether another is needed.
     fn round(&mut self, order: &mut Order<'a>) -> bool {
         self.held_classes.clear();
+        for ask in self.hopeless_for_now.drain(..) {
+            self.asks[ask as usize].hopeless = false;
+        }
         self.reserved_kinds.clear();
         self.pass.holds.clear();
         self.plan.reservations.clear();
@@ -183,6 +189,7 @@ impl<'a> Run<'a> {
                     order.advance();
                 }
                 Outcome::MakingRoom => {
+                    ahead_of_head |= !self.plan.reservations.is_empty();
                     *self.plan.waiting.entry(Wait::Preempting).or_default() += 1;
                     order.charge(queued);
                     order.advance();
@@ -237,6 +244,9 @@ impl<'a> Run<'a> {
                 return Outcome::MakingRoom;
             }
             self.asks[queued.ask as usize].hopeless = true;
+            if !self.pass.holds.is_empty() {
+                self.hopeless_for_now.push(queued.ask);
+            }
         }
         self.reserve(queued);
         Outcome::ClassWaits(Wait::Resources)
