@@ -252,6 +252,15 @@ fn bench(nodes: usize, queued: usize, passes: usize) {
         let start = Instant::now();
         let plan = bench.plan();
         took += start.elapsed();
+        if std::env::var_os("PER_PASS").is_some() {
+            println!(
+                "    {:?} {} placed {} preempt, {:?}",
+                start.elapsed(),
+                plan.placements.len(),
+                plan.preemptions.len(),
+                plan.waiting
+            );
+        }
         decisions += plan.decisions;
         placed += plan.placements.len();
         let start = Instant::now();
@@ -372,7 +381,9 @@ fn main() {
     if quick {
         bench(100, 1_000, 5);
     } else {
-        bench(1_000, 10_000, 50);
+        if std::env::var_os("ONLY").is_none() {
+            bench(1_000, 10_000, 50);
+        }
         bench(10_000, 10_000, 50);
     }
 }

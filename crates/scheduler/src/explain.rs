@@ -150,20 +150,24 @@ impl Blocker {
     fn of(fail: Fail<'_>, ask: &Ask) -> Self {
         match fail {
             Fail::NotNamed => Self::NotNamed {
-                node: ask.node.clone().unwrap_or_else(|| NodeName::from("")),
+                node: ask
+                    .filter
+                    .node
+                    .clone()
+                    .unwrap_or_else(|| NodeName::from("")),
             },
             Fail::State(state) => Self::State(state),
-            Fail::Engine => Self::Engine(ask.engine.unwrap_or(Engine::Native)),
+            Fail::Engine => Self::Engine(ask.filter.engine.unwrap_or(Engine::Native)),
             Fail::Label(key, value) => Self::Label {
                 key: key.to_owned(),
                 value: value.to_owned(),
             },
             Fail::Taint(taint) => Self::Taint(taint.to_string()),
             Fail::NoGpus => Self::NoGpus,
-            Fail::Model => Self::Model(ask.gpu_model.clone().unwrap_or_default()),
+            Fail::Model => Self::Model(ask.filter.gpu_model.clone().unwrap_or_default()),
             Fail::GpuCount => Self::GpuCount { gpus: ask.gpus },
             Fail::GpuMemory => Self::GpuMemory {
-                bytes: ask.gpu_memory_bytes,
+                bytes: ask.filter.gpu_memory_bytes,
             },
             Fail::Cpu => Self::Cpu {
                 millicores: ask.cpu,
@@ -323,7 +327,7 @@ fn keep_reservations(pass: &mut Pass<'_>, request: &Request, context: &Context<'
             let node = *pass.fleet.by_name.get(name)?;
             let entry = pass.entry(node);
             entry.node.as_ref()?;
-            Some((node, KindFit::of(pass.fleet, &ask, entry.kind)?))
+            Some((node, KindFit::of(pass.fleet, &ask.filter, entry.kind)?))
         });
         let room = Room {
             nodes: nodes.collect(),
@@ -367,11 +371,8 @@ fn judge<'a>(pass: &Pass<'a>, ask: &'a Ask, request: &Request, kept: &[Kept]) ->
         .iter()
         .map(|kind| {
             let mut fails = Vec::new();
-            kind_fails(fleet, ask, kind, &mut |fail| {
-                fails.push(fail);
-                false
-            });
-            (fails, ask.suitable(kind))
+            kind_fails(fleet, ask, kind, &mut |fail| fails.push(fail));
+            (fails, ask.filter.suitable(kind))
         })
         .collect();
     fleet
@@ -471,7 +472,7 @@ fn ever_fits(pass: &Pass<'_>, prepared: &Prepared<'_>) -> bool {
             pass.now_ms,
         )
     };
-    let nodes = prepared.candidates.each(pass.fleet).filter(fits);
+    let nodes = prepared.each(pass.fleet).filter(fits);
     nodes.take(needed).count() == needed
 }
 

@@ -14,15 +14,21 @@ use crate::{Engine, NodeName, NodeState, Request, Taint, TaintEffect, Toleration
 /// with equal asks fit or fail together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ask {
+    pub(crate) filter: Filter,
     pub(crate) nodes: u32,
     pub(crate) gpus: u32,
-    pub(crate) gpu_model: Option<String>,
-    pub(crate) gpu_memory_bytes: u64,
     pub(crate) cpu: u64,
     pub(crate) memory: u64,
+    pub(crate) excluded: BTreeSet<NodeName>,
+}
+
+/// The part of an ask that knows no amounts: which nodes, which GPUs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Filter {
+    pub(crate) gpu_model: Option<String>,
+    pub(crate) gpu_memory_bytes: u64,
     pub(crate) selector: Vec<(String, String)>,
     pub(crate) node: Option<NodeName>,
-    pub(crate) excluded: BTreeSet<NodeName>,
     pub(crate) tolerations: Vec<Toleration>,
     pub(crate) engine: Option<Engine>,
 }
@@ -33,26 +39,41 @@ impl Ask {
         tolerations.sort();
         tolerations.dedup();
         let host = (request.image == HOST_IMAGE).then_some(Engine::Native);
+        let needs_gpus = request.gpus > 0;
         Self {
+            filter: Filter {
+                // Without GPUs the filters on GPUs say nothing.
+                gpu_model: request.gpu_model.clone().filter(|_| needs_gpus),
+                gpu_memory_bytes: if needs_gpus {
+                    request.gpu_memory_bytes
+                } else {
+                    0
+                },
+                selector: request.node_selector.clone().into_iter().collect(),
+                node: request.node.clone(),
+                tolerations,
+                engine: request.engine.or(host),
+            },
             nodes: request.nodes.max(1),
             gpus: request.gpus,
-            // Without GPUs the filters on GPUs say nothing.
-            gpu_model: request.gpu_model.clone().filter(|_| request.gpus > 0),
-            gpu_memory_bytes: if request.gpus > 0 {
-                request.gpu_memory_bytes
-            } else {
-                0
-            },
             cpu: request.cpu_millicores,
             memory: request.memory_bytes,
-            selector: request.node_selector.clone().into_iter().collect(),
-            node: request.node.clone(),
             excluded: request.excluded_nodes.clone(),
-            tolerations,
-            engine: request.engine.or(host),
         }
     }
 
+    /// Whether what has no room for `self` has none for `other` either, given
+    /// equal filters.
+    pub(crate) fn is_part_of(&self, other: &Self) -> bool {
+        self.nodes <= other.nodes
+            && self.gpus <= other.gpus
+            && self.cpu <= other.cpu
+            && self.memory <= other.memory
+            && self.excluded.is_subset(&other.excluded)
+    }
+}
+
+impl Filter {
     fn tolerates(&self, taint: &Taint) -> bool {
         self.tolerations.iter().any(|t| t.covers(taint))
     }
@@ -126,11 +147,11 @@ pub(crate) enum Fail<'a> {
 /// Whether to go on after a failure.
 pub(crate) type Stop = bool;
 
-/// Tells `report` each reason that a whole kind fails; stops when it says so.
-/// `selector` entries with wide keys are left to [`node_fails`].
-pub(crate) fn kind_fails<'a>(
+/// Tells `report` each reason that a whole kind fails, amounts aside; stops
+/// when it says so. Selectors with wide keys are left to [`node_fails`].
+pub(crate) fn filter_fails<'a>(
     fleet: &Fleet,
-    ask: &'a Ask,
+    filter: &'a Filter,
     kind: &'a Kind,
     report: &mut impl FnMut(Fail<'a>) -> Stop,
 ) -> bool {
@@ -139,13 +160,13 @@ pub(crate) fn kind_fails<'a>(
         failed = true;
         report(reason)
     };
-    if let Some(engine) = ask.engine
+    if let Some(engine) = filter.engine
         && !kind.key.engines.contains(&engine)
         && fail(Fail::Engine)
     {
         return true;
     }
-    for (key, value) in &ask.selector {
+    for (key, value) in &filter.selector {
         let labels = &kind.key.labels;
         let has = labels
             .binary_search_by(|(k, _)| k.as_str().cmp(key))
@@ -156,32 +177,41 @@ pub(crate) fn kind_fails<'a>(
     }
     for taint in &kind.key.taints {
         if taint.effect == TaintEffect::NoSchedule
-            && !ask.tolerates(taint)
+            && !filter.tolerates(taint)
             && fail(Fail::Taint(taint))
         {
             return true;
         }
     }
-    if ask.gpus > 0 {
-        let named = ask.mask(kind, false).count_ones();
-        let reason = if kind.gpus() == 0 {
-            Some(Fail::NoGpus)
-        } else if named == 0 {
-            Some(Fail::Model)
-        } else if named < ask.gpus {
-            Some(Fail::GpuCount)
-        } else if ask.suitable(kind).count_ones() < ask.gpus {
-            Some(Fail::GpuMemory)
-        } else {
-            None
-        };
-        if let Some(reason) = reason
-            && fail(reason)
-        {
-            return true;
-        }
-    }
     failed
+}
+
+/// Tells `report` each reason that a whole kind fails; for explaining. A kind
+/// passes if it passes [`filter_fails`] and has enough suitable GPUs.
+pub(crate) fn kind_fails<'a>(
+    fleet: &Fleet,
+    ask: &'a Ask,
+    kind: &'a Kind,
+    report: &mut impl FnMut(Fail<'a>),
+) {
+    let filter = &ask.filter;
+    filter_fails(fleet, filter, kind, &mut |fail| {
+        report(fail);
+        false
+    });
+    if filter.suitable(kind).count_ones() >= ask.gpus {
+        return;
+    }
+    let named = filter.mask(kind, false).count_ones();
+    report(if kind.gpus() == 0 {
+        Fail::NoGpus
+    } else if named == 0 {
+        Fail::Model
+    } else if named < ask.gpus {
+        Fail::GpuCount
+    } else {
+        Fail::GpuMemory
+    });
 }
 
 /// How much of a node is looked at.
@@ -216,13 +246,19 @@ pub(crate) fn node_fails<'a>(
     let Some(node) = entry.node.as_deref() else {
         return true;
     };
-    if ask.node.as_ref().is_some_and(|name| *name != entry.name) && fail(Fail::NotNamed) {
+    if ask
+        .filter
+        .node
+        .as_ref()
+        .is_some_and(|name| *name != entry.name)
+        && fail(Fail::NotNamed)
+    {
         return true;
     }
     if depth != Depth::Capacity && !entry.ready && fail(Fail::State(node.state)) {
         return true;
     }
-    for (key, value) in &ask.selector {
+    for (key, value) in &ask.filter.selector {
         if fleet.is_wide(key)
             && node.labels.get(key) != Some(value)
             && fail(Fail::Label(key, value))

@@ -4,6 +4,7 @@
 //! Two fleets given the same nodes and allocations, in any order and by any
 //! detours, decide alike.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -37,6 +38,12 @@ pub struct Fleet {
     pub(crate) held: Vec<Held>,
     vacant_held: Vec<u32>,
     pub(crate) by_key: BTreeMap<AllocationKey, u32>,
+    /// Places in `held` of the members of each workload.
+    pub(crate) workloads: Vec<Vec<u32>>,
+    workload_ids: HashMap<RequestId, u32>,
+    vacant_workloads: Vec<u32>,
+    /// What may be preempted, leaving time aside, the youngest first.
+    pub(crate) youngest: BTreeMap<(Reverse<i64>, AllocationKey), u32>,
     holdings: HashMap<Owner, u64>,
     /// What is being evicted, by the request that it makes room for.
     pub(crate) evicting: BTreeMap<RequestId, BTreeSet<AllocationKey>>,
@@ -80,6 +87,7 @@ pub(crate) struct Entry {
 pub(crate) struct Held {
     pub(crate) allocation: Allocation,
     pub(crate) entry: u32,
+    pub(crate) workload: u32,
     /// Its GPUs by position on the node as it is now.
     pub(crate) mask: u64,
 }
@@ -275,14 +283,28 @@ impl Fleet {
         entry.memory_held = entry.memory_held.saturating_add(allocation.memory_bytes);
         entry.victims += u32::from(is_low(&allocation));
         let key = allocation.key.clone();
+        let youngest = (Reverse(allocation.started_at_ms), key.clone());
+        let low = is_low(&allocation);
         let mask = entry.mask(&allocation.gpus);
         entry.gpus_held |= mask;
         if is_low(&allocation) {
             entry.gpus_low |= mask;
         }
+        let workload = match self.workload_ids.get(&key.request) {
+            Some(&workload) => workload,
+            None => {
+                let workload = self.vacant_workloads.pop().unwrap_or_else(|| {
+                    self.workloads.push(Vec::new());
+                    index(self.workloads.len() - 1)
+                });
+                self.workload_ids.insert(key.request.clone(), workload);
+                workload
+            }
+        };
         let held = Held {
             allocation,
             entry: id,
+            workload,
             mask,
         };
         let at = match self.vacant_held.pop() {
@@ -298,6 +320,10 @@ impl Fleet {
         let entry = &mut self.entries[id as usize];
         entry.held.push(at);
         entry.add_end(at, &self.held[at as usize]);
+        self.workloads[workload as usize].push(at);
+        if low {
+            self.youngest.insert(youngest, at);
+        }
         self.by_key.insert(key, at);
         self.reindex(id);
     }
@@ -307,8 +333,18 @@ impl Fleet {
         let at = self.by_key.remove(key)?;
         self.vacant_held.push(at);
         let held = &mut self.held[at as usize];
-        let (id, mask) = (held.entry, held.mask);
+        let (id, mask, workload) = (held.entry, held.mask, held.workload);
         let allocation = held.allocation.clone();
+        let members = &mut self.workloads[workload as usize];
+        members.retain(|&member| member != at);
+        if members.is_empty() {
+            self.workload_ids.remove(&key.request);
+            self.vacant_workloads.push(workload);
+        }
+        if is_low(&allocation) {
+            let youngest = (Reverse(allocation.started_at_ms), key.clone());
+            self.youngest.remove(&youngest);
+        }
         let gpus = allocation.gpus.len() as u64;
         if let Some(total) = self.holdings.get_mut(&allocation.owner) {
             *total = total.saturating_sub(weight(gpus, allocation.cpu_millicores));

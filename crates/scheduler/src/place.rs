@@ -4,8 +4,10 @@
 //! GPUs left over cost most, so that work packs tightly and whole nodes stay
 //! free for big jobs.
 
+use std::rc::Rc;
+
 use crate::bits::{Bits, ones};
-use crate::filter::{Ask, Depth, kind_fails, node_fits};
+use crate::filter::{Ask, Depth, Filter, filter_fails, node_fits};
 use crate::fleet::{Fleet, index};
 use crate::hash::FastMap;
 use crate::pass::{Claim, Pass};
@@ -30,12 +32,12 @@ const SAMPLE: u32 = 8;
 /// A request's ask, made ready for one pass.
 pub(crate) struct Prepared<'a> {
     pub(crate) ask: &'a Ask,
-    pub(crate) candidates: Candidates,
+    candidates: Rc<Candidates>,
     /// Nodes that no longer fit in this pass, by kind: what is free only shrinks.
     unfit: FastMap<u32, Bits>,
 }
 
-/// Where an ask may go as far as that never changes within a pass.
+/// Where a filter lets one go, leaving amounts aside; the same for a whole pass.
 pub(crate) enum Candidates {
     /// Whole kinds.
     Kinds(Vec<KindFit>),
@@ -78,9 +80,14 @@ pub(crate) struct Taste<'a> {
 
 impl<'a> Prepared<'a> {
     pub(crate) fn new(fleet: &Fleet, ask: &'a Ask) -> Self {
+        Self::among(Rc::new(Candidates::of(fleet, &ask.filter)), ask)
+    }
+
+    /// With what its filter is known to let through.
+    pub(crate) fn among(candidates: Rc<Candidates>, ask: &'a Ask) -> Self {
         Self {
             ask,
-            candidates: Candidates::of(fleet, ask),
+            candidates,
             unfit: FastMap::default(),
         }
     }
@@ -167,13 +174,10 @@ impl<'a> Prepared<'a> {
 
     /// Models among the suitable GPUs, sorted.
     fn models<'f>(&self, fleet: &'f Fleet) -> Vec<&'f str> {
-        let Candidates::Kinds(kinds) = &self.candidates else {
-            return Vec::new();
-        };
-        if self.ask.gpus == 0 {
+        if self.ask.gpus == 0 || matches!(*self.candidates, Candidates::Nodes(_)) {
             return Vec::new();
         }
-        let mut models: Vec<&str> = kinds.iter().filter_map(|fit| fit.model(fleet)).collect();
+        let mut models: Vec<&str> = self.kinds().filter_map(|fit| fit.model(fleet)).collect();
         models.sort_unstable();
         models.dedup();
         models
@@ -181,18 +185,62 @@ impl<'a> Prepared<'a> {
 
     /// No more nodes than this have enough free GPUs.
     fn upper_bound(&self, pass: &Pass<'_>, model: Option<&str>) -> u64 {
-        match &self.candidates {
-            Candidates::Nodes(nodes) => nodes.len() as u64,
-            Candidates::Kinds(kinds) => kinds
-                .iter()
-                .filter(|fit| model.is_none() || fit.model(pass.fleet) == model)
-                .flat_map(|fit| {
-                    let gpus = pass.fleet.kinds[fit.kind as usize].gpus();
-                    (self.ask.gpus..=gpus).map(|count| pass.bucket(fit.kind, count).len())
-                })
-                .map(u64::from)
-                .sum(),
+        if let Candidates::Nodes(nodes) = &*self.candidates {
+            return nodes.len() as u64;
         }
+        self.kinds()
+            .filter(|fit| model.is_none() || fit.model(pass.fleet) == model)
+            .flat_map(|fit| {
+                let gpus = pass.fleet.kinds[fit.kind as usize].gpus();
+                (self.ask.gpus..=gpus).map(move |count| pass.bucket(fit.kind, count).len())
+            })
+            .map(u64::from)
+            .sum()
+    }
+
+    /// The kinds with enough suitable GPUs; those of the candidate nodes, if
+    /// candidates are single nodes.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = &KindFit> {
+        let (kinds, nodes) = match &*self.candidates {
+            Candidates::Kinds(kinds) => (&kinds[..], &[][..]),
+            Candidates::Nodes(nodes) => (&[][..], &nodes[..]),
+        };
+        kinds
+            .iter()
+            .chain(nodes.iter().map(|(_, fit)| fit))
+            .filter(|fit| fit.has(self.ask.gpus))
+    }
+
+    /// Candidates that are single nodes; `None` if they are whole kinds.
+    pub(crate) fn nodes(&self) -> Option<impl Iterator<Item = (u32, KindFit)>> {
+        match &*self.candidates {
+            Candidates::Kinds(_) => None,
+            Candidates::Nodes(nodes) => Some(
+                nodes
+                    .iter()
+                    .copied()
+                    .filter(|(_, fit)| fit.has(self.ask.gpus)),
+            ),
+        }
+    }
+
+    /// Every candidate node, ready or not, in no particular order.
+    pub(crate) fn each<'s>(
+        &'s self,
+        fleet: &'s Fleet,
+    ) -> impl Iterator<Item = (u32, KindFit)> + 's {
+        let whole = match &*self.candidates {
+            Candidates::Kinds(kinds) => &kinds[..],
+            Candidates::Nodes(_) => &[],
+        };
+        let of_kinds = whole
+            .iter()
+            .filter(|fit| fit.has(self.ask.gpus))
+            .flat_map(|fit| {
+                let slots = &fleet.kinds[fit.kind as usize].slots;
+                slots.iter().map(|node| (*node, *fit))
+            });
+        self.nodes().into_iter().flatten().chain(of_kinds)
     }
 
     /// The best node outside `chosen`.
@@ -211,9 +259,9 @@ impl<'a> Prepared<'a> {
             best: None,
             held: false,
         };
-        match &self.candidates {
+        match &*self.candidates {
             Candidates::Nodes(nodes) => {
-                for (node, fit) in nodes {
+                for (node, fit) in nodes.iter().filter(|(_, fit)| fit.has(self.ask.gpus)) {
                     search.consider(*node, fit);
                 }
             }
@@ -229,12 +277,12 @@ impl<'a> Prepared<'a> {
 }
 
 impl Candidates {
-    pub(crate) fn of(fleet: &Fleet, ask: &Ask) -> Self {
-        if let Some(name) = &ask.node {
+    pub(crate) fn of(fleet: &Fleet, filter: &Filter) -> Self {
+        if let Some(name) = &filter.node {
             let node = fleet.by_name.get(name).copied();
-            return Self::nodes(fleet, ask, node.into_iter());
+            return Self::nodes(fleet, filter, node.into_iter());
         }
-        let narrowest = ask
+        let narrowest = filter
             .selector
             .iter()
             .filter(|(key, _)| fleet.is_wide(key))
@@ -242,52 +290,42 @@ impl Candidates {
             .min_by_key(|nodes| nodes.map_or(0, |nodes| nodes.len()));
         if let Some(nodes) = narrowest {
             let nodes = nodes.into_iter().flat_map(|nodes| nodes.values().copied());
-            return Self::nodes(fleet, ask, nodes);
+            return Self::nodes(fleet, filter, nodes);
         }
         let kinds = (0..fleet.kinds.len()).map(index);
         Self::Kinds(
             kinds
-                .filter_map(|kind| KindFit::of(fleet, ask, kind))
+                .filter_map(|kind| KindFit::of(fleet, filter, kind))
                 .collect(),
         )
     }
 
-    fn nodes(fleet: &Fleet, ask: &Ask, nodes: impl Iterator<Item = u32>) -> Self {
+    fn nodes(fleet: &Fleet, filter: &Filter, nodes: impl Iterator<Item = u32>) -> Self {
         let fit = |node: u32| {
             let entry = &fleet.entries[node as usize];
             entry.node.as_ref()?;
-            Some((node, KindFit::of(fleet, ask, entry.kind)?))
+            Some((node, KindFit::of(fleet, filter, entry.kind)?))
         };
         Self::Nodes(nodes.filter_map(fit).collect())
-    }
-
-    /// Every node among them, ready or not; in no particular order.
-    pub(crate) fn each<'f>(
-        &'f self,
-        fleet: &'f Fleet,
-    ) -> Box<dyn Iterator<Item = (u32, KindFit)> + 'f> {
-        match self {
-            Self::Nodes(nodes) => Box::new(nodes.iter().copied()),
-            Self::Kinds(kinds) => Box::new(kinds.iter().flat_map(|fit| {
-                let slots = &fleet.kinds[fit.kind as usize].slots;
-                slots.iter().map(|node| (*node, *fit))
-            })),
-        }
     }
 }
 
 impl KindFit {
     /// `None` if the kind fails or has no nodes.
-    pub(crate) fn of(fleet: &Fleet, ask: &Ask, number: u32) -> Option<Self> {
+    pub(crate) fn of(fleet: &Fleet, filter: &Filter, number: u32) -> Option<Self> {
         let kind = &fleet.kinds[number as usize];
-        if kind.slots.is_empty() || kind_fails(fleet, ask, kind, &mut |_| true) {
+        if kind.slots.is_empty() || filter_fails(fleet, filter, kind, &mut |_| true) {
             return None;
         }
         Some(Self {
             kind: number,
-            suitable: ask.suitable(kind),
-            unwelcome: ask.unwelcome(kind),
+            suitable: filter.suitable(kind),
+            unwelcome: filter.unwelcome(kind),
         })
+    }
+
+    fn has(&self, gpus: u32) -> bool {
+        self.suitable.count_ones() >= gpus
     }
 
     fn model<'f>(&self, fleet: &'f Fleet) -> Option<&'f str> {
@@ -352,6 +390,7 @@ impl Search<'_> {
                 let count = self.ask.gpus + left_over;
                 let cost = left_over * LEFT_OVER + fit.unwelcome * UNWELCOME;
                 if count > kind.gpus()
+                    || !fit.has(self.ask.gpus)
                     || self.worse(cost)
                     || (model.is_some() && fit.model(fleet) != model)
                 {

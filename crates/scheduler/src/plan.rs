@@ -123,6 +123,18 @@ pub enum Wait {
     Limit,
 }
 
+impl Wait {
+    /// Every reason, in order.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Resources,
+        Self::Reserved,
+        Self::Preempting,
+        Self::BackOff,
+        Self::Never,
+        Self::Limit,
+    ];
+}
+
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

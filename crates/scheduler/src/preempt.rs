@@ -4,30 +4,35 @@
 use std::collections::BTreeSet;
 
 use crate::bits::ones;
-use crate::fleet::{Free, is_low};
+use crate::fleet::{Free, Held, is_low};
+use crate::hash::FastMap;
 use crate::pass::{Claim, Pass};
-use crate::place::{Candidates, KindFit, Prepared};
+use crate::place::{KindFit, Prepared};
 use crate::reserve::{add, enough};
 use crate::{AllocationKey, RequestId};
 
 /// Combinations of victims tried on one node before settling for a good one.
 const COMBINATIONS: u32 = 2_000;
-/// Nodes where room could be made that are compared, at most.
-const NODES: usize = 512;
+/// Nodes where room could be made by several evictions that are compared, at most.
+const NODES: usize = 128;
+/// Workloads that are tried as the only victim, at most.
+const SINGLES: usize = 1_024;
 
 /// Where room is being made, and who else has to go for it.
 #[derive(Debug)]
-pub(crate) struct Making<'a> {
+pub(crate) struct Making {
     /// Node, and the request's claim on what is free there already.
     pub(crate) nodes: Vec<(u32, Claim)>,
     /// Workloads not yet being evicted; empty if the evictions under way do.
-    pub(crate) victims: Vec<&'a RequestId>,
+    /// By number in the fleet, in order of name.
+    pub(crate) victims: Vec<u32>,
 }
 
 /// A workload that may be evicted, as one node sees it.
 #[derive(Clone, Copy)]
 struct Loser<'a> {
     request: &'a RequestId,
+    workload: u32,
     ran_ms: i64,
     claim: Claim,
 }
@@ -48,19 +53,23 @@ pub(crate) fn make_room<'a>(
     prepared: &Prepared<'_>,
     own: Option<&BTreeSet<AllocationKey>>,
     may_evict: bool,
-) -> Option<Making<'a>> {
+) -> Option<Making> {
     let needed = prepared.ask.nodes as usize;
     let mut sites: Vec<Site<'a>> = Vec::new();
-    for (node, fit) in places(pass, prepared, own) {
-        let most = match sites.len() {
-            0 => usize::MAX,
-            _ if needed > 1 => usize::MAX,
-            _ => sites.iter().map(|s| s.losers.len()).min().unwrap_or(0),
-        };
-        sites.extend(site(pass, prepared, own, node, fit, may_evict, most));
-        if sites.len() >= NODES.max(4 * needed) {
-            break;
-        }
+    if needed == 1 && own.is_none() && may_evict {
+        sites.extend(single(pass, prepared));
+    }
+    if sites.is_empty() {
+        let mut most = usize::MAX;
+        places(pass, prepared, own, |node, fit| {
+            if let Some(site) = site(pass, prepared, own, node, fit, may_evict, most) {
+                if needed == 1 {
+                    most = most.min(site.losers.len());
+                }
+                sites.push(site);
+            }
+            sites.len() >= NODES.max(4 * needed)
+        });
     }
     if sites.len() < needed {
         return None;
@@ -84,9 +93,9 @@ pub(crate) fn make_room<'a>(
 }
 
 /// The age of a workload, if it may be evicted as a whole.
-pub(crate) fn ran_ms(pass: &Pass<'_>, request: &RequestId) -> Option<i64> {
+pub(crate) fn ran_ms(pass: &Pass<'_>, workload: u32) -> Option<i64> {
     let mut ran = None;
-    for at in members(pass, request) {
+    for &at in &pass.fleet.workloads[workload as usize] {
         let allocation = &pass.fleet.held[at as usize].allocation;
         let protected = allocation
             .min_run_until_ms
@@ -100,65 +109,91 @@ pub(crate) fn ran_ms(pass: &Pass<'_>, request: &RequestId) -> Option<i64> {
     ran
 }
 
-/// Places in the fleet of everything a workload holds, in order of rank.
-pub(crate) fn members<'p>(
-    pass: &'p Pass<'_>,
-    request: &RequestId,
-) -> impl Iterator<Item = u32> + use<'p> {
-    let key = |rank| AllocationKey {
-        request: request.clone(),
-        rank,
-    };
-    pass.fleet
-        .by_key
-        .range(key(0)..=key(u32::MAX))
-        .map(|(_, &at)| at)
+/// The youngest workload that is enough alone.
+fn single<'a>(pass: &Pass<'a>, prepared: &Prepared<'_>) -> Option<Site<'a>> {
+    let mut fits: FastMap<u32, KindFit> = FastMap::default();
+    let mut nodes: FastMap<u32, KindFit> = FastMap::default();
+    match prepared.nodes() {
+        Some(single) => nodes.extend(single),
+        None => fits.extend(prepared.kinds().map(|fit| (fit.kind, *fit))),
+    }
+    for &at in pass.fleet.youngest.values().take(SINGLES) {
+        let held = &pass.fleet.held[at as usize];
+        let entry = pass.entry(held.entry);
+        let Some(fit) = fits.get(&entry.kind).or_else(|| nodes.get(&held.entry)) else {
+            continue;
+        };
+        let mut free = pass.free(held.entry);
+        add(&mut free, entry, claim_of(held));
+        let may_do = enough(prepared.ask, fit, free)
+            || pass.fleet.workloads[held.workload as usize].len() > 1;
+        if may_do && let Some(site) = site(pass, prepared, None, held.entry, *fit, true, 1) {
+            return Some(site);
+        }
+    }
+    None
 }
 
-/// Nodes where room might be made, each once, in a fixed order.
+fn claim_of(held: &Held) -> Claim {
+    Claim {
+        gpus: held.mask,
+        cpu: held.allocation.cpu_millicores,
+        memory: held.allocation.memory_bytes,
+    }
+}
+
+/// Tells `each` the nodes where room might be made, each once and in an order
+/// that depends on names only within a kind, until it has enough.
 fn places(
     pass: &Pass<'_>,
     prepared: &Prepared<'_>,
     own: Option<&BTreeSet<AllocationKey>>,
-) -> Vec<(u32, KindFit)> {
+    mut each: impl FnMut(u32, KindFit) -> bool,
+) {
+    if let Some(nodes) = prepared.nodes() {
+        for (node, fit) in nodes {
+            if each(node, fit) {
+                return;
+            }
+        }
+        return;
+    }
     let ask = prepared.ask;
-    let mut places: Vec<(u32, KindFit)> = Vec::new();
     let own_nodes: BTreeSet<u32> = own
         .into_iter()
         .flatten()
         .filter_map(|key| pass.fleet.by_key.get(key))
         .map(|&at| pass.fleet.held[at as usize].entry)
         .collect();
-    match &prepared.candidates {
-        Candidates::Nodes(nodes) => places.extend(nodes),
-        Candidates::Kinds(kinds) => {
-            for fit in kinds {
-                let kind = &pass.fleet.kinds[fit.kind as usize];
-                if own_nodes.iter().any(|&n| pass.entry(n).kind == fit.kind) {
-                    let own = own_nodes
-                        .iter()
-                        .filter(|&&n| pass.entry(n).kind == fit.kind);
-                    places.extend(own.map(|&node| (node, *fit)));
+    // Where evictions are under way for it, first.
+    for fit in prepared.kinds() {
+        for &node in own_nodes
+            .iter()
+            .filter(|&&n| pass.entry(n).kind == fit.kind)
+        {
+            if pass.entry(node).node.is_some() && each(node, *fit) {
+                return;
+            }
+        }
+    }
+    for fit in prepared.kinds() {
+        let kind = &pass.fleet.kinds[fit.kind as usize];
+        for i in 0..kind.slots.len().div_ceil(64) {
+            let mut word = 0;
+            for count in ask.gpus..=kind.gpus() {
+                word |= kind.reclaimable[count as usize].word(i) & kind.victims.word(i);
+                if ask.nodes > 1 {
+                    word |= pass.bucket(fit.kind, count).word(i);
                 }
-                for i in 0..kind.slots.len().div_ceil(64) {
-                    let mut word = 0;
-                    for count in ask.gpus..=kind.gpus() {
-                        word |= kind.reclaimable[count as usize].word(i) & kind.victims.word(i);
-                        if ask.nodes > 1 {
-                            word |= pass.bucket(fit.kind, count).word(i);
-                        }
-                    }
-                    for bit in ones(word) {
-                        let node = kind.slots[i * 64 + bit as usize];
-                        if !own_nodes.contains(&node) {
-                            places.push((node, *fit));
-                        }
-                    }
+            }
+            for bit in ones(word) {
+                let node = kind.slots[i * 64 + bit as usize];
+                if !own_nodes.contains(&node) && each(node, *fit) {
+                    return;
                 }
             }
         }
     }
-    places
 }
 
 /// What room on one node costs; `None` if it can't be made, or only by more
@@ -203,18 +238,15 @@ fn site<'a>(
             continue;
         }
         let request = &held.allocation.key.request;
-        let claim = Claim {
-            gpus: held.mask,
-            cpu: held.allocation.cpu_millicores,
-            memory: held.allocation.memory_bytes,
-        };
-        if let Some(known) = losers.iter_mut().find(|l| l.request == request) {
+        let claim = claim_of(held);
+        if let Some(known) = losers.iter_mut().find(|l| l.workload == held.workload) {
             known.claim.gpus |= claim.gpus;
             known.claim.cpu += claim.cpu;
             known.claim.memory += claim.memory;
-        } else if let Some(ran_ms) = ran_ms(pass, request) {
+        } else if let Some(ran_ms) = ran_ms(pass, held.workload) {
             losers.push(Loser {
                 request,
+                workload: held.workload,
                 ran_ms,
                 claim,
             });
@@ -297,20 +329,25 @@ fn prune<'a>(
     prepared: &Prepared<'_>,
     own: Option<&BTreeSet<AllocationKey>>,
     sites: &[Site<'a>],
-) -> Vec<&'a RequestId> {
-    let mut victims: Vec<(i64, &'a RequestId)> = sites
+) -> Vec<u32> {
+    let mut victims: Vec<(i64, &'a RequestId, u32)> = sites
         .iter()
-        .flat_map(|site| site.losers.iter().map(|l| (l.ran_ms, l.request)))
+        .flat_map(|site| {
+            site.losers
+                .iter()
+                .map(|l| (l.ran_ms, l.request, l.workload))
+        })
         .collect();
     victims.sort_unstable_by(|a, b| b.cmp(a));
     victims.dedup();
-    let mut kept: Vec<&'a RequestId> = victims.iter().map(|(_, request)| *request).collect();
+    let mut kept = victims.clone();
     if sites.len() > 1 {
-        for (_, victim) in victims {
-            let without: Vec<&RequestId> = kept.iter().copied().filter(|v| *v != victim).collect();
+        for victim in victims {
+            let without: Vec<_> = kept.iter().copied().filter(|v| *v != victim).collect();
+            let numbers: Vec<u32> = without.iter().map(|(.., number)| *number).collect();
             let suffices = sites.iter().all(|site| {
                 let mut free = pass.free(site.node);
-                let freed = freed(pass, site.node, own, &without);
+                let freed = freed(pass, site.node, own, &numbers);
                 add(&mut free, pass.entry(site.node), freed);
                 enough(prepared.ask, &site.fit, free)
             });
@@ -319,8 +356,8 @@ fn prune<'a>(
             }
         }
     }
-    kept.sort_unstable();
-    kept
+    kept.sort_unstable_by_key(|(_, request, _)| *request);
+    kept.into_iter().map(|(.., number)| number).collect()
 }
 
 /// What a node gets back from evictions: those under way for the request, and
@@ -329,13 +366,17 @@ fn freed(
     pass: &Pass<'_>,
     node: u32,
     own: Option<&BTreeSet<AllocationKey>>,
-    victims: &[&RequestId],
+    victims: &[u32],
 ) -> Claim {
     let mut claim = Claim::default();
+    if own.is_none() && victims.is_empty() {
+        return claim;
+    }
     for &at in &pass.entry(node).held {
         let held = &pass.fleet.held[at as usize];
-        let key = &held.allocation.key;
-        if own.is_some_and(|own| own.contains(key)) || victims.contains(&&key.request) {
+        if own.is_some_and(|own| own.contains(&held.allocation.key))
+            || victims.contains(&held.workload)
+        {
             claim.gpus |= held.mask;
             claim.cpu += held.allocation.cpu_millicores;
             claim.memory += held.allocation.memory_bytes;

@@ -245,7 +245,12 @@ pub(crate) fn find(pass: &mut Pass<'_>, request: &Request, nodes: &[Judged<'_>])
         if let Some(making) = make_room(pass, &prepared, own, true)
             && !making.victims.is_empty()
         {
-            let victims = making.victims.into_iter().cloned().collect();
+            let named = |&victim: &u32| {
+                let member = pass.fleet.workloads[victim as usize].first()?;
+                let held = &pass.fleet.held[*member as usize];
+                Some(held.allocation.key.request.clone())
+            };
+            let victims = making.victims.iter().filter_map(named).collect();
             remedies.push(Remedy(vec![Change::Preempt { victims }]));
         }
     }
@@ -317,7 +322,9 @@ fn changes(
     }
     let ask = Ask::of(&loose);
     let suitable = |node: &Judged<'_>| {
-        ask.suitable(&pass.fleet.kinds[node.entry.kind as usize]) & pass.free(node.node).gpus
+        ask.filter
+            .suitable(&pass.fleet.kinds[node.entry.kind as usize])
+            & pass.free(node.node).gpus
     };
     let mut changes = Vec::with_capacity(levers.len());
     for lever in levers {

@@ -21,7 +21,7 @@ pub(crate) struct Room {
 pub(crate) fn ever_fits(pass: &Pass<'_>, prepared: &Prepared<'_>) -> bool {
     let fits = |(node, fit): &(u32, KindFit)| prepared.fits_empty(pass, *node, fit);
     let needed = prepared.ask.nodes as usize;
-    let nodes = prepared.candidates.each(pass.fleet).filter(fits);
+    let nodes = prepared.each(pass.fleet).filter(fits);
     nodes.take(needed).count() == needed
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn room(pass: &Pass<'_>, prepared: &Prepared<'_>) -> Option<Room> {
     let mut known: Vec<(i64, u32, KindFit)> = Vec::new();
     // No node later than this can matter.
     let mut horizon = i64::MAX;
-    for (node, fit) in prepared.candidates.each(pass.fleet) {
+    for (node, fit) in prepared.each(pass.fleet) {
         if pass.holds.contains_key(&node) || !prepared.fits_empty(pass, node, &fit) {
             continue;
         }
@@ -59,7 +59,6 @@ pub(crate) fn room(pass: &Pass<'_>, prepared: &Prepared<'_>) -> Option<Room> {
         start_ms = Some(start);
     } else {
         let mut ranked: Vec<((u32, u64, u64), u32, KindFit)> = prepared
-            .candidates
             .each(pass.fleet)
             .filter(|(node, fit)| {
                 !pass.holds.contains_key(node) && prepared.fits_empty(pass, *node, fit)
