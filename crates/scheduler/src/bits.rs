@@ -9,6 +9,11 @@ pub(crate) struct Bits {
 }
 
 impl Bits {
+    pub(crate) const EMPTY: Self = Self {
+        words: Vec::new(),
+        len: 0,
+    };
+
     pub(crate) fn len(&self) -> u32 {
         self.len
     }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::filter::{Ask, Depth, Fail, kind_fails, node_fails, node_fits};
+use crate::filter::{Ask, Depth, Fail, Sight, kind_fails, node_fails};
 use crate::fleet::Entry;
 use crate::pass::Pass;
 use crate::place::{KindFit, Prepared};
@@ -381,19 +381,16 @@ fn judge<'a>(pass: &Pass<'a>, ask: &'a Ask, request: &Request, kept: &[Kept]) ->
             let (of_kind, suitable) = &kinds[entry.kind as usize];
             let mut fails = of_kind.clone();
             let free = pass.free(node);
-            node_fails(
-                fleet,
-                ask,
-                entry,
-                *suitable,
+            let sight = Sight {
+                suitable: *suitable,
                 free,
-                Depth::Now,
-                pass.now_ms,
-                &mut |fail| {
-                    fails.push(fail);
-                    false
-                },
-            );
+                depth: Depth::Now,
+                now_ms: pass.now_ms,
+            };
+            node_fails(fleet, ask, entry, &sight, &mut |fail| {
+                fails.push(fail);
+                false
+            });
             fails.sort_unstable();
             fails.dedup();
             let allowed = |hold: &crate::pass::Hold| {
@@ -462,14 +459,12 @@ fn ever_fits(pass: &Pass<'_>, prepared: &Prepared<'_>) -> bool {
     let needed = prepared.ask.nodes as usize;
     let fits = |(node, fit): &(u32, KindFit)| {
         let entry = pass.entry(*node);
-        node_fits(
-            pass.fleet,
+        pass.node_fits(
             prepared.ask,
             entry,
             fit.suitable,
             entry.free(),
             Depth::Capacity,
-            pass.now_ms,
         )
     };
     let nodes = prepared.each(pass.fleet).filter(fits);

@@ -225,19 +225,32 @@ pub(crate) enum Depth {
     Now,
 }
 
+/// How a node is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sight {
+    /// GPUs of its kind that may be used.
+    pub(crate) suitable: u64,
+    /// What it has left.
+    pub(crate) free: Free,
+    pub(crate) depth: Depth,
+    pub(crate) now_ms: i64,
+}
+
 /// Tells `report` each reason that a node fails beyond what its kind fails;
-/// stops when it says so. `suitable` are the GPUs of its kind that may be
-/// used; `free` is what it has left.
+/// stops when it says so.
 pub(crate) fn node_fails<'a>(
     fleet: &Fleet,
     ask: &'a Ask,
     entry: &Entry,
-    suitable: u64,
-    free: Free,
-    depth: Depth,
-    now_ms: i64,
+    sight: &Sight,
     report: &mut impl FnMut(Fail<'a>) -> Stop,
 ) -> bool {
+    let Sight {
+        suitable,
+        free,
+        depth,
+        now_ms,
+    } = *sight;
     let mut failed = false;
     let mut fail = |reason| {
         failed = true;
@@ -295,26 +308,4 @@ pub(crate) fn node_fails<'a>(
         return true;
     }
     failed
-}
-
-/// Whether a node of a kind that does not fail fits.
-pub(crate) fn node_fits(
-    fleet: &Fleet,
-    ask: &Ask,
-    entry: &Entry,
-    suitable: u64,
-    free: Free,
-    depth: Depth,
-    now_ms: i64,
-) -> bool {
-    !node_fails(
-        fleet,
-        ask,
-        entry,
-        suitable,
-        free,
-        depth,
-        now_ms,
-        &mut |_| true,
-    )
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::kind::{Kind, KindKey};
+use crate::kind::{Kind, KindKey, Levels};
 use crate::pass::Claim;
 use crate::request::weight;
 use crate::topology::Topologies;
@@ -80,6 +80,8 @@ pub(crate) struct Entry {
     pub(crate) ends: Vec<Ending>,
     /// Bucket numbers where it is indexed.
     buckets: Option<(u32, u32)>,
+    /// Levels of CPU and memory that it is indexed at.
+    levels: (u8, u8),
 }
 
 /// An allocation in its place.
@@ -128,6 +130,7 @@ impl Entry {
             held: Vec::new(),
             ends: Vec::new(),
             buckets: None,
+            levels: (0, 0),
         }
     }
 
@@ -489,7 +492,13 @@ impl Fleet {
         if entry.node.is_none() {
             return;
         }
-        let free = entry.free().gpus;
+        let free = entry.free();
+        let levels = if entry.ready {
+            (Levels::reached(free.cpu), Levels::reached(free.memory))
+        } else {
+            (0, 0)
+        };
+        let free = free.gpus;
         let want = entry.ready.then(|| {
             let reclaimable = (free | entry.gpus_low) & entry.usable;
             (free.count_ones(), reclaimable.count_ones())
@@ -497,6 +506,11 @@ impl Fleet {
         let kind = &mut self.kinds[entry.kind as usize];
         kind.victims
             .set(entry.slot, entry.ready && entry.victims > 0);
+        if entry.levels != levels {
+            kind.cpu.change(entry.slot, entry.levels.0, levels.0);
+            kind.memory.change(entry.slot, entry.levels.1, levels.1);
+            entry.levels = levels;
+        }
         if entry.buckets == want {
             return;
         }
@@ -565,7 +579,8 @@ impl Fleet {
             self.entries[later as usize].slot += 1;
         }
         let entry = &mut self.entries[id as usize];
-        (entry.kind, entry.slot, entry.buckets) = (kind_id, index(slot), None);
+        (entry.kind, entry.slot) = (kind_id, index(slot));
+        (entry.buckets, entry.levels) = (None, (0, 0));
         self.add_marks(id);
     }
 
@@ -573,7 +588,7 @@ impl Fleet {
         self.drop_marks(id, before);
         let entry = &mut self.entries[id as usize];
         let (kind_id, slot) = (entry.kind, entry.slot);
-        entry.buckets = None;
+        (entry.buckets, entry.levels) = (None, (0, 0));
         let kind = &mut self.kinds[kind_id as usize];
         kind.close(slot);
         for &later in &kind.slots[slot as usize..] {

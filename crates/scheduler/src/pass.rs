@@ -2,7 +2,7 @@
 //! given away so far. Only what the pass touches is copied.
 
 use crate::bits::{Bits, ones};
-use crate::filter::Ask;
+use crate::filter::{Ask, Depth, Sight, node_fails};
 use crate::fleet::{Entry, Fleet, Free};
 use crate::hash::{FastMap, FastSet};
 
@@ -102,6 +102,24 @@ impl<'a> Pass<'a> {
             Some(free) => *free,
             None => self.entry(id).free(),
         }
+    }
+
+    /// Whether a node fits whose kind has the `suitable` GPUs.
+    pub(crate) fn node_fits(
+        &self,
+        ask: &Ask,
+        entry: &Entry,
+        suitable: u64,
+        free: Free,
+        depth: Depth,
+    ) -> bool {
+        let sight = Sight {
+            suitable,
+            free,
+            depth,
+            now_ms: self.now_ms,
+        };
+        !node_fails(self.fleet, ask, entry, &sight, &mut |_| true)
     }
 
     /// The ready nodes of a kind with `count` GPUs left.

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use crate::bits::{Bits, ones};
-use crate::filter::{Ask, Depth, Filter, filter_fails, node_fits};
+use crate::filter::{Ask, Depth, Filter, filter_fails};
 use crate::fleet::{Fleet, index};
 use crate::hash::FastMap;
 use crate::pass::{Claim, Pass};
@@ -134,15 +134,7 @@ impl<'a> Prepared<'a> {
     /// Whether a node would do if nothing were held there.
     pub(crate) fn fits_empty(&self, pass: &Pass<'_>, node: u32, fit: &KindFit) -> bool {
         let entry = pass.entry(node);
-        node_fits(
-            pass.fleet,
-            self.ask,
-            entry,
-            fit.suitable,
-            entry.free(),
-            Depth::Empty,
-            pass.now_ms,
-        )
+        pass.node_fits(self.ask, entry, fit.suitable, entry.free(), Depth::Empty)
     }
 
     fn gang(
@@ -293,11 +285,15 @@ impl Candidates {
             return Self::nodes(fleet, filter, nodes);
         }
         let kinds = (0..fleet.kinds.len()).map(index);
-        Self::Kinds(
-            kinds
-                .filter_map(|kind| KindFit::of(fleet, filter, kind))
-                .collect(),
-        )
+        let mut kinds: Vec<KindFit> = kinds
+            .filter_map(|kind| KindFit::of(fleet, filter, kind))
+            .collect();
+        // Numbers of kinds tell how the fleet came about; names do not.
+        kinds.sort_by_key(|fit| {
+            let first = fleet.kinds[fit.kind as usize].slots.first();
+            first.map(|&node| &fleet.entries[node as usize].name)
+        });
+        Self::Kinds(kinds)
     }
 
     fn nodes(fleet: &Fleet, filter: &Filter, nodes: impl Iterator<Item = u32>) -> Self {
@@ -401,6 +397,12 @@ impl Search<'_> {
                     continue;
                 }
                 let image = kind.images.get(self.taste.image);
+                let cpu = kind.cpu.with(self.ask.cpu);
+                let memory = kind.memory.with(self.ask.memory);
+                let roomy = |i: usize| {
+                    cpu.map_or(u64::MAX, |nodes| nodes.word(i))
+                        & memory.map_or(u64::MAX, |nodes| nodes.word(i))
+                };
                 for (extra, with_image, hot) in [
                     (0, true, false),
                     (NO_IMAGE, false, false),
@@ -415,7 +417,7 @@ impl Search<'_> {
                             let images = image.map_or(0, |image| image.word(i));
                             let images = if with_image { images } else { !images };
                             let hots = kind.hot.word(i);
-                            bucket.word(i) & images & if hot { hots } else { !hots }
+                            bucket.word(i) & roomy(i) & images & if hot { hots } else { !hots }
                         };
                         self.group(fit, bucket.words(), group, unfit);
                     }
@@ -462,15 +464,7 @@ impl Search<'_> {
         let pass = self.pass;
         let entry = pass.entry(node);
         let free = pass.free(node);
-        if !node_fits(
-            pass.fleet,
-            self.ask,
-            entry,
-            fit.suitable,
-            free,
-            Depth::Now,
-            pass.now_ms,
-        ) {
+        if !pass.node_fits(self.ask, entry, fit.suitable, free, Depth::Now) {
             // A node chosen for this gang looks unfit, but only until the
             // gang is undone.
             return if self.chosen.contains(&node) {

@@ -34,17 +34,19 @@ pub(crate) fn room(pass: &Pass<'_>, prepared: &Prepared<'_>) -> Option<Room> {
     // No node later than this can matter.
     let mut horizon = i64::MAX;
     for (node, fit) in prepared.each(pass.fleet) {
-        if pass.holds.contains_key(&node) || !prepared.fits_empty(pass, node, &fit) {
+        if pass.holds.contains_key(&node) {
             continue;
         }
-        if let Some(at) = earliest(pass, ask, node, &fit, horizon) {
+        if let Some(at) = earliest(pass, ask, node, &fit, horizon)
+            && prepared.fits_empty(pass, node, &fit)
+        {
             known.push((at, node, fit));
             if needed == 1 {
-                horizon = horizon.min(at);
+                horizon = at;
             }
         }
     }
-    let by_name = |a: &(u32, KindFit), b: &(u32, KindFit)| {
+    let by_name = |a: (u32, KindFit), b: (u32, KindFit)| {
         let name = |node: u32| &pass.entry(node).name;
         (a.1.unwelcome, name(a.0)).cmp(&(b.1.unwelcome, name(b.0)))
     };
@@ -55,7 +57,7 @@ pub(crate) fn room(pass: &Pass<'_>, prepared: &Prepared<'_>) -> Option<Room> {
         let start = known[needed - 1].0;
         let in_time = known.into_iter().filter(|(at, ..)| *at <= start);
         nodes = in_time.map(|(_, node, fit)| (node, fit)).collect();
-        nodes.sort_by(by_name);
+        nodes.select_nth_unstable_by(needed - 1, |a, b| by_name(*a, *b));
         start_ms = Some(start);
     } else {
         let mut ranked: Vec<((u32, u64, u64), u32, KindFit)> = prepared
@@ -65,18 +67,17 @@ pub(crate) fn room(pass: &Pass<'_>, prepared: &Prepared<'_>) -> Option<Room> {
             })
             .map(|(node, fit)| (missing(pass, ask, node, &fit), node, fit))
             .collect();
-        ranked.sort_by(|a, b| {
-            a.0.cmp(&b.0)
-                .then_with(|| by_name(&(a.1, a.2), &(b.1, b.2)))
+        if ranked.len() < needed {
+            return None;
+        }
+        ranked.select_nth_unstable_by(needed - 1, |a, b| {
+            a.0.cmp(&b.0).then_with(|| by_name((a.1, a.2), (b.1, b.2)))
         });
         nodes = ranked
             .into_iter()
             .map(|(_, node, fit)| (node, fit))
             .collect();
         start_ms = None;
-    }
-    if nodes.len() < needed {
-        return None;
     }
     nodes.truncate(needed);
     nodes.sort_by(|a, b| pass.entry(a.0).name.cmp(&pass.entry(b.0).name));
@@ -102,10 +103,18 @@ pub(crate) fn keep(pass: &mut Pass<'_>, ask: &Ask, room: &Room) {
 /// `horizon` is over.
 fn earliest(pass: &Pass<'_>, ask: &Ask, node: u32, fit: &KindFit, horizon: i64) -> Option<i64> {
     let entry = pass.entry(node);
+    if !entry.ready {
+        return None;
+    }
     let from = entry.back_off_until_ms.unwrap_or(i64::MIN).max(pass.now_ms);
     let mut free = pass.free(node);
     if enough(ask, fit, free) {
         return (from <= horizon).then_some(from);
+    }
+    // Most nodes are told apart by their soonest end alone.
+    let too_late = entry.ends.first().is_none_or(|end| end.end_ms > horizon);
+    if too_late && !pass.started.contains_key(&node) {
+        return None;
     }
     let mut at = None;
     ends(pass, node, |end_ms, claim| {

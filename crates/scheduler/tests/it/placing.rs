@@ -239,3 +239,42 @@ fn labels_that_tell_nodes_apart_cost_no_kinds() {
     }]);
     assert_eq!(world.step(), "place here: n007[0, 1]\n");
 }
+
+#[test]
+fn wide_labels_decide_as_narrow_ones_do() {
+    let host = |i: usize| Node {
+        labels: BTreeMap::from([
+            ("host".into(), format!("h{i}")),
+            ("pool".into(), format!("p{}", i % 3)),
+        ]),
+        ..node(&format!("n{i:03}"), 1 + (i % 4) as u32, "H100")
+    };
+    // Grows until the label tells too many nodes apart, then shrinks again.
+    let mut grown = World::new((0..90).map(host));
+    for i in 40..90 {
+        let name = format!("n{i:03}").as_str().into();
+        grown.fleet.remove_node(&name);
+        grown.nodes.remove(&name);
+    }
+    let mut small = World::new((0..40).rev().map(host));
+    for world in [&mut grown, &mut small] {
+        world.submit((0..30).map(|i| Request {
+            node_selector: match i % 3 {
+                0 => BTreeMap::from([("host".into(), format!("h{i}"))]),
+                1 => BTreeMap::from([("pool".into(), "p1".into())]),
+                _ => BTreeMap::new(),
+            },
+            ..at(i, ask(&format!("wl-{i}"), 1 + (i % 2) as u32))
+        }));
+    }
+    let plan = grown.plan();
+    assert_eq!(plan, small.plan());
+    assert!(plan.placements.len() > 25, "{plan}");
+    // And growing past the limit changes nothing either.
+    for i in 40..90 {
+        let mut away = host(i);
+        away.state = NodeState::Cordoned;
+        grown.upsert(away);
+    }
+    assert_eq!(plan.placements, grown.plan().placements);
+}

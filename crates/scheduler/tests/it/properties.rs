@@ -102,7 +102,7 @@ fn plan_with(world: &World, fleet: &Fleet) -> Plan {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn plans_are_sound_complete_and_settled(mut world in worlds()) {
@@ -125,7 +125,14 @@ proptest! {
         // Carried out, there is nothing more to do.
         let again = world.plan();
         prop_assert!(again.is_idle(), "first:\n{}\nthen:\n{}", plan, again);
-        prop_assert_eq!(&again.waiting, &plan.waiting);
+        // (What is kept for others may hide that there would be too little anyway.)
+        let others = |plan: &Plan| {
+            let mut waiting = plan.waiting.clone();
+            let kept = waiting.remove(&Wait::Reserved).unwrap_or(0);
+            *waiting.entry(Wait::Resources).or_default() += kept;
+            waiting
+        };
+        prop_assert_eq!(others(&again), others(&plan));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Who goes first, who may go ahead, and who has to make room.
 
-use scheduler::{AllocationKey, Priority, Request, Wait};
+use std::collections::BTreeMap;
 
-use crate::world::{World, ask, at, for_ms, high, low, node};
+use scheduler::{AllocationKey, Node, Priority, Request, Wait};
+
+use crate::world::{World, allocation, ask, at, for_ms, high, low, node};
 
 #[test]
 fn priority_then_share_then_age() {
@@ -271,4 +273,37 @@ fn limits_cut_a_pass_short_and_say_so() {
     );
     world.step();
     assert_eq!(world.step(), "place 4: a[4]\n");
+}
+
+#[test]
+fn a_large_fleet_decides_alike_however_it_came_about() {
+    let host = |i: usize| Node {
+        labels: BTreeMap::from([
+            ("host".into(), format!("h{i}")),
+            ("pool".into(), format!("p{}", i * 7 % 5)),
+        ]),
+        ..node(&format!("n{i:03}"), 8, "H100")
+    };
+    let hold = |world: &mut World, i: usize| {
+        for half in 0..2u32 {
+            let old = low(ask(&format!("old-{i}-{half}"), 4));
+            let gpus: Vec<u32> = (4 * half..4 * half + 4).collect();
+            let age = (i * 31 + half as usize * 17) % 97;
+            let name = format!("n{i:03}");
+            world.bind(allocation(&old, 0, &name, &gpus, age as i64));
+        }
+    };
+    let mut up = World::new((0..400).map(host));
+    (0..400).for_each(|i| hold(&mut up, i));
+    let mut down = World::new([]);
+    for i in (0..400).rev() {
+        hold(&mut down, i);
+        down.upsert(host(i));
+    }
+    for world in [&mut up, &mut down] {
+        world.submit((0..40).map(|n| at(n, high(ask(&format!("wl-{n}"), 4 + 4 * (n % 2) as u32)))));
+    }
+    let plan = up.plan();
+    assert_eq!(plan.preemptions.len(), 40);
+    assert_eq!(plan, down.plan());
 }
