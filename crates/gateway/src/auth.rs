@@ -3,7 +3,10 @@
 //! A credential is `cb<kind>_<id>_<secret>`: the id finds the record, the secret's SHA-256 is compared in constant
 //! time. Secrets have 256 random bits, so that a fast hash is enough.
 
-use api::{ApiError, ErrorCode, Timestamp, auth::{Identity, Role}};
+use api::{
+    ApiError, ErrorCode, Timestamp,
+    auth::{Identity, Role},
+};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -77,7 +80,9 @@ fn split(credential: &str) -> Option<(Kind, &str, &str)> {
     }
     let (prefix, rest) = credential.split_once('_')?;
     let (id, secret) = rest.rsplit_once('_')?;
-    let kind = [Kind::Token, Kind::Join, Kind::Node].into_iter().find(|k| k.prefix() == prefix)?;
+    let kind = [Kind::Token, Kind::Join, Kind::Node]
+        .into_iter()
+        .find(|k| k.prefix() == prefix)?;
     Some((kind, id, secret))
 }
 
@@ -87,8 +92,11 @@ fn split(credential: &str) -> Option<(Kind, &str, &str)> {
 /// `AUTH_FAILED`. The message doesn't tell a wrong secret from an unknown id.
 pub fn identify(view: &View, credential: &str, now: Timestamp) -> Result<Identity, ApiError> {
     let refused = || {
-        ApiError::new(ErrorCode::AuthFailed, "the token is not valid: unknown, revoked or mistyped")
-            .hint("clawbernetes auth login")
+        ApiError::new(
+            ErrorCode::AuthFailed,
+            "the token is not valid: unknown, revoked or mistyped",
+        )
+        .hint("clawbernetes auth login")
     };
     let (kind, id, secret) = split(credential).ok_or_else(refused)?;
     match kind {
@@ -96,8 +104,10 @@ pub fn identify(view: &View, credential: &str, now: Timestamp) -> Result<Identit
             let token = view.token(id).filter(|t| same(&t.hash, secret)).ok_or_else(refused)?;
             let info = &token.info;
             if info.expires_at.is_some_and(|at| at <= now) {
-                return Err(ApiError::new(ErrorCode::AuthFailed, format!("the token {id} has expired"))
-                    .hint("clawbernetes auth login"));
+                return Err(
+                    ApiError::new(ErrorCode::AuthFailed, format!("the token {id} has expired"))
+                        .hint("clawbernetes auth login"),
+                );
             }
             Ok(Identity {
                 name: info.name.clone(),
@@ -107,7 +117,10 @@ pub fn identify(view: &View, credential: &str, now: Timestamp) -> Result<Identit
             })
         }
         Kind::Join => {
-            let token = view.join_token(id).filter(|t| same(&t.hash, secret)).ok_or_else(refused)?;
+            let token = view
+                .join_token(id)
+                .filter(|t| same(&t.hash, secret))
+                .ok_or_else(refused)?;
             if token.expires_at <= now {
                 return Err(ApiError::new(ErrorCode::AuthFailed, "the join token has expired")
                     .hint("make a new one: clawbernetes auth join-token"));
@@ -120,8 +133,16 @@ pub fn identify(view: &View, credential: &str, now: Timestamp) -> Result<Identit
             })
         }
         Kind::Node => {
-            let node = view.node(&api::NodeName::new(id)).filter(|n| same(&n.credential_hash, secret)).ok_or_else(refused)?;
-            Ok(Identity { name: node.name.to_string(), role: Role::Node, token_id: id.to_owned(), expires_at: None })
+            let node = view
+                .node(&api::NodeName::new(id))
+                .filter(|n| same(&n.credential_hash, secret))
+                .ok_or_else(refused)?;
+            Ok(Identity {
+                name: node.name.to_string(),
+                role: Role::Node,
+                token_id: id.to_owned(),
+                expires_at: None,
+            })
         }
     }
 }
@@ -148,7 +169,15 @@ mod tests {
     #[test]
     fn nonsense_is_nobody() {
         let view = View::default();
-        for bad in ["", "cbt", "cbt__", "cbt_x_y", "xyz_a_b", "cbn_node_secret", &"_".repeat(10_000)] {
+        for bad in [
+            "",
+            "cbt",
+            "cbt__",
+            "cbt_x_y",
+            "xyz_a_b",
+            "cbn_node_secret",
+            &"_".repeat(10_000),
+        ] {
             let error = identify(&view, bad, Timestamp::UNIX_EPOCH).unwrap_err();
             assert_eq!(error.code, ErrorCode::AuthFailed, "{bad}");
         }

@@ -47,7 +47,9 @@ impl PlannerHandle {
             self.0.send(make(reply)).await.map_err(|_| busy())?;
             answer.await.map_err(|_| busy())
         };
-        tokio::time::timeout(Duration::from_secs(10), asked).await.map_err(|_| busy())?
+        tokio::time::timeout(Duration::from_secs(10), asked)
+            .await
+            .map_err(|_| busy())?
     }
 
     /// Why a workload waits.
@@ -178,8 +180,13 @@ pub async fn watch_over(
         let at = now();
         let drafts: Vec<Draft> = {
             let view = hub.view();
-            let silent = view.nodes().filter_map(|node| nodes::silent(node, live.silence(&node.name), patience, at));
-            silent.chain(nodes::evict(&view, at)).chain(sweep::tired_of_waiting(&view, at)).collect()
+            let silent = view
+                .nodes()
+                .filter_map(|node| nodes::silent(node, live.silence(&node.name), patience, at));
+            silent
+                .chain(nodes::evict(&view, at))
+                .chain(sweep::tired_of_waiting(&view, at))
+                .collect()
         };
         commit_all(&hub, drafts, "a tick's step").await;
         if api::time::between(swept, at) >= SWEEP_EVERY {

@@ -137,13 +137,16 @@ impl Draft {
     }
 
     /// A new join token, which goes with its lease.
-    pub fn create_join_token(&mut self, token: &JoinToken, lease: LeaseId) {
+    pub fn create_join_token(&mut self, token: &JoinToken) {
         let key = keys::join(&token.id);
-        self.with(|txn| txn.absent(&key).put_leased(key.clone(), json(token), lease));
+        self.with(|txn| {
+            txn.absent(&key)
+                .put_leased(key.clone(), json(token), LeaseId(token.lease))
+        });
     }
 
     /// One use less of a join token, which is gone with its last.
-    pub fn use_join_token(&mut self, token: &Versioned<JoinToken>, lease: Option<LeaseId>) {
+    pub fn use_join_token(&mut self, token: &Versioned<JoinToken>) {
         let key = keys::join(&token.id);
         self.with(|txn| txn.unchanged(&key, token.revision));
         match token.uses_left {
@@ -153,10 +156,7 @@ impl Draft {
                     uses_left: Some(uses - 1),
                     ..JoinToken::clone(token)
                 };
-                self.with(|txn| match lease {
-                    Some(lease) => txn.put_leased(key.clone(), json(&left), lease),
-                    None => txn.put(key.clone(), json(&left)),
-                });
+                self.with(|txn| txn.put_leased(key.clone(), json(&left), LeaseId(left.lease)));
             }
             None => {}
         }

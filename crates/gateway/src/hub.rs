@@ -48,11 +48,12 @@ pub struct Hub {
 #[must_use]
 pub fn store_error(error: &StoreError) -> ApiError {
     match error {
-        StoreError::StorageFull { .. } => {
-            ApiError::new(ErrorCode::StorageFull, "the gateway's disk is full: nothing was changed")
-                .cause(error.to_string())
-                .hint("make room on the disk that holds the gateway's data folder; service resumes by itself")
-        }
+        StoreError::StorageFull { .. } => ApiError::new(
+            ErrorCode::StorageFull,
+            "the gateway's disk is full: nothing was changed",
+        )
+        .cause(error.to_string())
+        .hint("make room on the disk that holds the gateway's data folder; service resumes by itself"),
         other => ApiError::internal("the gateway's store failed").cause(other.to_string()),
     }
 }
@@ -65,21 +66,35 @@ impl Hub {
     /// The store can't be read, or holds records that this version doesn't know.
     pub async fn start(
         store: Store,
-    ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<Arc<Vec<Touched>>>, tokio::task::JoinHandle<()>), ApiError> {
+    ) -> Result<
+        (
+            Arc<Self>,
+            mpsc::UnboundedReceiver<Arc<Vec<Touched>>>,
+            tokio::task::JoinHandle<()>,
+        ),
+        ApiError,
+    > {
         let mut view = View::default();
         let mut everything = Vec::new();
         let mut rest = Range::all();
         let mut from = None;
         loop {
-            let page = store.range(rest.clone(), 4096, store::Order::Ascending).await.map_err(|e| store_error(&e))?;
+            let page = store
+                .range(rest.clone(), 4096, store::Order::Ascending)
+                .await
+                .map_err(|e| store_error(&e))?;
             let first = *from.get_or_insert(page.revision);
             for record in &page.records {
                 if record.key.starts_with(crate::keys::EVENTS) || record.key.starts_with(crate::keys::ANSWERS) {
                     continue;
                 }
-                let touched = view
-                    .apply(&store::Change::Put(record.clone()))
-                    .map_err(|e| ApiError::internal(e.to_string()).cause(std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default()))?;
+                let touched = view.apply(&store::Change::Put(record.clone())).map_err(|e| {
+                    ApiError::internal(e.to_string()).cause(
+                        std::error::Error::source(&e)
+                            .map(ToString::to_string)
+                            .unwrap_or_default(),
+                    )
+                })?;
                 everything.push(touched);
             }
             view.reached(first);
@@ -94,7 +109,14 @@ impl Hub {
         let (applied, _) = watch::channel(from);
         let (changes, _) = tokio::sync::broadcast::channel(1024);
         let _ = planner.send(Arc::new(everything));
-        let hub = Arc::new(Self { store, view: RwLock::new(view), applied, nodes: Mutex::default(), planner, changes });
+        let hub = Arc::new(Self {
+            store,
+            view: RwLock::new(view),
+            applied,
+            nodes: Mutex::default(),
+            planner,
+            changes,
+        });
         let task = tokio::spawn(Arc::clone(&hub).follow(watch));
         Ok((hub, touched, task))
     }
@@ -137,7 +159,9 @@ impl Hub {
     }
 
     fn wake(&self, touched: &Touched) {
-        let Touched::Workload(_, _, nodes) = touched else { return };
+        let Touched::Workload(_, _, nodes) = touched else {
+            return;
+        };
         let all = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         for node in nodes {
             if let Some(notify) = all.get(node) {

@@ -17,7 +17,7 @@ use api::{
     wire::Seen,
     workload::{
         JobKey, Member, MemberState, Outcome, PAST_ATTEMPTS_MAX, PastAttempt, Phase, RestartPolicy, StopOrder,
-        StopReason, TIMELINE_MAX, Transition, Usage, Workload,
+        StopReason, TIMELINE_MAX, Transition, Usage, Workload, WorkloadSpec,
     },
 };
 
@@ -232,6 +232,30 @@ pub fn observe(before: &Workload, node: &NodeName, job: &JobKey, seen: &Seen, no
     Some(step)
 }
 
+/// Takes in several observations, in order. `None`: they change nothing.
+#[must_use]
+pub fn observe_all<'a>(
+    before: &Workload,
+    node: &NodeName,
+    seen: impl IntoIterator<Item = (&'a JobKey, &'a Seen)>,
+    now: Timestamp,
+) -> Option<Step> {
+    let mut so_far: Option<Step> = None;
+    for (job, seen) in seen {
+        let from = so_far.as_ref().map_or(before, |step| &step.workload);
+        if let Some(mut next) = observe(from, node, job, seen, now) {
+            if let Some(mut step) = so_far.take() {
+                step.events.append(&mut next.events);
+                step.released.append(&mut next.released);
+                next.events = step.events;
+                next.released = step.released;
+            }
+            so_far = Some(next);
+        }
+    }
+    so_far
+}
+
 /// Once all members run (or have run), the workload does.
 fn begin_running(step: &mut Step, started_at: Timestamp, now: Timestamp, actor: &str) {
     let w = &mut step.workload;
@@ -401,6 +425,32 @@ pub fn give_up_waiting(before: &Workload, now: Timestamp) -> Option<Step> {
     let message = format!("waited longer than {max_wait}");
     step.enter(Phase::TimedOut, now, "gateway", Some("WORKLOAD_TIMEOUT"), Some(message));
     Some(step)
+}
+
+/// Changes what is asked for.
+#[must_use]
+pub fn respecify(before: &Workload, spec: WorkloadSpec, by: &str, now: Timestamp) -> Step {
+    let mut step = Step::of(before.clone());
+    let mut changes = Vec::new();
+    if spec.memory != before.spec.memory {
+        changes.push(
+            spec.memory
+                .map_or_else(|| "no memory limit".to_owned(), |m| format!("memory {m}")),
+        );
+    }
+    if spec.timeout != before.spec.timeout {
+        changes.push(
+            spec.timeout
+                .map_or_else(|| "no timeout".to_owned(), |t| format!("timeout {t}")),
+        );
+    }
+    if spec.priority != before.spec.priority {
+        changes.push(format!("priority {}", spec.priority.name()));
+    }
+    let message = format!("{} ({}) now has {}", before.name, before.id, changes.join(", "));
+    step.workload.spec = std::sync::Arc::new(spec);
+    step.event(now, by, Severity::Info, "Updated", message);
+    step
 }
 
 /// What an attempt came to.
@@ -646,10 +696,7 @@ fn judge_outcome(w: &Workload, node: &NodeName, outcome: &Outcome) -> Verdict {
 mod tests {
     use std::sync::Arc;
 
-    use api::{
-        WorkloadId,
-        workload::{HeldGpu, WorkloadSpec},
-    };
+    use api::{WorkloadId, workload::HeldGpu};
 
     use super::*;
 

@@ -61,7 +61,12 @@ impl Nodes {
             seen: Instant::now(),
             seen_at: None,
             sample: None,
-            connectivity: Connectivity { address: None, since: None, round_trip_ms: None, clock_offset_ms: None },
+            connectivity: Connectivity {
+                address: None,
+                since: None,
+                round_trip_ms: None,
+                clock_offset_ms: None,
+            },
             session: None,
         });
         run(live)

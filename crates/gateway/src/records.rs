@@ -40,4 +40,6 @@ pub struct JoinToken {
     pub expires_at: Timestamp,
     /// How many nodes may still join with it. `None`: any number.
     pub uses_left: Option<u32>,
+    /// The store's lease that removes the record when it has expired.
+    pub lease: u64,
 }

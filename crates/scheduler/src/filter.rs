@@ -14,15 +14,21 @@ use crate::{Engine, NodeName, NodeState, Request, Taint, TaintEffect, Toleration
 /// with equal asks fit or fail together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ask {
+    pub(crate) filter: Filter,
     pub(crate) nodes: u32,
     pub(crate) gpus: u32,
-    pub(crate) gpu_model: Option<String>,
-    pub(crate) gpu_memory_bytes: u64,
     pub(crate) cpu: u64,
     pub(crate) memory: u64,
+    pub(crate) excluded: BTreeSet<NodeName>,
+}
+
+/// The part of an ask that knows no amounts: which nodes, which GPUs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Filter {
+    pub(crate) gpu_model: Option<String>,
+    pub(crate) gpu_memory_bytes: u64,
     pub(crate) selector: Vec<(String, String)>,
     pub(crate) node: Option<NodeName>,
-    pub(crate) excluded: BTreeSet<NodeName>,
     pub(crate) tolerations: Vec<Toleration>,
     pub(crate) engine: Option<Engine>,
 }
@@ -33,22 +39,41 @@ impl Ask {
         tolerations.sort();
         tolerations.dedup();
         let host = (request.image == HOST_IMAGE).then_some(Engine::Native);
+        let needs_gpus = request.gpus > 0;
         Self {
+            filter: Filter {
+                // Without GPUs the filters on GPUs say nothing.
+                gpu_model: request.gpu_model.clone().filter(|_| needs_gpus),
+                gpu_memory_bytes: if needs_gpus {
+                    request.gpu_memory_bytes
+                } else {
+                    0
+                },
+                selector: request.node_selector.clone().into_iter().collect(),
+                node: request.node.clone(),
+                tolerations,
+                engine: request.engine.or(host),
+            },
             nodes: request.nodes.max(1),
             gpus: request.gpus,
-            // Without GPUs the filters on GPUs say nothing.
-            gpu_model: request.gpu_model.clone().filter(|_| request.gpus > 0),
-            gpu_memory_bytes: if request.gpus > 0 { request.gpu_memory_bytes } else { 0 },
             cpu: request.cpu_millicores,
             memory: request.memory_bytes,
-            selector: request.node_selector.clone().into_iter().collect(),
-            node: request.node.clone(),
             excluded: request.excluded_nodes.clone(),
-            tolerations,
-            engine: request.engine.or(host),
         }
     }
 
+    /// Whether what has no room for `self` has none for `other` either, given
+    /// equal filters.
+    pub(crate) fn is_part_of(&self, other: &Self) -> bool {
+        self.nodes <= other.nodes
+            && self.gpus <= other.gpus
+            && self.cpu <= other.cpu
+            && self.memory <= other.memory
+            && self.excluded.is_subset(&other.excluded)
+    }
+}
+
+impl Filter {
     fn tolerates(&self, taint: &Taint) -> bool {
         self.tolerations.iter().any(|t| t.covers(taint))
     }
@@ -56,7 +81,9 @@ impl Ask {
     /// Untolerated taints that would rather have nobody.
     pub(crate) fn unwelcome(&self, kind: &Kind) -> u32 {
         let taints = kind.key.taints.iter();
-        let unwelcome = taints.filter(|taint| taint.effect == TaintEffect::PreferNoSchedule && !self.tolerates(taint));
+        let unwelcome = taints.filter(|taint| {
+            taint.effect == TaintEffect::PreferNoSchedule && !self.tolerates(taint)
+        });
         crate::fleet::index(unwelcome.count())
     }
 
@@ -88,7 +115,11 @@ impl Ask {
 }
 
 pub(crate) fn low_mask(gpus: u32) -> u64 {
-    if gpus >= 64 { u64::MAX } else { (1 << gpus) - 1 }
+    if gpus >= 64 {
+        u64::MAX
+    } else {
+        (1 << gpus) - 1
+    }
 }
 
 /// One reason why one node fails, most fundamental first.
@@ -116,11 +147,11 @@ pub(crate) enum Fail<'a> {
 /// Whether to go on after a failure.
 pub(crate) type Stop = bool;
 
-/// Tells `report` each reason that a whole kind fails; stops when it says so.
-/// `selector` entries with wide keys are left to [`node_fails`].
-pub(crate) fn kind_fails<'a>(
+/// Tells `report` each reason that a whole kind fails, amounts aside; stops
+/// when it says so. Selectors with wide keys are left to [`node_fails`].
+pub(crate) fn filter_fails<'a>(
     fleet: &Fleet,
-    ask: &'a Ask,
+    filter: &'a Filter,
     kind: &'a Kind,
     report: &mut impl FnMut(Fail<'a>) -> Stop,
 ) -> bool {
@@ -129,13 +160,13 @@ pub(crate) fn kind_fails<'a>(
         failed = true;
         report(reason)
     };
-    if let Some(engine) = ask.engine
+    if let Some(engine) = filter.engine
         && !kind.key.engines.contains(&engine)
         && fail(Fail::Engine)
     {
         return true;
     }
-    for (key, value) in &ask.selector {
+    for (key, value) in &filter.selector {
         let labels = &kind.key.labels;
         let has = labels
             .binary_search_by(|(k, _)| k.as_str().cmp(key))
@@ -145,30 +176,42 @@ pub(crate) fn kind_fails<'a>(
         }
     }
     for taint in &kind.key.taints {
-        if taint.effect == TaintEffect::NoSchedule && !ask.tolerates(taint) && fail(Fail::Taint(taint)) {
-            return true;
-        }
-    }
-    if ask.gpus > 0 {
-        let named = ask.mask(kind, false).count_ones();
-        let reason = if kind.gpus() == 0 {
-            Some(Fail::NoGpus)
-        } else if named == 0 {
-            Some(Fail::Model)
-        } else if named < ask.gpus {
-            Some(Fail::GpuCount)
-        } else if ask.suitable(kind).count_ones() < ask.gpus {
-            Some(Fail::GpuMemory)
-        } else {
-            None
-        };
-        if let Some(reason) = reason
-            && fail(reason)
+        if taint.effect == TaintEffect::NoSchedule
+            && !filter.tolerates(taint)
+            && fail(Fail::Taint(taint))
         {
             return true;
         }
     }
     failed
+}
+
+/// Tells `report` each reason that a whole kind fails; for explaining. A kind
+/// passes if it passes [`filter_fails`] and has enough suitable GPUs.
+pub(crate) fn kind_fails<'a>(
+    fleet: &Fleet,
+    ask: &'a Ask,
+    kind: &'a Kind,
+    report: &mut impl FnMut(Fail<'a>),
+) {
+    let filter = &ask.filter;
+    filter_fails(fleet, filter, kind, &mut |fail| {
+        report(fail);
+        false
+    });
+    if filter.suitable(kind).count_ones() >= ask.gpus {
+        return;
+    }
+    let named = filter.mask(kind, false).count_ones();
+    report(if kind.gpus() == 0 {
+        Fail::NoGpus
+    } else if named == 0 {
+        Fail::Model
+    } else if named < ask.gpus {
+        Fail::GpuCount
+    } else {
+        Fail::GpuMemory
+    });
 }
 
 /// How much of a node is looked at.
@@ -182,19 +225,32 @@ pub(crate) enum Depth {
     Now,
 }
 
+/// How a node is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sight {
+    /// GPUs of its kind that may be used.
+    pub(crate) suitable: u64,
+    /// What it has left.
+    pub(crate) free: Free,
+    pub(crate) depth: Depth,
+    pub(crate) now_ms: i64,
+}
+
 /// Tells `report` each reason that a node fails beyond what its kind fails;
-/// stops when it says so. `suitable` are the GPUs of its kind that may be
-/// used; `free` is what it has left.
+/// stops when it says so.
 pub(crate) fn node_fails<'a>(
     fleet: &Fleet,
     ask: &'a Ask,
     entry: &Entry,
-    suitable: u64,
-    free: Free,
-    depth: Depth,
-    now_ms: i64,
+    sight: &Sight,
     report: &mut impl FnMut(Fail<'a>) -> Stop,
 ) -> bool {
+    let Sight {
+        suitable,
+        free,
+        depth,
+        now_ms,
+    } = *sight;
     let mut failed = false;
     let mut fail = |reason| {
         failed = true;
@@ -203,14 +259,23 @@ pub(crate) fn node_fails<'a>(
     let Some(node) = entry.node.as_deref() else {
         return true;
     };
-    if ask.node.as_ref().is_some_and(|name| *name != entry.name) && fail(Fail::NotNamed) {
+    if ask
+        .filter
+        .node
+        .as_ref()
+        .is_some_and(|name| *name != entry.name)
+        && fail(Fail::NotNamed)
+    {
         return true;
     }
     if depth != Depth::Capacity && !entry.ready && fail(Fail::State(node.state)) {
         return true;
     }
-    for (key, value) in &ask.selector {
-        if fleet.is_wide(key) && node.labels.get(key) != Some(value) && fail(Fail::Label(key, value)) {
+    for (key, value) in &ask.filter.selector {
+        if fleet.is_wide(key)
+            && node.labels.get(key) != Some(value)
+            && fail(Fail::Label(key, value))
+        {
             return true;
         }
     }
@@ -243,17 +308,4 @@ pub(crate) fn node_fails<'a>(
         return true;
     }
     failed
-}
-
-/// Whether a node of a kind that does not fail fits.
-pub(crate) fn node_fits(
-    fleet: &Fleet,
-    ask: &Ask,
-    entry: &Entry,
-    suitable: u64,
-    free: Free,
-    depth: Depth,
-    now_ms: i64,
-) -> bool {
-    !node_fails(fleet, ask, entry, suitable, free, depth, now_ms, &mut |_| true)
 }

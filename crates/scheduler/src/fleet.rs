@@ -4,11 +4,13 @@
 //! Two fleets given the same nodes and allocations, in any order and by any
 //! detours, decide alike.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::kind::{Kind, KindKey};
+use crate::kind::{Kind, KindKey, Levels};
+use crate::pass::Claim;
 use crate::request::weight;
 use crate::topology::Topologies;
 use crate::{Allocation, AllocationKey, Node, NodeName, NodeState, Owner, Priority, RequestId};
@@ -36,6 +38,12 @@ pub struct Fleet {
     pub(crate) held: Vec<Held>,
     vacant_held: Vec<u32>,
     pub(crate) by_key: BTreeMap<AllocationKey, u32>,
+    /// Places in `held` of the members of each workload.
+    pub(crate) workloads: Vec<Vec<u32>>,
+    workload_ids: HashMap<RequestId, u32>,
+    vacant_workloads: Vec<u32>,
+    /// What may be preempted, leaving time aside, the youngest first.
+    pub(crate) youngest: BTreeMap<(Reverse<i64>, AllocationKey), u32>,
     holdings: HashMap<Owner, u64>,
     /// What is being evicted, by the request that it makes room for.
     pub(crate) evicting: BTreeMap<RequestId, BTreeSet<AllocationKey>>,
@@ -68,8 +76,12 @@ pub(crate) struct Entry {
     pub(crate) memory_held: u64,
     /// In no particular order.
     pub(crate) held: Vec<u32>,
+    /// What has a known end, soonest first; without what is being evicted.
+    pub(crate) ends: Vec<Ending>,
     /// Bucket numbers where it is indexed.
     buckets: Option<(u32, u32)>,
+    /// Levels of CPU and memory that it is indexed at.
+    levels: (u8, u8),
 }
 
 /// An allocation in its place.
@@ -77,8 +89,17 @@ pub(crate) struct Entry {
 pub(crate) struct Held {
     pub(crate) allocation: Allocation,
     pub(crate) entry: u32,
+    pub(crate) workload: u32,
     /// Its GPUs by position on the node as it is now.
     pub(crate) mask: u64,
+}
+
+/// A known end of something held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    pub(crate) end_ms: i64,
+    pub(crate) at: u32,
+    pub(crate) claim: Claim,
 }
 
 /// What a node has free.
@@ -107,7 +128,9 @@ impl Entry {
             cpu_held: 0,
             memory_held: 0,
             held: Vec::new(),
+            ends: Vec::new(),
             buckets: None,
+            levels: (0, 0),
         }
     }
 
@@ -127,6 +150,23 @@ impl Entry {
             .collect()
     }
 
+    fn add_end(&mut self, at: u32, held: &Held) {
+        let allocation = &held.allocation;
+        let Some(end_ms) = allocation.expected_end_ms else {
+            return;
+        };
+        if allocation.evicting_for.is_some() || self.node.is_none() {
+            return;
+        }
+        let place = self.ends.partition_point(|other| other.end_ms < end_ms);
+        let claim = Claim {
+            gpus: held.mask,
+            cpu: allocation.cpu_millicores,
+            memory: allocation.memory_bytes,
+        };
+        self.ends.insert(place, Ending { end_ms, at, claim });
+    }
+
     fn mask(&self, indices: &[u32]) -> u64 {
         let Some(node) = &self.node else { return 0 };
         indices
@@ -137,8 +177,10 @@ impl Entry {
 }
 
 /// Whether it could ever be a victim, leaving time aside.
-fn is_low(allocation: &Allocation) -> bool {
-    allocation.priority == Priority::Low && allocation.preemptible && allocation.evicting_for.is_none()
+pub(crate) fn is_low(allocation: &Allocation) -> bool {
+    allocation.priority == Priority::Low
+        && allocation.preemptible
+        && allocation.evicting_for.is_none()
 }
 
 impl Fleet {
@@ -233,7 +275,8 @@ impl Fleet {
         self.release(&allocation.key);
         let id = self.entry(&allocation.node);
         let gpus = allocation.gpus.len() as u64;
-        *self.holdings.entry(allocation.owner.clone()).or_default() += weight(gpus, allocation.cpu_millicores);
+        *self.holdings.entry(allocation.owner.clone()).or_default() +=
+            weight(gpus, allocation.cpu_millicores);
         if let Some(request) = &allocation.evicting_for {
             let keys = self.evicting.entry(request.clone()).or_default();
             keys.insert(allocation.key.clone());
@@ -243,14 +286,28 @@ impl Fleet {
         entry.memory_held = entry.memory_held.saturating_add(allocation.memory_bytes);
         entry.victims += u32::from(is_low(&allocation));
         let key = allocation.key.clone();
+        let youngest = (Reverse(allocation.started_at_ms), key.clone());
+        let low = is_low(&allocation);
         let mask = entry.mask(&allocation.gpus);
         entry.gpus_held |= mask;
         if is_low(&allocation) {
             entry.gpus_low |= mask;
         }
+        let workload = match self.workload_ids.get(&key.request) {
+            Some(&workload) => workload,
+            None => {
+                let workload = self.vacant_workloads.pop().unwrap_or_else(|| {
+                    self.workloads.push(Vec::new());
+                    index(self.workloads.len() - 1)
+                });
+                self.workload_ids.insert(key.request.clone(), workload);
+                workload
+            }
+        };
         let held = Held {
             allocation,
             entry: id,
+            workload,
             mask,
         };
         let at = match self.vacant_held.pop() {
@@ -263,7 +320,13 @@ impl Fleet {
                 index(self.held.len() - 1)
             }
         };
-        self.entries[id as usize].held.push(at);
+        let entry = &mut self.entries[id as usize];
+        entry.held.push(at);
+        entry.add_end(at, &self.held[at as usize]);
+        self.workloads[workload as usize].push(at);
+        if low {
+            self.youngest.insert(youngest, at);
+        }
         self.by_key.insert(key, at);
         self.reindex(id);
     }
@@ -273,8 +336,18 @@ impl Fleet {
         let at = self.by_key.remove(key)?;
         self.vacant_held.push(at);
         let held = &mut self.held[at as usize];
-        let (id, mask) = (held.entry, held.mask);
+        let (id, mask, workload) = (held.entry, held.mask, held.workload);
         let allocation = held.allocation.clone();
+        let members = &mut self.workloads[workload as usize];
+        members.retain(|&member| member != at);
+        if members.is_empty() {
+            self.workload_ids.remove(&key.request);
+            self.vacant_workloads.push(workload);
+        }
+        if is_low(&allocation) {
+            let youngest = (Reverse(allocation.started_at_ms), key.clone());
+            self.youngest.remove(&youngest);
+        }
         let gpus = allocation.gpus.len() as u64;
         if let Some(total) = self.holdings.get_mut(&allocation.owner) {
             *total = total.saturating_sub(weight(gpus, allocation.cpu_millicores));
@@ -291,7 +364,10 @@ impl Fleet {
             }
         }
         let entry = &mut self.entries[id as usize];
-        entry.held.retain(|&other| other != at);
+        if let Some(place) = entry.held.iter().position(|&other| other == at) {
+            entry.held.swap_remove(place);
+        }
+        entry.ends.retain(|end| end.at != at);
         entry.cpu_held = entry.cpu_held.saturating_sub(allocation.cpu_millicores);
         entry.memory_held = entry.memory_held.saturating_sub(allocation.memory_bytes);
         entry.victims -= u32::from(is_low(&allocation));
@@ -325,7 +401,9 @@ impl Fleet {
 
     /// Everything held, in order of key.
     pub fn allocations(&self) -> impl Iterator<Item = &Allocation> {
-        self.by_key.values().map(|&at| &self.held[at as usize].allocation)
+        self.by_key
+            .values()
+            .map(|&at| &self.held[at as usize].allocation)
     }
 
     /// Indices of GPUs on a node that are usable and held by nobody.
@@ -385,10 +463,12 @@ impl Fleet {
 
     /// Recomputes the masks of everything held on a node, after its GPUs changed.
     fn recount(&mut self, id: u32) {
-        let entry = &self.entries[id as usize];
-        for &at in &entry.held {
+        let entry = &mut self.entries[id as usize];
+        entry.ends.clear();
+        for &at in &entry.held.clone() {
             let held = &mut self.held[at as usize];
             held.mask = entry.mask(&held.allocation.gpus);
+            entry.add_end(at, held);
         }
         self.remask(id);
         self.reindex(id);
@@ -412,13 +492,25 @@ impl Fleet {
         if entry.node.is_none() {
             return;
         }
-        let free = entry.free().gpus;
+        let free = entry.free();
+        let levels = if entry.ready {
+            (Levels::reached(free.cpu), Levels::reached(free.memory))
+        } else {
+            (0, 0)
+        };
+        let free = free.gpus;
         let want = entry.ready.then(|| {
             let reclaimable = (free | entry.gpus_low) & entry.usable;
             (free.count_ones(), reclaimable.count_ones())
         });
         let kind = &mut self.kinds[entry.kind as usize];
-        kind.victims.set(entry.slot, entry.ready && entry.victims > 0);
+        kind.victims
+            .set(entry.slot, entry.ready && entry.victims > 0);
+        if entry.levels != levels {
+            kind.cpu.change(entry.slot, entry.levels.0, levels.0);
+            kind.memory.change(entry.slot, entry.levels.1, levels.1);
+            entry.levels = levels;
+        }
         if entry.buckets == want {
             return;
         }
@@ -487,7 +579,8 @@ impl Fleet {
             self.entries[later as usize].slot += 1;
         }
         let entry = &mut self.entries[id as usize];
-        (entry.kind, entry.slot, entry.buckets) = (kind_id, index(slot), None);
+        (entry.kind, entry.slot) = (kind_id, index(slot));
+        (entry.buckets, entry.levels) = (None, (0, 0));
         self.add_marks(id);
     }
 
@@ -495,7 +588,7 @@ impl Fleet {
         self.drop_marks(id, before);
         let entry = &mut self.entries[id as usize];
         let (kind_id, slot) = (entry.kind, entry.slot);
-        entry.buckets = None;
+        (entry.buckets, entry.levels) = (None, (0, 0));
         let kind = &mut self.kinds[kind_id as usize];
         kind.close(slot);
         for &later in &kind.slots[slot as usize..] {
@@ -511,11 +604,16 @@ impl Fleet {
         let entry = &self.entries[id as usize];
         let (slot, kind) = (entry.slot, &mut self.kinds[entry.kind as usize]);
         let Some(node) = &entry.node else { return };
-        kind.hot.set(slot, node.heat.is_some_and(|heat| heat >= HOT));
+        kind.hot
+            .set(slot, node.heat.is_some_and(|heat| heat >= HOT));
         for image in &node.images {
             match kind.images.get_mut(image) {
                 Some(nodes) => nodes.set(slot, true),
-                None => kind.images.entry(image.clone()).or_default().set(slot, true),
+                None => kind
+                    .images
+                    .entry(image.clone())
+                    .or_default()
+                    .set(slot, true),
             }
         }
     }

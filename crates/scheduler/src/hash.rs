@@ -1,10 +1,11 @@
 //! A fast hash for small keys of our own making (interned numbers, masks).
 //! Not for keys that come from outside: it resists no attack.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 pub(crate) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<FastHasher>>;
+pub(crate) type FastSet<K> = HashSet<K, BuildHasherDefault<FastHasher>>;
 
 /// Multiply and rotate, a word at a time.
 #[derive(Default)]

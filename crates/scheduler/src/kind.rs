@@ -37,6 +37,9 @@ pub(crate) struct Kind {
     pub(crate) reclaimable: Vec<Bits>,
     /// Ready nodes with preemptible work.
     pub(crate) victims: Bits,
+    /// Ready nodes by free CPU and memory, roughly.
+    pub(crate) cpu: Levels,
+    pub(crate) memory: Levels,
     pub(crate) hot: Bits,
     pub(crate) images: HashMap<String, Bits>,
 }
@@ -51,6 +54,8 @@ impl Kind {
             free: buckets.clone(),
             reclaimable: buckets,
             victims: Bits::default(),
+            cpu: Levels::default(),
+            memory: Levels::default(),
             hot: Bits::default(),
             images: HashMap::new(),
         }
@@ -78,7 +83,41 @@ impl Kind {
         self.free.iter_mut().for_each(&mut change);
         self.reclaimable.iter_mut().for_each(&mut change);
         change(&mut self.victims);
+        self.cpu.at_least.iter_mut().for_each(&mut change);
+        self.memory.at_least.iter_mut().for_each(&mut change);
         change(&mut self.hot);
         self.images.values_mut().for_each(&mut change);
+    }
+}
+
+/// Nodes by the size of something, to the power of two below it: most nodes
+/// that have too little are left out 64 at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Levels {
+    /// Nodes with at least two to the power of the place.
+    at_least: Vec<Bits>,
+}
+
+impl Levels {
+    /// How many levels an amount reaches.
+    pub(crate) fn reached(amount: u64) -> u8 {
+        u8::try_from(u64::BITS - amount.leading_zeros()).unwrap_or(0)
+    }
+
+    /// Moves a node from the levels that it reached to those that it reaches.
+    pub(crate) fn change(&mut self, slot: u32, before: u8, after: u8) {
+        if self.at_least.len() < usize::from(after) {
+            self.at_least.resize(usize::from(after), Bits::default());
+        }
+        for level in before.min(after)..before.max(after) {
+            self.at_least[usize::from(level)].set(slot, level < after);
+        }
+    }
+
+    /// Nodes that may have an amount; `None` means all.
+    pub(crate) fn with(&self, amount: u64) -> Option<&Bits> {
+        static NONE: Bits = Bits::EMPTY;
+        let level = usize::from(Self::reached(amount)).checked_sub(1)?;
+        Some(self.at_least.get(level).unwrap_or(&NONE))
     }
 }

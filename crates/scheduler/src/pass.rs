@@ -2,9 +2,9 @@
 //! given away so far. Only what the pass touches is copied.
 
 use crate::bits::{Bits, ones};
-use crate::filter::Ask;
+use crate::filter::{Ask, Depth, Sight, node_fails};
 use crate::fleet::{Entry, Fleet, Free};
-use crate::hash::FastMap;
+use crate::hash::{FastMap, FastSet};
 
 pub(crate) struct Pass<'a> {
     pub(crate) fleet: &'a Fleet,
@@ -15,6 +15,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) started: FastMap<u32, Vec<Started>>,
     /// What the reservations keep, by node.
     pub(crate) holds: FastMap<u32, Hold>,
+    /// Allocations that this pass evicts.
+    pub(crate) leaving: FastSet<u32>,
 }
 
 /// A set of a node's resources.
@@ -56,8 +58,12 @@ impl Hold {
         {
             return Some(u64::MAX);
         }
-        let spares = |need: u64, then: u64, asked: u64| need == 0 || asked == 0 || then.saturating_sub(asked) >= need;
-        if !spares(self.cpu, self.then.cpu, ask.cpu) || !spares(self.memory, self.then.memory, ask.memory) {
+        let spares = |need: u64, then: u64, asked: u64| {
+            need == 0 || asked == 0 || then.saturating_sub(asked) >= need
+        };
+        if !spares(self.cpu, self.then.cpu, ask.cpu)
+            || !spares(self.memory, self.then.memory, ask.memory)
+        {
             return None;
         }
         let contested = self.then.gpus & self.suitable;
@@ -82,6 +88,7 @@ impl<'a> Pass<'a> {
             buckets: FastMap::default(),
             started: FastMap::default(),
             holds: FastMap::default(),
+            leaving: FastSet::default(),
         }
     }
 
@@ -95,6 +102,24 @@ impl<'a> Pass<'a> {
             Some(free) => *free,
             None => self.entry(id).free(),
         }
+    }
+
+    /// Whether a node fits whose kind has the `suitable` GPUs.
+    pub(crate) fn node_fits(
+        &self,
+        ask: &Ask,
+        entry: &Entry,
+        suitable: u64,
+        free: Free,
+        depth: Depth,
+    ) -> bool {
+        let sight = Sight {
+            suitable,
+            free,
+            depth,
+            now_ms: self.now_ms,
+        };
+        !node_fails(self.fleet, ask, entry, &sight, &mut |_| true)
     }
 
     /// The ready nodes of a kind with `count` GPUs left.
@@ -126,7 +151,10 @@ impl<'a> Pass<'a> {
 
     /// Makes a `take` final: something runs there, until `end_ms` if known.
     pub(crate) fn start(&mut self, id: u32, claim: Claim, end_ms: Option<i64>) {
-        self.started.entry(id).or_default().push(Started { claim, end_ms });
+        self.started
+            .entry(id)
+            .or_default()
+            .push(Started { claim, end_ms });
         if let Some(hold) = self.holds.get_mut(&id) {
             let gone = matches!((hold.start_ms, end_ms), (Some(start), Some(end)) if end <= start);
             if !gone {

@@ -4,8 +4,10 @@
 //! GPUs left over cost most, so that work packs tightly and whole nodes stay
 //! free for big jobs.
 
+use std::rc::Rc;
+
 use crate::bits::{Bits, ones};
-use crate::filter::{Ask, Depth, kind_fails, node_fits};
+use crate::filter::{Ask, Depth, Filter, filter_fails};
 use crate::fleet::{Fleet, index};
 use crate::hash::FastMap;
 use crate::pass::{Claim, Pass};
@@ -30,12 +32,12 @@ const SAMPLE: u32 = 8;
 /// A request's ask, made ready for one pass.
 pub(crate) struct Prepared<'a> {
     pub(crate) ask: &'a Ask,
-    pub(crate) candidates: Candidates,
+    candidates: Rc<Candidates>,
     /// Nodes that no longer fit in this pass, by kind: what is free only shrinks.
     unfit: FastMap<u32, Bits>,
 }
 
-/// Where an ask may go as far as that never changes within a pass.
+/// Where a filter lets one go, leaving amounts aside; the same for a whole pass.
 pub(crate) enum Candidates {
     /// Whole kinds.
     Kinds(Vec<KindFit>),
@@ -48,7 +50,7 @@ pub(crate) struct KindFit {
     pub(crate) kind: u32,
     /// GPUs that may be used.
     pub(crate) suitable: u64,
-    unwelcome: u32,
+    pub(crate) unwelcome: u32,
 }
 
 /// A node and the GPUs chosen on it.
@@ -78,15 +80,24 @@ pub(crate) struct Taste<'a> {
 
 impl<'a> Prepared<'a> {
     pub(crate) fn new(fleet: &Fleet, ask: &'a Ask) -> Self {
+        Self::among(Rc::new(Candidates::of(fleet, &ask.filter)), ask)
+    }
+
+    /// With what its filter is known to let through.
+    pub(crate) fn among(candidates: Rc<Candidates>, ask: &'a Ask) -> Self {
         Self {
             ask,
-            candidates: Candidates::of(fleet, ask),
+            candidates,
             unfit: FastMap::default(),
         }
     }
 
     /// Takes the best nodes for one request, all or none.
-    pub(crate) fn place(&mut self, pass: &mut Pass<'_>, taste: Taste<'_>) -> Result<Vec<Choice>, NotFound> {
+    pub(crate) fn place(
+        &mut self,
+        pass: &mut Pass<'_>,
+        taste: Taste<'_>,
+    ) -> Result<Vec<Choice>, NotFound> {
         if self.ask.nodes == 1 {
             let choice = self.find(pass, taste, &[], None)?;
             pass.take(choice.node, self.claim(choice.gpus));
@@ -120,7 +131,18 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    fn gang(&mut self, pass: &mut Pass<'_>, taste: Taste<'_>, model: Option<&str>) -> Result<Vec<Choice>, NotFound> {
+    /// Whether a node would do if nothing were held there.
+    pub(crate) fn fits_empty(&self, pass: &Pass<'_>, node: u32, fit: &KindFit) -> bool {
+        let entry = pass.entry(node);
+        pass.node_fits(self.ask, entry, fit.suitable, entry.free(), Depth::Empty)
+    }
+
+    fn gang(
+        &mut self,
+        pass: &mut Pass<'_>,
+        taste: Taste<'_>,
+        model: Option<&str>,
+    ) -> Result<Vec<Choice>, NotFound> {
         let mut gang: Vec<Choice> = Vec::with_capacity(self.ask.nodes as usize);
         let mut chosen = Vec::with_capacity(self.ask.nodes as usize);
         while gang.len() < self.ask.nodes as usize {
@@ -144,13 +166,10 @@ impl<'a> Prepared<'a> {
 
     /// Models among the suitable GPUs, sorted.
     fn models<'f>(&self, fleet: &'f Fleet) -> Vec<&'f str> {
-        let Candidates::Kinds(kinds) = &self.candidates else {
-            return Vec::new();
-        };
-        if self.ask.gpus == 0 {
+        if self.ask.gpus == 0 || matches!(*self.candidates, Candidates::Nodes(_)) {
             return Vec::new();
         }
-        let mut models: Vec<&str> = kinds.iter().filter_map(|fit| fit.model(fleet)).collect();
+        let mut models: Vec<&str> = self.kinds().filter_map(|fit| fit.model(fleet)).collect();
         models.sort_unstable();
         models.dedup();
         models
@@ -158,18 +177,62 @@ impl<'a> Prepared<'a> {
 
     /// No more nodes than this have enough free GPUs.
     fn upper_bound(&self, pass: &Pass<'_>, model: Option<&str>) -> u64 {
-        match &self.candidates {
-            Candidates::Nodes(nodes) => nodes.len() as u64,
-            Candidates::Kinds(kinds) => kinds
-                .iter()
-                .filter(|fit| model.is_none() || fit.model(pass.fleet) == model)
-                .flat_map(|fit| {
-                    let gpus = pass.fleet.kinds[fit.kind as usize].gpus();
-                    (self.ask.gpus..=gpus).map(|count| pass.bucket(fit.kind, count).len())
-                })
-                .map(u64::from)
-                .sum(),
+        if let Candidates::Nodes(nodes) = &*self.candidates {
+            return nodes.len() as u64;
         }
+        self.kinds()
+            .filter(|fit| model.is_none() || fit.model(pass.fleet) == model)
+            .flat_map(|fit| {
+                let gpus = pass.fleet.kinds[fit.kind as usize].gpus();
+                (self.ask.gpus..=gpus).map(move |count| pass.bucket(fit.kind, count).len())
+            })
+            .map(u64::from)
+            .sum()
+    }
+
+    /// The kinds with enough suitable GPUs; those of the candidate nodes, if
+    /// candidates are single nodes.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = &KindFit> {
+        let (kinds, nodes) = match &*self.candidates {
+            Candidates::Kinds(kinds) => (&kinds[..], &[][..]),
+            Candidates::Nodes(nodes) => (&[][..], &nodes[..]),
+        };
+        kinds
+            .iter()
+            .chain(nodes.iter().map(|(_, fit)| fit))
+            .filter(|fit| fit.has(self.ask.gpus))
+    }
+
+    /// Candidates that are single nodes; `None` if they are whole kinds.
+    pub(crate) fn nodes(&self) -> Option<impl Iterator<Item = (u32, KindFit)>> {
+        match &*self.candidates {
+            Candidates::Kinds(_) => None,
+            Candidates::Nodes(nodes) => Some(
+                nodes
+                    .iter()
+                    .copied()
+                    .filter(|(_, fit)| fit.has(self.ask.gpus)),
+            ),
+        }
+    }
+
+    /// Every candidate node, ready or not, in no particular order.
+    pub(crate) fn each<'s>(
+        &'s self,
+        fleet: &'s Fleet,
+    ) -> impl Iterator<Item = (u32, KindFit)> + 's {
+        let whole = match &*self.candidates {
+            Candidates::Kinds(kinds) => &kinds[..],
+            Candidates::Nodes(_) => &[],
+        };
+        let of_kinds = whole
+            .iter()
+            .filter(|fit| fit.has(self.ask.gpus))
+            .flat_map(|fit| {
+                let slots = &fleet.kinds[fit.kind as usize].slots;
+                slots.iter().map(|node| (*node, *fit))
+            });
+        self.nodes().into_iter().flatten().chain(of_kinds)
     }
 
     /// The best node outside `chosen`.
@@ -188,26 +251,30 @@ impl<'a> Prepared<'a> {
             best: None,
             held: false,
         };
-        match &self.candidates {
+        match &*self.candidates {
             Candidates::Nodes(nodes) => {
-                for (node, fit) in nodes {
-                    search.consider(*node, fit, None);
+                for (node, fit) in nodes.iter().filter(|(_, fit)| fit.has(self.ask.gpus)) {
+                    search.consider(*node, fit);
                 }
             }
             Candidates::Kinds(kinds) => search.kinds(kinds, &mut self.unfit, model),
         }
         let held = search.held;
-        search.best.ok_or(if held { NotFound::Held } else { NotFound::NoRoom })
+        search.best.ok_or(if held {
+            NotFound::Held
+        } else {
+            NotFound::NoRoom
+        })
     }
 }
 
 impl Candidates {
-    pub(crate) fn of(fleet: &Fleet, ask: &Ask) -> Self {
-        if let Some(name) = &ask.node {
+    pub(crate) fn of(fleet: &Fleet, filter: &Filter) -> Self {
+        if let Some(name) = &filter.node {
             let node = fleet.by_name.get(name).copied();
-            return Self::nodes(fleet, ask, node.into_iter());
+            return Self::nodes(fleet, filter, node.into_iter());
         }
-        let narrowest = ask
+        let narrowest = filter
             .selector
             .iter()
             .filter(|(key, _)| fleet.is_wide(key))
@@ -215,45 +282,46 @@ impl Candidates {
             .min_by_key(|nodes| nodes.map_or(0, |nodes| nodes.len()));
         if let Some(nodes) = narrowest {
             let nodes = nodes.into_iter().flat_map(|nodes| nodes.values().copied());
-            return Self::nodes(fleet, ask, nodes);
+            return Self::nodes(fleet, filter, nodes);
         }
         let kinds = (0..fleet.kinds.len()).map(index);
-        Self::Kinds(kinds.filter_map(|kind| KindFit::of(fleet, ask, kind)).collect())
+        let mut kinds: Vec<KindFit> = kinds
+            .filter_map(|kind| KindFit::of(fleet, filter, kind))
+            .collect();
+        // Numbers of kinds tell how the fleet came about; names do not.
+        kinds.sort_by_key(|fit| {
+            let first = fleet.kinds[fit.kind as usize].slots.first();
+            first.map(|&node| &fleet.entries[node as usize].name)
+        });
+        Self::Kinds(kinds)
     }
 
-    fn nodes(fleet: &Fleet, ask: &Ask, nodes: impl Iterator<Item = u32>) -> Self {
+    fn nodes(fleet: &Fleet, filter: &Filter, nodes: impl Iterator<Item = u32>) -> Self {
         let fit = |node: u32| {
             let entry = &fleet.entries[node as usize];
             entry.node.as_ref()?;
-            Some((node, KindFit::of(fleet, ask, entry.kind)?))
+            Some((node, KindFit::of(fleet, filter, entry.kind)?))
         };
         Self::Nodes(nodes.filter_map(fit).collect())
-    }
-
-    /// Every node among them, ready or not; in no particular order.
-    pub(crate) fn each<'f>(&'f self, fleet: &'f Fleet) -> Box<dyn Iterator<Item = (u32, KindFit)> + 'f> {
-        match self {
-            Self::Nodes(nodes) => Box::new(nodes.iter().copied()),
-            Self::Kinds(kinds) => Box::new(kinds.iter().flat_map(|fit| {
-                let slots = &fleet.kinds[fit.kind as usize].slots;
-                slots.iter().map(|node| (*node, *fit))
-            })),
-        }
     }
 }
 
 impl KindFit {
     /// `None` if the kind fails or has no nodes.
-    pub(crate) fn of(fleet: &Fleet, ask: &Ask, number: u32) -> Option<Self> {
+    pub(crate) fn of(fleet: &Fleet, filter: &Filter, number: u32) -> Option<Self> {
         let kind = &fleet.kinds[number as usize];
-        if kind.slots.is_empty() || kind_fails(fleet, ask, kind, &mut |_| true) {
+        if kind.slots.is_empty() || filter_fails(fleet, filter, kind, &mut |_| true) {
             return None;
         }
         Some(Self {
             kind: number,
-            suitable: ask.suitable(kind),
-            unwelcome: ask.unwelcome(kind),
+            suitable: filter.suitable(kind),
+            unwelcome: filter.unwelcome(kind),
         })
+    }
+
+    fn has(&self, gpus: u32) -> bool {
+        self.suitable.count_ones() >= gpus
     }
 
     fn model<'f>(&self, fleet: &'f Fleet) -> Option<&'f str> {
@@ -265,7 +333,10 @@ impl KindFit {
 
 fn model(fleet: &Fleet, node: u32, gpus: u64) -> &str {
     let kind = fleet.entries[node as usize].kind;
-    let gpu = fleet.kinds[kind as usize].key.gpus.get(gpus.trailing_zeros() as usize);
+    let gpu = fleet.kinds[kind as usize]
+        .key
+        .gpus
+        .get(gpus.trailing_zeros() as usize);
     gpu.map_or("", |gpu| &gpu.0)
 }
 
@@ -299,7 +370,10 @@ impl Search<'_> {
     /// what was found.
     fn kinds(&mut self, kinds: &[KindFit], unfit: &mut FastMap<u32, Bits>, model: Option<&str>) {
         let fleet = self.pass.fleet;
-        let largest = kinds.iter().map(|fit| fleet.kinds[fit.kind as usize].gpus()).max();
+        let largest = kinds
+            .iter()
+            .map(|fit| fleet.kinds[fit.kind as usize].gpus())
+            .max();
         let Some(most) = largest.and_then(|gpus| gpus.checked_sub(self.ask.gpus)) else {
             return;
         };
@@ -311,7 +385,11 @@ impl Search<'_> {
                 let kind = &fleet.kinds[fit.kind as usize];
                 let count = self.ask.gpus + left_over;
                 let cost = left_over * LEFT_OVER + fit.unwelcome * UNWELCOME;
-                if count > kind.gpus() || self.worse(cost) || (model.is_some() && fit.model(fleet) != model) {
+                if count > kind.gpus()
+                    || !fit.has(self.ask.gpus)
+                    || self.worse(cost)
+                    || (model.is_some() && fit.model(fleet) != model)
+                {
                     continue;
                 }
                 let bucket = self.pass.bucket(fit.kind, count);
@@ -319,6 +397,12 @@ impl Search<'_> {
                     continue;
                 }
                 let image = kind.images.get(self.taste.image);
+                let cpu = kind.cpu.with(self.ask.cpu);
+                let memory = kind.memory.with(self.ask.memory);
+                let roomy = |i: usize| {
+                    cpu.map_or(u64::MAX, |nodes| nodes.word(i))
+                        & memory.map_or(u64::MAX, |nodes| nodes.word(i))
+                };
                 for (extra, with_image, hot) in [
                     (0, true, false),
                     (NO_IMAGE, false, false),
@@ -333,7 +417,7 @@ impl Search<'_> {
                             let images = image.map_or(0, |image| image.word(i));
                             let images = if with_image { images } else { !images };
                             let hots = kind.hot.word(i);
-                            bucket.word(i) & images & if hot { hots } else { !hots }
+                            bucket.word(i) & roomy(i) & images & if hot { hots } else { !hots }
                         };
                         self.group(fit, bucket.words(), group, unfit);
                     }
@@ -343,7 +427,13 @@ impl Search<'_> {
     }
 
     /// Nodes of one kind that differ in nothing but their free GPUs' links.
-    fn group(&mut self, fit: &KindFit, words: usize, members: impl Fn(usize) -> u64, unfit: &mut FastMap<u32, Bits>) {
+    fn group(
+        &mut self,
+        fit: &KindFit,
+        words: usize,
+        members: impl Fn(usize) -> u64,
+        unfit: &mut FastMap<u32, Bits>,
+    ) {
         let kind = &self.pass.fleet.kinds[fit.kind as usize];
         let mut seen = 0;
         for i in 0..words {
@@ -355,7 +445,7 @@ impl Search<'_> {
             }
             for bit in ones(word) {
                 let slot = index(i) * 64 + bit;
-                match self.consider(kind.slots[slot as usize], fit, Some(kind)) {
+                match self.consider(kind.slots[slot as usize], fit) {
                     Looked::Ideal => return,
                     Looked::Fits => {
                         seen += 1;
@@ -370,11 +460,11 @@ impl Search<'_> {
         }
     }
 
-    fn consider(&mut self, node: u32, fit: &KindFit, _kind: Option<&crate::kind::Kind>) -> Looked {
+    fn consider(&mut self, node: u32, fit: &KindFit) -> Looked {
         let pass = self.pass;
         let entry = pass.entry(node);
         let free = pass.free(node);
-        if !node_fits(pass.fleet, self.ask, entry, fit.suitable, free, Depth::Now, pass.now_ms) {
+        if !pass.node_fits(self.ask, entry, fit.suitable, free, Depth::Now) {
             // A node chosen for this gang looks unfit, but only until the
             // gang is undone.
             return if self.chosen.contains(&node) {
@@ -413,9 +503,9 @@ impl Search<'_> {
             + links
             + if has_image { 0 } else { NO_IMAGE }
             + if hot { HOT } else { 0 };
-        let better = self
-            .best
-            .is_none_or(|best| cost < best.cost || cost == best.cost && entry.name < pass.entry(best.node).name);
+        let better = self.best.is_none_or(|best| {
+            cost < best.cost || cost == best.cost && entry.name < pass.entry(best.node).name
+        });
         if better {
             self.best = Some(Choice {
                 node,
@@ -423,7 +513,11 @@ impl Search<'_> {
                 cost,
             });
         }
-        if links == 0 { Looked::Ideal } else { Looked::Fits }
+        if links == 0 {
+            Looked::Ideal
+        } else {
+            Looked::Fits
+        }
     }
 }
 

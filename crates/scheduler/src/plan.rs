@@ -89,7 +89,8 @@ pub struct Victim {
     pub allocations: Vec<AllocationKey>,
 }
 
-/// Room kept for a request that can't start yet.
+/// Room kept for a request that can't start yet: the head of the queue, or
+/// one that victims are being evicted for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reservation {
@@ -100,6 +101,8 @@ pub struct Reservation {
     /// When it can start at the latest, milliseconds since the epoch, going
     /// by timeouts. `None`: what it waits for has no known end.
     pub start_ms: Option<i64>,
+    /// The room comes from evictions; what they free is already given away.
+    pub evicting: bool,
 }
 
 /// Why a request was left waiting.
@@ -118,6 +121,18 @@ pub enum Wait {
     Never,
     /// The pass ended at a limit before its turn.
     Limit,
+}
+
+impl Wait {
+    /// Every reason, in order.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Resources,
+        Self::Reserved,
+        Self::Preempting,
+        Self::BackOff,
+        Self::Never,
+        Self::Limit,
+    ];
 }
 
 impl fmt::Display for Wait {
@@ -146,8 +161,14 @@ impl fmt::Display for Plan {
             writeln!(f, "{preemption}")?;
         }
         for reservation in &self.reservations {
-            write!(f, "keep {} for {}", join(&reservation.nodes), reservation.request)?;
+            write!(
+                f,
+                "keep {} for {}",
+                join(&reservation.nodes),
+                reservation.request
+            )?;
             match reservation.start_ms {
+                _ if reservation.evicting => writeln!(f, ", starts after evictions")?,
                 Some(start) => writeln!(f, ", starts by {start}")?,
                 None => writeln!(f, ", start unknown")?,
             }

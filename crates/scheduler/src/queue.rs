@@ -1,8 +1,7 @@
 //! What waits, kept in order as requests come and go.
 //!
-//! Requests with equal asks and equal timeouts are one class: as soon as one
-//! of a class cannot start in a pass, none of it can, and the rest of the
-//! class is passed over at once.
+//! Equal asks share a number, and so do equal filters, so that what is found
+//! out about one request in a pass holds for all like it.
 
 use std::cmp::Reverse;
 use std::collections::btree_map;
@@ -11,7 +10,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::filter::Ask;
+use crate::filter::{Ask, Filter};
 use crate::fleet::index;
 use crate::{Fleet, Owner, Priority, Request, RequestId};
 
@@ -20,8 +19,11 @@ use crate::{Fleet, Owner, Priority, Request, RequestId};
 #[derive(Default)]
 pub struct Queue {
     by_id: HashMap<RequestId, Arc<Queued>>,
+    pub(crate) filters: Interner<Filter>,
     pub(crate) asks: Interner<Ask>,
-    classes: Interner<(u32, Option<i64>)>,
+    /// Asks with their timeouts.
+    pub(crate) classes: Interner<(u32, Option<i64>)>,
+    numbers: Numbers,
     lanes: BTreeMap<Priority, HashMap<Owner, Lane>>,
     /// Those that say that room is being made for them.
     pub(crate) preempting: BTreeSet<RequestId>,
@@ -31,19 +33,23 @@ pub struct Queue {
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) request: Request,
-    pub(crate) ask: u32,
-    pub(crate) class: u32,
+    pub(crate) mark: Mark,
+    pub(crate) filter: u32,
     pub(crate) weight: u64,
 }
 
-/// What one owner waits for at one priority: per class, in order of age.
-#[derive(Default)]
-struct Lane {
-    streams: HashMap<u32, Stream>,
-    len: usize,
+/// What a pass has to know to pass a request over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    /// Its own, among those waiting.
+    pub(crate) number: u32,
+    pub(crate) ask: u32,
+    pub(crate) class: u32,
+    pub(crate) not_before_ms: i64,
 }
 
-type Stream = BTreeMap<(i64, RequestId), Arc<Queued>>;
+/// What one owner waits for at one priority, in order of age.
+type Lane = BTreeMap<(i64, RequestId), (Mark, Arc<Queued>)>;
 
 impl Queue {
     /// An empty queue.
@@ -62,23 +68,31 @@ impl Queue {
             return;
         }
         self.remove(&request.id);
-        let ask = self.asks.add(Ask::of(&request));
-        let class = self.classes.add((ask, request.timeout_ms));
+        let ask = Ask::of(&request);
+        let filter = self.filters.add(ask.filter.clone());
+        let ask = self.asks.add(ask);
+        let mark = Mark {
+            number: self.numbers.take(),
+            ask,
+            class: self.classes.add((ask, request.timeout_ms)),
+            not_before_ms: request.not_before_ms.unwrap_or(i64::MIN),
+        };
         if request.preempting {
             self.preempting.insert(request.id.clone());
         }
         let queued = Arc::new(Queued {
-            ask,
-            class,
+            mark,
+            filter,
             weight: request.weight(),
             request,
         });
         let request = &queued.request;
         let lanes = self.lanes.entry(request.priority).or_default();
         let lane = lanes.entry(request.owner.clone()).or_default();
-        lane.len += 1;
-        let stream = lane.streams.entry(class).or_default();
-        stream.insert((request.submitted_at_ms, request.id.clone()), Arc::clone(&queued));
+        lane.insert(
+            (request.submitted_at_ms, request.id.clone()),
+            (mark, Arc::clone(&queued)),
+        );
         self.by_id.insert(request.id.clone(), queued);
     }
 
@@ -90,19 +104,15 @@ impl Queue {
         if let Some(lanes) = self.lanes.get_mut(&request.priority)
             && let Some(lane) = lanes.get_mut(&request.owner)
         {
-            lane.len -= 1;
-            if let Some(stream) = lane.streams.get_mut(&queued.class) {
-                stream.remove(&(request.submitted_at_ms, id.clone()));
-                if stream.is_empty() {
-                    lane.streams.remove(&queued.class);
-                }
-            }
-            if lane.len == 0 {
+            lane.remove(&(request.submitted_at_ms, id.clone()));
+            if lane.is_empty() {
                 lanes.remove(&request.owner);
             }
         }
-        self.classes.drop_one(queued.class);
-        self.asks.drop_one(queued.ask);
+        self.classes.drop_one(queued.mark.class);
+        self.asks.drop_one(queued.mark.ask);
+        self.filters.drop_one(queued.filter);
+        self.numbers.give_back(queued.mark.number);
         Some(Arc::try_unwrap(queued).map_or_else(|shared| shared.request.clone(), |q| q.request))
     }
 
@@ -151,22 +161,18 @@ impl Queue {
     /// going by the shares as they are now.
     pub(crate) fn ahead(&self, request: &Request, share: impl Fn(&Owner) -> u64) -> usize {
         let mine = share(&request.owner);
+        let before = (request.submitted_at_ms, request.id.clone());
         let mut ahead = 0;
         for (priority, lanes) in &self.lanes {
             if *priority > request.priority {
-                ahead += lanes.values().map(|lane| lane.len).sum::<usize>();
+                ahead += lanes.values().map(Lane::len).sum::<usize>();
             } else if *priority == request.priority {
                 for (owner, lane) in lanes {
                     let theirs = share(owner);
                     if theirs < mine {
-                        ahead += lane.len;
+                        ahead += lane.len();
                     } else if theirs == mine {
-                        let before = (request.submitted_at_ms, request.id.clone());
-                        ahead += lane
-                            .streams
-                            .values()
-                            .map(|stream| stream.range(..&before).count())
-                            .sum::<usize>();
+                        ahead += lane.range(..&before).count();
                     }
                 }
             }
@@ -214,35 +220,39 @@ impl Usage {
 /// one owner's long queue does not take a whole free fleet.
 pub(crate) struct Order<'a> {
     queue: &'a Queue,
-    base: &'a dyn Fn(&Owner) -> u64,
-    placed: HashMap<&'a Owner, u64>,
+    owners: HashMap<&'a Owner, usize>,
+    /// By owner.
+    shares: Vec<u64>,
     levels: Vec<Priority>,
     turns: BinaryHeap<Turn<'a>>,
-    owners: Vec<Waiting<'a>>,
-    current: Option<(usize, usize)>,
+    /// Of the level that is being walked, by owner.
+    rests: Vec<Option<Rest<'a>>>,
 }
 
-/// Share, then age and id of the owner's next request, then the owner's number.
+/// Share, then age and id of the owner's next request, then the owner.
 type Turn<'a> = Reverse<(u64, i64, &'a RequestId, usize)>;
-type StreamRest<'a> = btree_map::Values<'a, (i64, RequestId), Arc<Queued>>;
 
-struct Waiting<'a> {
-    owner: &'a Owner,
-    heads: BinaryHeap<Reverse<(i64, &'a RequestId, usize)>>,
-    streams: Vec<(StreamRest<'a>, &'a Queued)>,
+struct Rest<'a> {
+    head: (&'a (i64, RequestId), &'a (Mark, Arc<Queued>)),
+    behind: btree_map::Iter<'a, (i64, RequestId), (Mark, Arc<Queued>)>,
 }
 
 impl<'a> Order<'a> {
-    pub(crate) fn new(queue: &'a Queue, share: &'a dyn Fn(&Owner) -> u64) -> Self {
+    pub(crate) fn new(queue: &'a Queue, share: impl Fn(&Owner) -> u64) -> Self {
         let mut order = Self {
             queue,
-            base: share,
-            placed: HashMap::new(),
+            owners: HashMap::new(),
+            shares: Vec::new(),
             levels: Vec::new(),
             turns: BinaryHeap::new(),
-            owners: Vec::new(),
-            current: None,
+            rests: Vec::new(),
         };
+        for owner in queue.lanes.values().flat_map(HashMap::keys) {
+            order.owners.entry(owner).or_insert_with(|| {
+                order.shares.push(share(owner));
+                order.shares.len() - 1
+            });
+        }
         order.restart();
         order
     }
@@ -251,87 +261,91 @@ impl<'a> Order<'a> {
     pub(crate) fn restart(&mut self) {
         self.levels = self.queue.lanes.keys().copied().collect();
         self.turns.clear();
-        self.owners.clear();
-        self.current = None;
+        self.rests.clear();
     }
 
     /// Counts a placement for its owner.
-    pub(crate) fn charge(&mut self, queued: &'a Queued) {
-        *self.placed.entry(&queued.request.owner).or_default() += queued.weight;
+    pub(crate) fn charge(&mut self, queued: &Queued) {
+        if let Some(&owner) = self.owners.get(&queued.request.owner) {
+            self.shares[owner] = self.shares[owner].saturating_add(queued.weight);
+        }
     }
 
-    /// The next request in line. `None` at the end.
-    pub(crate) fn next(&mut self) -> Option<&'a Queued> {
+    /// The next request in line that `pass_over` does not want passed over;
+    /// `None` at the end. Its owner's share may be charged before the next call.
+    pub(crate) fn next(&mut self, mut pass_over: impl FnMut(&Mark) -> bool) -> Option<&'a Queued> {
         loop {
-            if let Some(Reverse((_, _, _, at))) = self.turns.pop() {
-                let waiting = &mut self.owners[at];
-                if let Some(Reverse((_, _, stream))) = waiting.heads.pop() {
-                    self.current = Some((at, stream));
-                    return Some(waiting.streams[stream].1);
-                }
+            let Some(Reverse((share, .., owner))) = self.turns.pop() else {
+                let level = self.levels.pop()?;
+                self.begin(level);
+                continue;
+            };
+            if share != self.shares[owner] {
+                // Charged since it took its turn.
+                self.take_turn(owner);
                 continue;
             }
-            let level = self.levels.pop()?;
-            self.begin(level);
-        }
-    }
-
-    /// After a request was decided: its stream goes on with the next one.
-    pub(crate) fn advance(&mut self) {
-        if let Some((at, stream)) = self.current.take() {
-            let waiting = &mut self.owners[at];
-            let (rest, head) = &mut waiting.streams[stream];
-            if let Some(next) = rest.next() {
-                *head = next;
-                waiting
-                    .heads
-                    .push(Reverse((next.request.submitted_at_ms, &next.request.id, stream)));
+            let Some(rest) = self.rests.get_mut(owner).and_then(Option::as_mut) else {
+                continue;
+            };
+            let (_, (mark, queued)) = rest.head;
+            let passed = pass_over(mark);
+            let next = if passed {
+                rest.behind.find(|(_, (mark, _))| !pass_over(mark))
+            } else {
+                rest.behind.next()
+            };
+            match next {
+                Some(next) => {
+                    rest.head = next;
+                    self.take_turn(owner);
+                }
+                None => self.rests[owner] = None,
             }
-            self.take_turn(at);
+            if !passed {
+                return Some(&**queued);
+            }
         }
-    }
-
-    /// After a request was decided, and with it all that wait behind it in
-    /// its class: returns how many those are.
-    pub(crate) fn skip_class(&mut self) -> u64 {
-        self.current.take().map_or(0, |(at, stream)| {
-            let rest = self.owners[at].streams[stream].0.len();
-            self.take_turn(at);
-            rest as u64
-        })
     }
 
     fn begin(&mut self, level: Priority) {
-        self.owners.clear();
+        self.rests.clear();
+        self.rests.resize_with(self.shares.len(), || None);
         for (owner, lane) in self.queue.lanes.get(&level).into_iter().flatten() {
-            let mut waiting = Waiting {
-                owner,
-                heads: BinaryHeap::with_capacity(lane.streams.len()),
-                streams: Vec::with_capacity(lane.streams.len()),
-            };
-            for stream in lane.streams.values() {
-                let mut rest = stream.values();
-                if let Some(head) = rest.next() {
-                    let request = &head.request;
-                    let number = waiting.streams.len();
-                    waiting
-                        .heads
-                        .push(Reverse((request.submitted_at_ms, &request.id, number)));
-                    waiting.streams.push((rest, &**head));
-                }
+            let mut behind = lane.iter();
+            if let (Some(&owner), Some(head)) = (self.owners.get(owner), behind.next()) {
+                self.rests[owner] = Some(Rest { head, behind });
+                self.take_turn(owner);
             }
-            self.owners.push(waiting);
-            self.take_turn(self.owners.len() - 1);
         }
     }
 
-    fn take_turn(&mut self, at: usize) {
-        let waiting = &self.owners[at];
-        if let Some(Reverse((age, id, _))) = waiting.heads.peek() {
-            let placed = self.placed.get(waiting.owner).copied().unwrap_or(0);
-            let share = (self.base)(waiting.owner).saturating_add(placed);
-            self.turns.push(Reverse((share, *age, id, at)));
+    fn take_turn(&mut self, owner: usize) {
+        if let Some(Some(rest)) = self.rests.get(owner) {
+            let (age, id) = rest.head.0;
+            self.turns
+                .push(Reverse((self.shares[owner], *age, id, owner)));
         }
+    }
+}
+
+/// Small numbers, each used once at a time.
+#[derive(Default)]
+struct Numbers {
+    bound: u32,
+    vacant: Vec<u32>,
+}
+
+impl Numbers {
+    fn take(&mut self) -> u32 {
+        self.vacant.pop().unwrap_or_else(|| {
+            self.bound += 1;
+            self.bound - 1
+        })
+    }
+
+    fn give_back(&mut self, number: u32) {
+        self.vacant.push(number);
     }
 }
 

@@ -173,11 +173,7 @@ fn opening(dir: &Path, quick: bool) {
     println!("  quick repair  records  file MiB      ms");
     let value = Bytes::from(vec![7; 1024]);
     for quick_repair in [true, false] {
-        for records in if quick {
-            [1_000, 2_000]
-        } else {
-            [10_000, 100_000]
-        } {
+        for records in if quick { [1_000, 2_000] } else { [10_000, 100_000] } {
             let options = Options {
                 quick_repair,
                 ..Options::default()

@@ -56,12 +56,7 @@ fn lines(from: u64, count: u64) -> Vec<Line> {
 fn cpu() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split(' ').collect();
-    let ticks = |n: usize| {
-        fields
-            .get(n)
-            .and_then(|f| f.parse::<u64>().ok())
-            .unwrap_or(0)
-    };
+    let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
     Duration::from_millis((ticks(12) + ticks(13)) * 10)
 }
 
@@ -97,12 +92,7 @@ fn bare(dir: &Path, batches: u64) {
         }
     });
     report("bare append + fdatasync, 10 kB", batches, "sync", &m);
-    report(
-        "  the same, as lines of 100 bytes",
-        batches * 100,
-        "line",
-        &m,
-    );
+    report("  the same, as lines of 100 bytes", batches * 100, "line", &m);
 }
 
 /// `appenders` tasks, each with its own stream, `batches` batches of `size` lines.
@@ -257,12 +247,9 @@ fn long_stream(runtime: &Runtime, dir: &Path, count: u64, rounds: usize) {
 }
 
 fn main() {
-    let quick =
-        std::env::args().any(|a| a == "--quick") || !std::env::args().any(|a| a == "--bench");
+    let quick = std::env::args().any(|a| a == "--quick") || !std::env::args().any(|a| a == "--bench");
     let scale = |full: u64, small: u64| if quick { small } else { full };
-    let root =
-        tempfile::tempdir_in(std::env::var_os("BENCH_DIR").unwrap_or_else(|| "/var/tmp".into()))
-            .unwrap();
+    let root = tempfile::tempdir_in(std::env::var_os("BENCH_DIR").unwrap_or_else(|| "/var/tmp".into())).unwrap();
     let dir = |name: &str| {
         let dir = root.path().join(name);
         fs::create_dir(&dir).unwrap();
@@ -278,12 +265,7 @@ fn main() {
 
     let batches = scale(200, 2);
     let m = ingest(&runtime, &dir("many"), 64, batches, 100);
-    report(
-        "64 appenders, batches of 100",
-        64 * batches * 100,
-        "line",
-        &m,
-    );
+    report("64 appenders, batches of 100", 64 * batches * 100, "line", &m);
 
     let (streams, batches) = (scale(1000, 50), scale(50, 2));
     let m = ingest(&runtime, &dir("singles"), streams, batches, 1);
@@ -291,17 +273,7 @@ fn main() {
 
     let (jobs, clients) = (scale(20_000, 100), scale(64, 10));
     let m = trivial_jobs(&runtime, &dir("jobs"), jobs, clients);
-    report(
-        "jobs of 2 lines, 64 at a time",
-        jobs / clients * clients,
-        "job",
-        &m,
-    );
+    report("jobs of 2 lines, 64 at a time", jobs / clients * clients, "job", &m);
 
-    long_stream(
-        &runtime,
-        &dir("long"),
-        scale(1_000_000, 3000),
-        scale(500, 10) as usize,
-    );
+    long_stream(&runtime, &dir("long"), scale(1_000_000, 3000), scale(500, 10) as usize);
 }

@@ -46,13 +46,17 @@ pub fn online(node: &Versioned<Node>, inventory: Inventory, labels: BTreeMap<Str
             Reach::Joining => format!("{} is online for the first time", node.name),
             _ => format!("{} is back after {}", node.name, time::between(node.reach_since, now)),
         };
-        draft.event(node.revision, node_event(&node.name, "Online", message, "gateway", Severity::Info, now));
+        draft.event(
+            node.revision,
+            node_event(&node.name, "Online", message, "gateway", Severity::Info, now),
+        );
         new.reach = Reach::Online;
         new.reach_since = now;
     }
     new.session += 1;
     new.labels.extend(labels);
-    new.gpu_health.retain(|index, _| inventory.gpus.iter().any(|g| g.index == *index));
+    new.gpu_health
+        .retain(|index, _| inventory.gpus.iter().any(|g| g.index == *index));
     mark_vanished(&mut new, &inventory);
     new.inventory = Some(keep_vanished(node.inventory.as_ref(), inventory));
     draft.put_node(Some(node.revision), &new);
@@ -106,14 +110,25 @@ pub fn changed(
             continue;
         }
         let (reason, severity, message) = match health {
-            GpuHealth::Ok => ("GpuRecovered", Severity::Info, format!("GPU {index} of {} is well again", node.name)),
+            GpuHealth::Ok => (
+                "GpuRecovered",
+                Severity::Info,
+                format!("GPU {index} of {} is well again", node.name),
+            ),
             other => (
                 if other.usable() { "GpuDegraded" } else { "GpuFailed" },
-                if other.usable() { Severity::Warning } else { Severity::Error },
+                if other.usable() {
+                    Severity::Warning
+                } else {
+                    Severity::Error
+                },
                 format!("GPU {index} of {}: {}", node.name, other.reason().unwrap_or("unknown")),
             ),
         };
-        draft.event(node.revision, node_event(&node.name, reason, message, "gateway", severity, now));
+        draft.event(
+            node.revision,
+            node_event(&node.name, reason, message, "gateway", severity, now),
+        );
         match health {
             GpuHealth::Ok => new.gpu_health.remove(index),
             other => new.gpu_health.insert(*index, other.clone()),
@@ -142,21 +157,34 @@ pub fn silent(node: &Versioned<Node>, silence: Span, patience: Patience, now: Ti
         Reach::Online if silence >= patience.unreachable => (
             Reach::Unreachable,
             ErrorCode::NodeUnreachable.as_str(),
-            format!("{} has been silent for {silence}; its workloads are unknown until {}", node.name, patience.lost),
+            format!(
+                "{} has been silent for {silence}; its workloads are unknown until {}",
+                node.name, patience.lost
+            ),
             Severity::Warning,
         ),
         Reach::Unreachable if silence >= patience.lost => (
             Reach::Lost,
             "Lost",
-            format!("{} has been silent for {silence}: it is fenced and its workloads are lost", node.name),
+            format!(
+                "{} has been silent for {silence}: it is fenced and its workloads are lost",
+                node.name
+            ),
             Severity::Error,
         ),
         _ => return None,
     };
     let mut draft = Draft::new();
-    let new = Node { reach, reach_since: now, ..Node::clone(node) };
+    let new = Node {
+        reach,
+        reach_since: now,
+        ..Node::clone(node)
+    };
     draft.put_node(Some(node.revision), &new);
-    draft.event(node.revision, node_event(&node.name, reason, message, "gateway", severity, now));
+    draft.event(
+        node.revision,
+        node_event(&node.name, reason, message, "gateway", severity, now),
+    );
     Some(draft)
 }
 
@@ -206,7 +234,15 @@ pub fn evict(view: &View, now: Timestamp) -> Vec<Draft> {
 #[must_use]
 pub fn drain(node: &Versioned<Node>, force: bool, timeout: Option<Span>, by: &str, now: Timestamp) -> Draft {
     let since = node.drain.as_ref().map_or(now, |d| d.since);
-    let new = Node { drain: Some(Drain { since, by: by.to_owned(), timeout, force }), ..Node::clone(node) };
+    let new = Node {
+        drain: Some(Drain {
+            since,
+            by: by.to_owned(),
+            timeout,
+            force,
+        }),
+        ..Node::clone(node)
+    };
     let mut draft = Draft::new();
     draft.put_node(Some(node.revision), &new);
     let how = match (force, timeout) {
@@ -215,7 +251,10 @@ pub fn drain(node: &Versioned<Node>, force: bool, timeout: Option<Span>, by: &st
         (false, None) => "its workloads may finish".to_owned(),
     };
     let message = format!("{} takes no new work; {how}", node.name);
-    draft.event(node.revision, node_event(&node.name, "Draining", message, by, Severity::Info, now));
+    draft.event(
+        node.revision,
+        node_event(&node.name, "Draining", message, by, Severity::Info, now),
+    );
     draft
 }
 
@@ -224,9 +263,18 @@ pub fn drain(node: &Versioned<Node>, force: bool, timeout: Option<Span>, by: &st
 pub fn undrain(node: &Versioned<Node>, by: &str, now: Timestamp) -> Option<Draft> {
     node.drain.as_ref()?;
     let mut draft = Draft::new();
-    draft.put_node(Some(node.revision), &Node { drain: None, ..Node::clone(node) });
+    draft.put_node(
+        Some(node.revision),
+        &Node {
+            drain: None,
+            ..Node::clone(node)
+        },
+    );
     let message = format!("{} takes work again", node.name);
-    draft.event(node.revision, node_event(&node.name, "Undrained", message, by, Severity::Info, now));
+    draft.event(
+        node.revision,
+        node_event(&node.name, "Undrained", message, by, Severity::Info, now),
+    );
     Some(draft)
 }
 
@@ -234,19 +282,21 @@ pub fn undrain(node: &Versioned<Node>, by: &str, now: Timestamp) -> Option<Draft
 ///
 /// # Errors
 /// `CONFLICT` while workloads are on it, unless forced.
-pub fn remove(
-    view: &View,
-    node: &Versioned<Node>,
-    force: bool,
-    by: &str,
-    now: Timestamp,
-) -> Result<Draft, ApiError> {
+pub fn remove(view: &View, node: &Versioned<Node>, force: bool, by: &str, now: Timestamp) -> Result<Draft, ApiError> {
     let mut draft = Draft::new();
     let busy: Vec<_> = view.on_node(&node.name).collect();
     if !busy.is_empty() && !force {
         let ids: Vec<&str> = busy.iter().take(5).map(|w| w.id.as_str()).collect();
-        return Err(ApiError::conflict(format!("{} workloads are on {}: {}", busy.len(), node.name, ids.join(", ")))
-            .hint(format!("clawbernetes node drain {0}, or clawbernetes node remove {0} --force", node.name)));
+        return Err(ApiError::conflict(format!(
+            "{} workloads are on {}: {}",
+            busy.len(),
+            node.name,
+            ids.join(", ")
+        ))
+        .hint(format!(
+            "clawbernetes node drain {0}, or clawbernetes node remove {0} --force",
+            node.name
+        )));
     }
     for before in busy {
         if let Some(step) = lifecycle::lose(before, &node.name, now) {
@@ -255,6 +305,9 @@ pub fn remove(
     }
     draft.delete_node(node);
     let message = format!("{} was removed", node.name);
-    draft.event(node.revision, node_event(&node.name, "Removed", message, by, Severity::Warning, now));
+    draft.event(
+        node.revision,
+        node_event(&node.name, "Removed", message, by, Severity::Warning, now),
+    );
     Ok(draft)
 }

@@ -64,7 +64,10 @@ impl Planner {
             favoured: HashSet::new(),
             delayed: BTreeSet::new(),
             min_run,
-            limits: Limits { placements: 512, ..Limits::default() },
+            limits: Limits {
+                placements: 512,
+                ..Limits::default()
+            },
             last: Plan::default(),
         }
     }
@@ -93,7 +96,10 @@ impl Planner {
         };
         if w.phase == Phase::Pending {
             let preempting = self.favoured.contains(&request_id);
-            self.queue.upsert(Request { preempting, ..request(w) });
+            self.queue.upsert(Request {
+                preempting,
+                ..request(w)
+            });
             if let Some(at) = w.not_before {
                 self.delayed.insert((at, id.clone()));
             }
@@ -136,9 +142,13 @@ impl Planner {
             priority: priority(spec.priority),
             started_at_ms: started.as_millisecond(),
             min_run_until_ms: Some(time::after(started, self.min_run).as_millisecond()),
-            expected_end_ms: spec.timeout.map(|t| time::after(time::after(started, t), spec.grace()).as_millisecond()),
+            expected_end_ms: spec
+                .timeout
+                .map(|t| time::after(time::after(started, t), spec.grace()).as_millisecond()),
             preemptible: w.stop.is_none(),
-            evicting_for: preempted_for.and_then(|s| s.in_favour_of.as_ref()).map(|id| id.as_str().into()),
+            evicting_for: preempted_for
+                .and_then(|s| s.in_favour_of.as_ref())
+                .map(|id| id.as_str().into()),
         }
     }
 
@@ -175,8 +185,17 @@ impl Planner {
         {
             self.delayed.pop_first();
         }
-        let plan = scheduler::schedule(&self.fleet, &self.queue, &self.usage, now.as_millisecond(), &self.limits);
-        self.last = Plan { placements: Vec::new(), ..plan.clone() };
+        let plan = scheduler::schedule(
+            &self.fleet,
+            &self.queue,
+            &self.usage,
+            now.as_millisecond(),
+            &self.limits,
+        );
+        self.last = Plan {
+            placements: Vec::new(),
+            ..plan.clone()
+        };
         plan
     }
 
@@ -196,7 +215,10 @@ impl Planner {
             blockers: told
                 .blockers
                 .iter()
-                .map(|b| Blocker { reason: b.blocker.describe(b.nodes), nodes: b.nodes as u32 })
+                .map(|b| Blocker {
+                    reason: b.blocker.describe(b.nodes),
+                    nodes: b.nodes as u32,
+                })
                 .collect(),
             queue_position: told.queue.map(|q| q.position as u32),
             waiting_for: told
@@ -226,7 +248,13 @@ impl Planner {
         for w in workloads {
             queue.upsert(request(w));
         }
-        let plan = scheduler::schedule(&self.fleet, &queue, &self.usage, now.as_millisecond(), &Limits::default());
+        let plan = scheduler::schedule(
+            &self.fleet,
+            &queue,
+            &self.usage,
+            now.as_millisecond(),
+            &Limits::default(),
+        );
         workloads
             .iter()
             .map(|w| {
@@ -240,10 +268,17 @@ impl Planner {
                         self.explain_count(w, now),
                         self.fleet.node_count()
                     )];
-                    out.summary = format!("would start now on {}", nodes.into_iter().collect::<Vec<_>>().join(", "));
+                    out.summary = format!(
+                        "would start now on {}",
+                        nodes.into_iter().collect::<Vec<_>>().join(", ")
+                    );
                 }
                 if let Some(preemption) = plan.preemptions.iter().find(|p| p.request == id) {
-                    out.preempts = preemption.victims.iter().map(|v| WorkloadId::new(v.request.as_str())).collect();
+                    out.preempts = preemption
+                        .victims
+                        .iter()
+                        .map(|v| WorkloadId::new(v.request.as_str()))
+                        .collect();
                 }
                 out
             })
@@ -257,17 +292,30 @@ impl Planner {
 
 fn proposed(member: &scheduler::Member) -> ProposedMember {
     let node = NodeName::new(member.node.as_str());
-    let gpus = member.gpus.iter().map(|index| GpuOnNode { node: node.clone(), index: *index }).collect();
-    ProposedMember { rank: member.rank, node, gpus }
+    let gpus = member
+        .gpus
+        .iter()
+        .map(|index| GpuOnNode {
+            node: node.clone(),
+            index: *index,
+        })
+        .collect();
+    ProposedMember {
+        rank: member.rank,
+        node,
+        gpus,
+    }
 }
 
 /// GPU-hours that an ended member held.
 #[must_use]
 pub fn gpu_hours(member: &Member) -> f64 {
     match &member.state {
-        MemberState::Ended { started_at: Some(started), at, .. } => {
-            time::between(*started, *at).millis() as f64 / 3_600_000.0 * member.gpus.len() as f64
-        }
+        MemberState::Ended {
+            started_at: Some(started),
+            at,
+            ..
+        } => time::between(*started, *at).millis() as f64 / 3_600_000.0 * member.gpus.len() as f64,
         _ => 0.0,
     }
 }
@@ -319,7 +367,11 @@ fn request(w: &Workload) -> Request {
             })
             .collect(),
         image: spec.image.clone(),
-        engine: Some(if native { scheduler::Engine::Native } else { scheduler::Engine::Docker }),
+        engine: Some(if native {
+            scheduler::Engine::Native
+        } else {
+            scheduler::Engine::Docker
+        }),
         timeout_ms: spec.timeout.and_then(|t| i64::try_from(t.millis()).ok()),
         ..Request::new(w.id.as_str(), w.owner.as_str())
     }
@@ -345,7 +397,11 @@ fn scheduler_node(node: &Node) -> scheduler::Node {
         taints: node
             .taints
             .iter()
-            .map(|t| scheduler::Taint { key: t.key.clone(), value: t.value.clone(), effect: taint_effect(t.effect) })
+            .map(|t| scheduler::Taint {
+                key: t.key.clone(),
+                value: t.value.clone(),
+                effect: taint_effect(t.effect),
+            })
             .collect(),
         state,
         engines: BTreeSet::new(),
@@ -416,7 +472,10 @@ pub fn bind(view: &View, placement: &Placement, now: Timestamp) -> Option<Draft>
             .iter()
             .map(|index| {
                 let gpu = inventory.gpus.iter().find(|g| g.index == *index)?;
-                view.holder(&node.name, *index).is_none().then(|| HeldGpu { index: *index, uuid: gpu.uuid.clone() })
+                view.holder(&node.name, *index).is_none().then(|| HeldGpu {
+                    index: *index,
+                    uuid: gpu.uuid.clone(),
+                })
             })
             .collect();
         members.push(Member {

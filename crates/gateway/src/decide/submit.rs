@@ -24,7 +24,13 @@ const ARGS_MAX_BYTES: usize = 512 << 10;
 /// # Errors
 /// `INVALID_ARGUMENT` with the offending field.
 pub fn workload(submission: Submission, random: u64, owner: &str, now: Timestamp) -> Result<Workload, ApiError> {
-    let Submission { name, namespace, labels, annotations, spec } = submission;
+    let Submission {
+        name,
+        namespace,
+        labels,
+        annotations,
+        spec,
+    } = submission;
     let id = WorkloadId::from_random(random);
     check_spec(&spec)?;
     let name = match name {
@@ -91,7 +97,11 @@ fn name_for(image: &str, id: &WorkloadId) -> String {
         .collect();
     let stem = stem.trim_matches('-');
     let suffix = &id.as_str()[id.as_str().len() - 5..];
-    if stem.is_empty() { format!("job-{suffix}") } else { format!("{stem}-{suffix}") }
+    if stem.is_empty() {
+        format!("job-{suffix}")
+    } else {
+        format!("{stem}-{suffix}")
+    }
 }
 
 fn check_spec(spec: &WorkloadSpec) -> Result<(), ApiError> {
@@ -101,38 +111,64 @@ fn check_spec(spec: &WorkloadSpec) -> Result<(), ApiError> {
             .hint("--image pytorch/pytorch:2.1-cuda12.1-runtime, or --image host for a command of the node itself"));
     }
     if spec.image.len() > 512 || spec.image.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return invalid("spec.image", format!("'{}' is no image name", spec.image.escape_debug()));
+        return invalid(
+            "spec.image",
+            format!("'{}' is no image name", spec.image.escape_debug()),
+        );
     }
     if spec.image == HOST_IMAGE && spec.command.is_empty() {
-        return Err(ApiError::invalid("spec.command", "the image 'host' has no command of its own: name one")
-            .hint("--command \"nvidia-smi\""));
+        return Err(
+            ApiError::invalid("spec.command", "the image 'host' has no command of its own: name one")
+                .hint("--command \"nvidia-smi\""),
+        );
     }
     if spec.command.first().is_some_and(|c| c.is_empty()) {
         return invalid("spec.command", "the command's first word is empty".to_owned());
     }
     if spec.gpus.count > GPUS_MAX {
-        return invalid("spec.gpus", format!("{} GPUs on one node: at most {GPUS_MAX} can be asked for", spec.gpus.count));
+        return invalid(
+            "spec.gpus",
+            format!(
+                "{} GPUs on one node: at most {GPUS_MAX} can be asked for",
+                spec.gpus.count
+            ),
+        );
     }
     if spec.gpus.count == 0 && (spec.gpus.model.is_some() || spec.gpus.memory.is_some()) {
-        return invalid("spec.gpus", "a GPU type or GPU memory is asked for, but no GPUs".to_owned());
+        return invalid(
+            "spec.gpus",
+            "a GPU type or GPU memory is asked for, but no GPUs".to_owned(),
+        );
     }
     if spec.nodes > NODES_MAX {
-        return invalid("spec.scheduling.nodes", format!("{} nodes: at most {NODES_MAX} can be asked for", spec.nodes));
+        return invalid(
+            "spec.scheduling.nodes",
+            format!("{} nodes: at most {NODES_MAX} can be asked for", spec.nodes),
+        );
     }
     if spec.memory.is_some_and(|m| m < Size::mib(4)) {
-        return invalid("spec.resources.memory", "nothing runs in less than 4Mi of memory".to_owned());
+        return invalid(
+            "spec.resources.memory",
+            "nothing runs in less than 4Mi of memory".to_owned(),
+        );
     }
     if spec.cpu.is_some_and(|c| c.millis() == 0) {
         return invalid("spec.resources.cpu", "the CPU share must be more than 0".to_owned());
     }
     if spec.timeout.is_some_and(Span::is_zero) {
-        return invalid("spec.constraints.timeout", "a timeout of 0 means none: leave it out".to_owned());
+        return invalid(
+            "spec.constraints.timeout",
+            "a timeout of 0 means none: leave it out".to_owned(),
+        );
     }
     let mut seen = std::collections::BTreeSet::new();
     for var in &spec.env {
         let field = format!("spec.env.{}", var.name);
         if var.name.is_empty() || var.name.contains(['=', '\0']) {
-            return invalid(&field, format!("'{}' is no name of an environment variable", var.name.escape_debug()));
+            return invalid(
+                &field,
+                format!("'{}' is no name of an environment variable", var.name.escape_debug()),
+            );
         }
         if var.value.contains('\0') {
             return invalid(&field, "a value can't hold a zero byte".to_owned());
@@ -147,14 +183,20 @@ fn check_spec(spec: &WorkloadSpec) -> Result<(), ApiError> {
     let bytes: usize = spec.command.iter().map(String::len).sum::<usize>()
         + spec.env.iter().map(|v| v.name.len() + v.value.len() + 2).sum::<usize>();
     if bytes > ARGS_MAX_BYTES {
-        return invalid("spec", format!("command and environment have {bytes} bytes: at most {ARGS_MAX_BYTES} are possible"));
+        return invalid(
+            "spec",
+            format!("command and environment have {bytes} bytes: at most {ARGS_MAX_BYTES} are possible"),
+        );
     }
     for volume in &spec.volumes {
         check_volume(volume)?;
     }
     if let Some(check) = &spec.health_check {
         if check.interval.is_zero() || check.timeout.is_zero() || check.failures == 0 {
-            return invalid("spec.healthCheck", "interval, timeout and failures must be more than 0".to_owned());
+            return invalid(
+                "spec.healthCheck",
+                "interval, timeout and failures must be more than 0".to_owned(),
+            );
         }
         if matches!(&check.probe, Probe::Command(words) if words.is_empty()) {
             return invalid("spec.healthCheck.command", "the command is empty".to_owned());
@@ -165,7 +207,10 @@ fn check_spec(spec: &WorkloadSpec) -> Result<(), ApiError> {
     {
         return invalid(
             "spec.networking.distributed.worldSize",
-            format!("a world of {world} is smaller than the gang of {} nodes", spec.node_count()),
+            format!(
+                "a world of {world} is smaller than the gang of {} nodes",
+                spec.node_count()
+            ),
         );
     }
     if spec.node.is_some() && spec.node_count() > 1 {
@@ -175,17 +220,32 @@ fn check_spec(spec: &WorkloadSpec) -> Result<(), ApiError> {
 }
 
 fn check_volume(volume: &Volume) -> Result<(), ApiError> {
-    let field = format!("spec.volumes.{}", if volume.name.is_empty() { &volume.mount_path } else { &volume.name });
+    let field = format!(
+        "spec.volumes.{}",
+        if volume.name.is_empty() {
+            &volume.mount_path
+        } else {
+            &volume.name
+        }
+    );
     if !volume.mount_path.starts_with('/') || volume.mount_path.split('/').any(|part| part == "..") {
-        return Err(ApiError::invalid(field, format!("'{}' is no absolute path", volume.mount_path)));
+        return Err(ApiError::invalid(
+            field,
+            format!("'{}' is no absolute path", volume.mount_path),
+        ));
     }
     if let VolumeSource::HostPath { source, .. } = &volume.source {
         if let Some((scheme, _)) = source.split_once("://") {
-            return Err(ApiError::invalid(field, format!("no node of this fleet can mount {scheme}:// sources"))
-                .hint("mount the bucket on the nodes, and name the folder: --mount /mnt/data:/data"));
+            return Err(
+                ApiError::invalid(field, format!("no node of this fleet can mount {scheme}:// sources"))
+                    .hint("mount the bucket on the nodes, and name the folder: --mount /mnt/data:/data"),
+            );
         }
         if !source.starts_with('/') || source.split('/').any(|part| part == "..") {
-            return Err(ApiError::invalid(field, format!("'{source}' is no absolute path of a node")));
+            return Err(ApiError::invalid(
+                field,
+                format!("'{source}' is no absolute path of a node"),
+            ));
         }
     }
     Ok(())
@@ -212,45 +272,126 @@ mod tests {
     use super::*;
 
     fn spec() -> WorkloadSpec {
-        WorkloadSpec { image: "host".to_owned(), command: vec!["true".to_owned()], ..WorkloadSpec::default() }
+        WorkloadSpec {
+            image: "host".to_owned(),
+            command: vec!["true".to_owned()],
+            ..WorkloadSpec::default()
+        }
     }
 
     fn refused(spec: WorkloadSpec) -> String {
-        let submission = Submission { spec, ..Submission::default() };
-        workload(submission, 1, "ada", Timestamp::UNIX_EPOCH).unwrap_err().field.unwrap_or_default()
+        let submission = Submission {
+            spec,
+            ..Submission::default()
+        };
+        workload(submission, 1, "ada", Timestamp::UNIX_EPOCH)
+            .unwrap_err()
+            .field
+            .unwrap_or_default()
     }
 
     #[test]
     fn names_are_made_from_images() {
         let id = WorkloadId::from_random(7);
-        assert_eq!(name_for("registry:5000/pytorch/PyTorch:2.1@sha256:x", &id), "pytorch-00000");
+        assert_eq!(
+            name_for("registry:5000/pytorch/PyTorch:2.1@sha256:x", &id),
+            "pytorch-00000"
+        );
         assert_eq!(name_for("///", &id), "job-00000");
     }
 
     #[test]
     fn each_bad_field_is_named() {
-        let var = |name: &str| EnvVar { name: name.to_owned(), value: String::new() };
+        let var = |name: &str| EnvVar {
+            name: name.to_owned(),
+            value: String::new(),
+        };
         let volume = |source: &str| Volume {
             name: String::new(),
             mount_path: "/data".to_owned(),
-            source: VolumeSource::HostPath { source: source.to_owned(), read_only: false },
+            source: VolumeSource::HostPath {
+                source: source.to_owned(),
+                read_only: false,
+            },
         };
-        assert_eq!(refused(WorkloadSpec { image: String::new(), ..spec() }), "spec.image");
-        assert_eq!(refused(WorkloadSpec { command: vec![], ..spec() }), "spec.command");
-        assert_eq!(refused(WorkloadSpec { env: vec![var("A"), var("A")], ..spec() }), "spec.env.A");
-        assert_eq!(refused(WorkloadSpec { env: vec![var("A=B")], ..spec() }), "spec.env.A=B");
-        assert_eq!(refused(WorkloadSpec { memory: Some(Size(1)), ..spec() }), "spec.resources.memory");
-        assert_eq!(refused(WorkloadSpec { volumes: vec![volume("s3://bucket")], ..spec() }), "spec.volumes./data");
-        assert_eq!(refused(WorkloadSpec { volumes: vec![volume("/a/../etc")], ..spec() }), "spec.volumes./data");
-        assert_eq!(refused(WorkloadSpec { timeout: Some(Span(0)), ..spec() }), "spec.constraints.timeout");
+        assert_eq!(
+            refused(WorkloadSpec {
+                image: String::new(),
+                ..spec()
+            }),
+            "spec.image"
+        );
+        assert_eq!(
+            refused(WorkloadSpec {
+                command: vec![],
+                ..spec()
+            }),
+            "spec.command"
+        );
+        assert_eq!(
+            refused(WorkloadSpec {
+                env: vec![var("A"), var("A")],
+                ..spec()
+            }),
+            "spec.env.A"
+        );
+        assert_eq!(
+            refused(WorkloadSpec {
+                env: vec![var("A=B")],
+                ..spec()
+            }),
+            "spec.env.A=B"
+        );
+        assert_eq!(
+            refused(WorkloadSpec {
+                memory: Some(Size(1)),
+                ..spec()
+            }),
+            "spec.resources.memory"
+        );
+        assert_eq!(
+            refused(WorkloadSpec {
+                volumes: vec![volume("s3://bucket")],
+                ..spec()
+            }),
+            "spec.volumes./data"
+        );
+        assert_eq!(
+            refused(WorkloadSpec {
+                volumes: vec![volume("/a/../etc")],
+                ..spec()
+            }),
+            "spec.volumes./data"
+        );
+        assert_eq!(
+            refused(WorkloadSpec {
+                timeout: Some(Span(0)),
+                ..spec()
+            }),
+            "spec.constraints.timeout"
+        );
     }
 
     #[test]
     fn a_missing_timeout_is_worth_a_warning() {
-        let submission = Submission { spec: spec(), ..Submission::default() };
+        let submission = Submission {
+            spec: spec(),
+            ..Submission::default()
+        };
         let w = workload(submission, 1, "ada", Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(w.warnings.len(), 1);
-        let submission = Submission { spec: WorkloadSpec { timeout: Some(Span::secs(1)), ..spec() }, ..Submission::default() };
-        assert!(workload(submission, 1, "ada", Timestamp::UNIX_EPOCH).unwrap().warnings.is_empty());
+        let submission = Submission {
+            spec: WorkloadSpec {
+                timeout: Some(Span::secs(1)),
+                ..spec()
+            },
+            ..Submission::default()
+        };
+        assert!(
+            workload(submission, 1, "ada", Timestamp::UNIX_EPOCH)
+                .unwrap()
+                .warnings
+                .is_empty()
+        );
     }
 }

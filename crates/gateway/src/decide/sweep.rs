@@ -29,7 +29,10 @@ pub fn tired_of_waiting(view: &View, now: Timestamp) -> Vec<Draft> {
 /// Ended workloads whose time is over, with the ids of their logs.
 #[must_use]
 pub fn forgotten(view: &View, retention: Retention, now: Timestamp) -> Vec<(String, Draft)> {
-    let mut ended: Vec<_> = view.workloads().filter_map(|w| w.finished_at.map(|at| (at, w))).collect();
+    let mut ended: Vec<_> = view
+        .workloads()
+        .filter_map(|w| w.finished_at.map(|at| (at, w)))
+        .collect();
     let surplus = ended.len().saturating_sub(retention.count);
     let horizon = time::before(now, retention.age);
     if surplus > 0 {

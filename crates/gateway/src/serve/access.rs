@@ -60,6 +60,8 @@ const BUCKETS_MAX: usize = 10_000;
 pub struct Access {
     /// What is allowed.
     pub limits: Limits,
+    /// The lease that answers to creating calls are kept with at present, and since when.
+    pub answer_lease: tokio::sync::Mutex<Option<(store::LeaseId, api::Timestamp)>>,
     calls: Mutex<HashMap<String, Bucket>>,
     failures: Mutex<HashMap<IpAddr, Bucket>>,
 }
@@ -92,7 +94,10 @@ impl Access {
     /// With these limits.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+        Self {
+            limits,
+            ..Self::default()
+        }
     }
 
     /// Lets a caller in to an operation of this scope.
@@ -105,8 +110,14 @@ impl Access {
                 .hint(format!("try again in {}", api::Span((seconds * 1000.0).ceil() as u64)))
         };
         let failing = |cost: f64| {
-            take(&self.failures, from, self.limits.failures_per_second, self.limits.failure_burst, cost)
-                .map_err(|seconds| slow_down(seconds, "failed logins from this address"))
+            take(
+                &self.failures,
+                from,
+                self.limits.failures_per_second,
+                self.limits.failure_burst,
+                cost,
+            )
+            .map_err(|seconds| slow_down(seconds, "failed logins from this address"))
         };
         let Some(credential) = bearer(headers) else {
             return Err(ApiError::new(ErrorCode::AuthFailed, "no token was given")
@@ -121,8 +132,14 @@ impl Access {
                 return Err(error);
             }
         };
-        take(&self.calls, identity.token_id.clone(), self.limits.calls_per_second, self.limits.burst, 1.0)
-            .map_err(|seconds| slow_down(seconds, "calls with this token"))?;
+        take(
+            &self.calls,
+            identity.token_id.clone(),
+            self.limits.calls_per_second,
+            self.limits.burst,
+            1.0,
+        )
+        .map_err(|seconds| slow_down(seconds, "calls with this token"))?;
         if !identity.role.allows(scope) {
             tracing::warn!(%from, identity = identity.name, role = %identity.role, ?scope, "a call was not allowed");
             return Err(ApiError::new(
@@ -154,6 +171,10 @@ mod tests {
         }
         let wait = take(&buckets, 1, 0.001, 3.0, 1.0).unwrap_err();
         assert!(wait > 900.0 && wait <= 1000.0, "{wait}");
-        assert_eq!(take(&buckets, 2, 0.001, 3.0, 1.0), Ok(()), "another caller isn't affected");
+        assert_eq!(
+            take(&buckets, 2, 0.001, 3.0, 1.0),
+            Ok(()),
+            "another caller isn't affected"
+        );
     }
 }

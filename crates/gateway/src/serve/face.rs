@@ -63,7 +63,10 @@ pub struct Faces {
 
 impl Faces {
     pub fn new(router: Router<Arc<App>>) -> Self {
-        Self { router, missing: OPERATIONS.iter().map(|o| o.name).collect() }
+        Self {
+            router,
+            missing: OPERATIONS.iter().map(|o| o.name).collect(),
+        }
     }
 
     /// Serves an operation with one answer.
@@ -81,13 +84,25 @@ impl Faces {
                     return Err(not_this_way::<O>(&parts.method));
                 }
                 let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE)?;
-                let idempotency = if O::EFFECT == Effect::Creates { idempotency_key(&parts.headers)? } else { None };
+                let idempotency = if O::EFFECT == Effect::Creates {
+                    idempotency_key(&parts.headers)?
+                } else {
+                    None
+                };
                 let asked: O::Request = if parts.method == Method::GET {
                     from_query(parts.uri.query().unwrap_or_default())?
                 } else {
                     from_json(&read_body(body, app.access.limits.body_bytes).await?)?
                 };
-                handler(Call { app: Arc::clone(&app), identity, idempotency }, asked).await
+                handler(
+                    Call {
+                        app: Arc::clone(&app),
+                        identity,
+                        idempotency,
+                    },
+                    asked,
+                )
+                .await
             };
             match answer.await {
                 Ok(answer) => json(StatusCode::OK, &answer),
@@ -113,12 +128,18 @@ impl Faces {
                 Ok(identity) => identity,
                 Err(error) => return Failed(error).into_response(),
             };
-            let call = Call { app: Arc::clone(&app), identity, idempotency: None };
+            let call = Call {
+                app: Arc::clone(&app),
+                identity,
+                idempotency: None,
+            };
             if let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &app).await {
                 let query = parts.uri.query().map(str::to_owned);
-                return upgrade.max_message_size(FIRST_FRAME_MAX).on_upgrade(move |socket| async move {
-                    over_websocket::<O, _, _>(socket, call, query, handler).await;
-                });
+                return upgrade
+                    .max_message_size(FIRST_FRAME_MAX)
+                    .on_upgrade(move |socket| async move {
+                        over_websocket::<O, _, _>(socket, call, query, handler).await;
+                    });
             }
             let asked: Result<O::Request, ApiError> = async {
                 if parts.method == Method::GET {
@@ -144,8 +165,15 @@ impl Faces {
 }
 
 fn not_this_way<O: Operation>(method: &Method) -> ApiError {
-    let ways = if O::EFFECT == Effect::Reads { "GET or POST" } else { "POST" };
-    ApiError::new(ErrorCode::InvalidArgument, format!("{} is called by {ways}, not {method}", O::NAME))
+    let ways = if O::EFFECT == Effect::Reads {
+        "GET or POST"
+    } else {
+        "POST"
+    };
+    ApiError::new(
+        ErrorCode::InvalidArgument,
+        format!("{} is called by {ways}, not {method}", O::NAME),
+    )
 }
 
 /// The answer to a path that doesn't exist.
@@ -157,14 +185,19 @@ pub async fn no_such_path(request: Request) -> Failed {
 fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
     match serde_json::to_vec(value) {
         Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
-        Err(error) => Failed(ApiError::internal("the answer couldn't be written").cause(error.to_string())).into_response(),
+        Err(error) => {
+            Failed(ApiError::internal("the answer couldn't be written").cause(error.to_string())).into_response()
+        }
     }
 }
 
 async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     to_bytes(body, limit).await.map_err(|error| {
-        ApiError::new(ErrorCode::InvalidArgument, format!("the request is larger than {}, or broke off", api::Size(limit as u64)))
-            .cause(error.to_string())
+        ApiError::new(
+            ErrorCode::InvalidArgument,
+            format!("the request is larger than {}, or broke off", api::Size(limit as u64)),
+        )
+        .cause(error.to_string())
     })
 }
 
@@ -172,8 +205,11 @@ async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
 fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
     serde_json::from_slice(bytes).map_err(|error| {
-        ApiError::new(ErrorCode::InvalidArgument, format!("the request can't be read: {error}"))
-            .hint("/openapi.json has its schema")
+        ApiError::new(
+            ErrorCode::InvalidArgument,
+            format!("the request can't be read: {error}"),
+        )
+        .hint("/openapi.json has its schema")
     })
 }
 
@@ -189,7 +225,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         return Ok(None);
     };
     let text = value.to_str().unwrap_or_default();
-    let fits = (1..=IDEMPOTENCY_KEY_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
+    let fits =
+        (1..=IDEMPOTENCY_KEY_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
     if !fits {
         return Err(ApiError::invalid(
             IDEMPOTENCY_HEADER,
@@ -268,5 +305,9 @@ where
         Ok::<_, std::convert::Infallible>(Bytes::from(line))
     });
     let lines = lines.take_until(async move { stop.cancelled().await });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+    (
+        [(header::CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(lines),
+    )
+        .into_response()
 }

@@ -22,7 +22,10 @@ pub async fn listen(listener: TcpListener, router: Router, connections: usize, s
     let places = Arc::new(Semaphore::new(connections));
     let graceful = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_DEADLINE);
     loop {
         let (stream, from) = tokio::select! {
             () = stop.cancelled() => break,
@@ -47,7 +50,9 @@ pub async fn listen(listener: TcpListener, router: Router, connections: usize, s
             request.extensions_mut().insert(ConnectInfo::<SocketAddr>(from));
             router.clone().oneshot(request)
         });
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection = builder
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+            .into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

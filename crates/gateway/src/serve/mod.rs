@@ -24,8 +24,9 @@ use axum::{
     routing::{any, get},
 };
 
-pub use access::Limits;
+pub use access::{Access, Limits};
 pub use listen::listen;
+pub use tokens::mint as mint_token;
 
 use crate::{control::PlannerHandle, hub::Hub, live::Nodes};
 
@@ -40,7 +41,7 @@ pub struct App {
     /// The scheduler's ear.
     pub planner: PlannerHandle,
     /// Limits, and who has used how much of them.
-    pub access: access::Access,
+    pub access: Access,
     /// When the gateway started.
     pub started_at: Timestamp,
     /// How often nodes give a sign of life.

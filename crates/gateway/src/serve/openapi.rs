@@ -17,7 +17,10 @@ pub fn document() -> Value {
         let request = (op.request)(&mut schemas);
         let response = (op.response)(&mut schemas);
         let (kind, note) = if op.streaming {
-            ("application/x-ndjson", "One item a line; over WebSocket one frame each.")
+            (
+                "application/x-ndjson",
+                "One item a line; over WebSocket one frame each.",
+            )
         } else {
             ("application/json", "The answer.")
         };

@@ -309,8 +309,7 @@ impl Db {
         if self.open.is_ok() {
             return Ok(());
         }
-        let opened = open_file(&*self.disk, &self.options, &self.doubtful)
-            .and_then(|found| self.adopt(found, now));
+        let opened = open_file(&*self.disk, &self.options, &self.doubtful).and_then(|found| self.adopt(found, now));
         if let Err(error) = &opened {
             self.shut(error.clone());
         }

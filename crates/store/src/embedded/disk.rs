@@ -260,10 +260,7 @@ impl Doubtful {
 
 impl Gate {
     /// Writes what is doubtful once more; it stays so until the first good sync.
-    pub(crate) fn new(
-        inner: Box<dyn StorageBackend>,
-        doubtful: &Doubtful,
-    ) -> io::Result<(Self, Arc<GateState>)> {
+    pub(crate) fn new(inner: Box<dyn StorageBackend>, doubtful: &Doubtful) -> io::Result<(Self, Arc<GateState>)> {
         let size = inner.len()?;
         let mut bytes = Vec::new();
         let mut unsynced = Vec::new();

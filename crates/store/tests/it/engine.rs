@@ -112,12 +112,7 @@ impl HeldDisk {
 
     fn wait_for_a_sync(&self) {
         let hold = self.hold.0.lock().unwrap();
-        drop(
-            self.hold
-                .1
-                .wait_while(hold, |hold| hold.waiting == 0)
-                .unwrap(),
-        );
+        drop(self.hold.1.wait_while(hold, |hold| hold.waiting == 0).unwrap());
     }
 }
 
@@ -171,17 +166,12 @@ async fn what_queues_up_during_a_commit_shares_the_next_and_readers_do_not_wait(
     disk.wait_for_a_sync();
     let before = disk.inner.operations().1;
     // On this one thread, every task runs up to its wait for the answer before we go on.
-    let more: Vec<_> = (0..50)
-        .map(|n| tokio::spawn(put(format!("/{n}"), "new")))
-        .collect();
+    let more: Vec<_> = (0..50).map(|n| tokio::spawn(put(format!("/{n}"), "new"))).collect();
     tokio::task::yield_now().await;
     // The writer stands in a sync: readers see the state before it.
     let record = store.get("/first").await.unwrap().unwrap();
     assert_eq!(record.value, "old");
-    let page = store
-        .range(Range::all(), 99, Order::Ascending)
-        .await
-        .unwrap();
+    let page = store.range(Range::all(), 99, Order::Ascending).await.unwrap();
     assert_eq!((page.records.len(), page.revision), (51, Revision(51)));
     assert!(more.iter().all(|task| !task.is_finished()) && !first.is_finished());
 

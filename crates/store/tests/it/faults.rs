@@ -202,10 +202,7 @@ fn a_failed_sync_is_made_up_for() {
             if answer.is_ok() {
                 possible.clear();
             }
-            match db
-                .reader()
-                .range(&Range::all(), usize::MAX, Order::Ascending)
-            {
+            match db.reader().range(&Range::all(), usize::MAX, Order::Ascending) {
                 Ok(page) => possible.push((page.records, page.revision)),
                 Err(_) => assert!(answer.is_err()),
             }
@@ -214,8 +211,7 @@ fn a_failed_sync_is_made_up_for() {
         drop(db);
         disk.restore_power(seed);
         disk.fail_syncs(0);
-        let db = Db::open(disk.clone(), options, NOW)
-            .unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
+        let db = Db::open(disk.clone(), options, NOW).unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
         assert!(possible.contains(&all(&db)), "seed {seed}");
     }
 }

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use clawbernetes_store::embedded::{Embedded, MemoryDisk, Options};
-use clawbernetes_store::{
-    Change, Order, Range, Revision, Store, StoreError, Txn, TxnOutcome, Watch,
-};
+use clawbernetes_store::{Change, Order, Range, Revision, Store, StoreError, Txn, TxnOutcome, Watch};
 
 use crate::model::Model;
 
@@ -207,9 +205,7 @@ async fn concurrent_transactions_are_linearizable() {
                 assert!(before <= *revision && *revision <= after);
                 let changed = revision.0 > 0 && {
                     let (expected, model) = run(&txn, revision.0 - 1);
-                    expected == outcome
-                        && model.records == states[revision.0 as usize]
-                        && *revision > before
+                    expected == outcome && model.records == states[revision.0 as usize] && *revision > before
                 };
                 assert!(changed || run(&txn, revision.0).0 == outcome, "{txn:?}");
             }

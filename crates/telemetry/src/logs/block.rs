@@ -103,20 +103,13 @@ pub(super) struct Packer {
 impl Packer {
     pub(super) fn new() -> Result<Self, LogError> {
         let zstd = zstd::bulk::Compressor::new(LEVEL).map_err(|e| LogError::from_io(&e))?;
-        Ok(Self {
-            zstd,
-            full: FULL_BYTES,
-        })
+        Ok(Self { zstd, full: FULL_BYTES })
     }
 
     /// Cuts records (numbers joined) into blocks of at most [`FULL_BYTES_MAX`], or one record.
     ///
     /// `latest_ns` is the latest time before them.
-    pub(super) fn pack(
-        &mut self,
-        records: &[Record],
-        mut latest_ns: i64,
-    ) -> Result<Vec<Encoded>, LogError> {
+    pub(super) fn pack(&mut self, records: &[Record], mut latest_ns: i64) -> Result<Vec<Encoded>, LogError> {
         let mut blocks = Vec::with_capacity(1);
         let mut rest = records;
         while !rest.is_empty() {
@@ -133,12 +126,7 @@ impl Packer {
         Ok(blocks)
     }
 
-    fn pack_one(
-        &mut self,
-        records: &[Record],
-        size: usize,
-        latest_ns: &mut i64,
-    ) -> Result<Encoded, LogError> {
+    fn pack_one(&mut self, records: &[Record], size: usize, latest_ns: &mut i64) -> Result<Encoded, LogError> {
         let first = records[0].first();
         let last = records[records.len() - 1].last();
         let lead = records[0].at_ns().max(*latest_ns);
@@ -170,10 +158,7 @@ impl Packer {
             }
         }
         let packed = if payload.len() >= PACK_FROM_BYTES {
-            let packed = self
-                .zstd
-                .compress(&payload)
-                .map_err(|e| LogError::from_io(&e))?;
+            let packed = self.zstd.compress(&payload).map_err(|e| LogError::from_io(&e))?;
             (packed.len() < payload.len()).then_some(packed)
         } else {
             None
@@ -226,9 +211,7 @@ pub(super) struct Header {
 impl Header {
     /// Reads the front of the block whose key says `first`.
     pub(super) fn decode(first: u64, block: &[u8]) -> Result<Self, LogError> {
-        let short = LogError::Corrupt {
-            detail: "block header",
-        };
+        let short = LogError::Corrupt { detail: "block header" };
         let mut rest = block;
         let input = &mut rest;
         let (&flags, after) = input.split_first().ok_or(short.clone())?;
@@ -269,14 +252,9 @@ pub(super) struct Placed {
 /// Unpacks a block. The texts share its memory.
 pub(super) fn unpack(header: &Header, block: &[u8]) -> Result<Vec<Placed>, LogError> {
     let corrupt = |detail| LogError::Corrupt { detail };
-    let stored = block
-        .get(header.payload..)
-        .ok_or(corrupt("block payload"))?;
+    let stored = block.get(header.payload..).ok_or(corrupt("block payload"))?;
     let payload = if header.packed {
-        Bytes::from(
-            zstd::bulk::decompress(stored, header.unpacked as usize)
-                .map_err(|_| corrupt("packed payload"))?,
-        )
+        Bytes::from(zstd::bulk::decompress(stored, header.unpacked as usize).map_err(|_| corrupt("packed payload"))?)
     } else {
         Bytes::copy_from_slice(stored)
     };
@@ -327,10 +305,7 @@ pub(super) fn unpack(header: &Header, block: &[u8]) -> Result<Vec<Placed>, LogEr
                 at_ns,
             }
         };
-        number = record
-            .last()
-            .checked_add(1)
-            .ok_or(corrupt("record number"))?;
+        number = record.last().checked_add(1).ok_or(corrupt("record number"))?;
         records.push(Placed { record, order_ns });
     }
     if number != header.last + 1 || text_at != payload.len() {
@@ -404,21 +379,11 @@ mod tests {
 
     #[test]
     fn damage_is_an_error() {
-        let records: Vec<_> = (1..200)
-            .map(|n| line(n, 0, b"some text here".to_vec()))
-            .collect();
-        let block = Packer::new()
-            .unwrap()
-            .pack(&records, i64::MIN)
-            .unwrap()
-            .remove(0);
+        let records: Vec<_> = (1..200).map(|n| line(n, 0, b"some text here".to_vec())).collect();
+        let block = Packer::new().unwrap().pack(&records, i64::MIN).unwrap().remove(0);
         for cut in 0..block.bytes.len() {
             let cut = &block.bytes[..cut];
-            assert!(
-                Header::decode(1, cut)
-                    .and_then(|h| unpack(&h, cut))
-                    .is_err()
-            );
+            assert!(Header::decode(1, cut).and_then(|h| unpack(&h, cut)).is_err());
         }
     }
 }

@@ -16,8 +16,7 @@ use super::LogError;
 use super::keys::{BLOCKS, STREAMS, TOTALS, WORKLOADS};
 
 /// Makes the storage of the database, at first and after each failure.
-pub(super) type Opener =
-    Box<dyn Fn(&mut redb::Builder) -> Result<Database, LogError> + Send + Sync>;
+pub(super) type Opener = Box<dyn Fn(&mut redb::Builder) -> Result<Database, LogError> + Send + Sync>;
 
 pub(super) struct Engine {
     slot: RwLock<Option<Database>>,
@@ -74,11 +73,10 @@ impl Engine {
                 .map_err(|e| LogError::from_io(&e))?;
             Ok(builder.create_with_backend(FileBackend::new(file)?)?)
         });
-        let engine =
-            Self::with_opener(opener, cache_bytes, Some(path.clone())).map_err(|e| match e {
-                LogError::Storage { detail } => cannot(&path, detail),
-                other => other,
-            })?;
+        let engine = Self::with_opener(opener, cache_bytes, Some(path.clone())).map_err(|e| match e {
+            LogError::Storage { detail } => cannot(&path, detail),
+            other => other,
+        })?;
         // The file's name must be as durable as its contents.
         std::fs::File::open(dir)
             .and_then(|dir| dir.sync_all())
@@ -86,11 +84,7 @@ impl Engine {
         Ok(engine)
     }
 
-    pub(super) fn with_opener(
-        opener: Opener,
-        cache_bytes: usize,
-        path: Option<PathBuf>,
-    ) -> Result<Self, LogError> {
+    pub(super) fn with_opener(opener: Opener, cache_bytes: usize, path: Option<PathBuf>) -> Result<Self, LogError> {
         let engine = Self {
             slot: RwLock::new(None),
             generation: AtomicU64::new(0),
@@ -131,10 +125,7 @@ impl Engine {
     }
 
     /// Runs `f` on the database; after a storage error the file is opened again for the next caller.
-    pub(super) fn with<T>(
-        &self,
-        f: impl FnOnce(&Database) -> Result<T, LogError>,
-    ) -> Result<T, LogError> {
+    pub(super) fn with<T>(&self, f: impl FnOnce(&Database) -> Result<T, LogError>) -> Result<T, LogError> {
         if self.is_empty() {
             self.reopen(self.generation.load(Ordering::Acquire))?;
         }
@@ -154,10 +145,7 @@ impl Engine {
     }
 
     /// Runs `f` on a snapshot, once more if a failed write got in its way.
-    pub(super) fn read<T>(
-        &self,
-        mut f: impl FnMut(&Snapshot) -> Result<T, LogError>,
-    ) -> Result<T, LogError> {
+    pub(super) fn read<T>(&self, mut f: impl FnMut(&Snapshot) -> Result<T, LogError>) -> Result<T, LogError> {
         let mut once = || self.with(|database| f(&Snapshot::of(&database.begin_read()?)?));
         match once() {
             Err(error) if error.is_storage() => once(),
@@ -166,10 +154,7 @@ impl Engine {
     }
 
     fn is_empty(&self) -> bool {
-        self.slot
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_none()
+        self.slot.read().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// Size of the file, 0 where there is none.

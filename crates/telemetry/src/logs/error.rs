@@ -70,9 +70,7 @@ impl LogError {
     pub(super) fn from_io(error: &io::Error) -> Self {
         let detail = error.to_string();
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::StorageFull { detail }
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::StorageFull { detail },
             _ => Self::Storage { detail },
         }
     }

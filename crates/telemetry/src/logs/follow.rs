@@ -43,9 +43,8 @@ impl Hub {
     fn leave(&self, workload: &str, news: &watch::Receiver<News>) {
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         // After a removal the name may belong to others already.
-        let last_of_ours = |sender: &watch::Sender<News>| {
-            sender.receiver_count() <= 1 && sender.subscribe().same_channel(news)
-        };
+        let last_of_ours =
+            |sender: &watch::Sender<News>| sender.receiver_count() <= 1 && sender.subscribe().same_channel(news);
         if followed.get(workload).is_some_and(last_of_ours) {
             followed.remove(workload);
         }
@@ -127,9 +126,7 @@ impl Follow {
             let workload = self.workload.clone();
             let query = self.query.clone();
             let reading = tokio::task::spawn_blocking(move || {
-                shared
-                    .engine
-                    .read(|snapshot| read::page(snapshot, &workload, &query))
+                shared.engine.read(|snapshot| read::page(snapshot, &workload, &query))
             });
             let page = reading.await.map_err(|_| LogError::Closed)??;
             if !page.entries.is_empty() || page.finished != self.told_finished {

@@ -5,9 +5,7 @@ use std::sync::PoisonError;
 
 use redb::{Database, Durability, ReadableTable, Table};
 
-use super::block::{
-    Encoded, FULL_BYTES_MAX, Header, Packer, Placed, Record, SETTLED_BYTES, unpack,
-};
+use super::block::{Encoded, FULL_BYTES_MAX, Header, Packer, Placed, Record, SETTLED_BYTES, unpack};
 use super::keys::{BLOCKS, STREAMS, StreamKey, TOTALS, WORKLOADS, block_first};
 use super::state::{StreamState, Totals};
 use super::store::Shared;
@@ -182,11 +180,7 @@ impl Group<'_, '_> {
             return Ok(Some(number));
         }
         let cached = {
-            let known = self
-                .shared
-                .known
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.workloads.peek(name)
         };
         // One removed earlier in this very transaction is still in the cache.
@@ -215,11 +209,7 @@ impl Group<'_, '_> {
     fn touch(&mut self, key: StreamKey, make: bool) -> Result<Option<&mut Touched>, LogError> {
         if !self.touched.contains_key(&key) {
             let cached = {
-                let known = self
-                    .shared
-                    .known
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
+                let known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
                 known.streams.peek(&key)
             };
             let cached = cached.filter(|_| !self.removed_streams.contains(&key));
@@ -289,16 +279,12 @@ impl Group<'_, '_> {
             let blocks = self.packer.pack(&records, touched.latest_before)?;
             touched.latest_before = touched.state.latest_ns;
             for block in blocks {
-                self.blocks
-                    .insert(&key.block(block.first), block.bytes.as_slice())?;
+                self.blocks.insert(&key.block(block.first), block.bytes.as_slice())?;
                 let bytes = block.bytes.len() as u64 + ROW_BYTES;
                 touched.state.bytes += bytes;
                 self.totals.bytes += bytes;
                 let state = &mut touched.state;
-                if state.loose_blocks == 0
-                    && state.growing == 0
-                    && block.unpacked >= SETTLED_BYTES as u64
-                {
+                if state.loose_blocks == 0 && state.growing == 0 && block.unpacked >= SETTLED_BYTES as u64 {
                     state.settled = block.last;
                 } else {
                     state.loose_blocks += 1;
@@ -313,10 +299,7 @@ impl Group<'_, '_> {
     fn cut(&mut self, key: StreamKey, to: u64) -> Result<Option<Cut>, LogError> {
         let mut cut = Cut::default();
         let mut doomed = Vec::new();
-        for row in self
-            .blocks
-            .range::<&[u8; 24]>(&key.block(0)..=&key.block(to))?
-        {
+        for row in self.blocks.range::<&[u8; 24]>(&key.block(0)..=&key.block(to))? {
             let (first, block) = row?;
             let (first, block) = (block_first(first.value()), block.value());
             let header = Header::decode(first, block)?;
@@ -344,10 +327,7 @@ impl Group<'_, '_> {
         // What this transaction has touched is not in the table yet.
         let mut states = BTreeMap::new();
         let range = StreamKey::new(number, 0, 0)..=StreamKey::new(number, u32::MAX, u32::MAX);
-        for row in self
-            .streams
-            .range::<&[u8; 16]>(&range.start().0..=&range.end().0)?
-        {
+        for row in self.streams.range::<&[u8; 16]>(&range.start().0..=&range.end().0)? {
             let (key, row) = row?;
             states.insert(StreamKey(*key.value()), StreamState::decode(row.value())?);
         }
@@ -395,8 +375,7 @@ impl Group<'_, '_> {
             }
         }
         for block in new {
-            self.blocks
-                .insert(&key.block(block.first), block.bytes.as_slice())?;
+            self.blocks.insert(&key.block(block.first), block.bytes.as_slice())?;
             used += block.bytes.len() as u64 + ROW_BYTES;
         }
         self.totals.bytes = self.totals.bytes + used - freed;

@@ -8,11 +8,9 @@ use redb::TableDefinition;
 /// Workload name to its number.
 pub(super) const WORKLOADS: TableDefinition<'static, &str, u64> = TableDefinition::new("workloads");
 /// [`StreamKey`] to the stream's state.
-pub(super) const STREAMS: TableDefinition<'static, &[u8; 16], &[u8]> =
-    TableDefinition::new("streams");
+pub(super) const STREAMS: TableDefinition<'static, &[u8; 16], &[u8]> = TableDefinition::new("streams");
 /// [`StreamKey`] and the first number of a block to the block.
-pub(super) const BLOCKS: TableDefinition<'static, &[u8; 24], &[u8]> =
-    TableDefinition::new("blocks");
+pub(super) const BLOCKS: TableDefinition<'static, &[u8; 24], &[u8]> = TableDefinition::new("blocks");
 /// One row, key 0: totals.
 pub(super) const TOTALS: TableDefinition<'static, u8, &[u8]> = TableDefinition::new("totals");
 
@@ -22,10 +20,7 @@ pub(super) struct StreamKey(pub(super) [u8; 16]);
 
 impl StreamKey {
     pub(super) fn new(workload: u64, attempt: u32, rank: u32) -> Self {
-        Self(
-            ((u128::from(workload) << 64) | (u128::from(attempt) << 32) | u128::from(rank))
-                .to_be_bytes(),
-        )
+        Self(((u128::from(workload) << 64) | (u128::from(attempt) << 32) | u128::from(rank)).to_be_bytes())
     }
 
     pub(super) fn workload(self) -> u64 {

@@ -14,17 +14,11 @@ use super::types::{Entry, Page, Query};
 use super::{Cursor, LogError};
 
 /// The workload's streams in key order: by attempt, then rank.
-pub(super) fn streams(
-    snapshot: &Snapshot,
-    workload: &str,
-) -> Result<Vec<(StreamKey, StreamState)>, LogError> {
+pub(super) fn streams(snapshot: &Snapshot, workload: &str) -> Result<Vec<(StreamKey, StreamState)>, LogError> {
     let Some(number) = snapshot.workloads.get(workload)?.map(|row| row.value()) else {
         return Ok(Vec::new());
     };
-    let (low, high) = (
-        StreamKey::new(number, 0, 0),
-        StreamKey::new(number, u32::MAX, u32::MAX),
-    );
+    let (low, high) = (StreamKey::new(number, 0, 0), StreamKey::new(number, u32::MAX, u32::MAX));
     let mut streams = Vec::new();
     for row in snapshot.streams.range::<&[u8; 16]>(&low.0..=&high.0)? {
         let (key, row) = row?;
@@ -38,20 +32,14 @@ pub(super) fn page(snapshot: &Snapshot, workload: &str, query: &Query) -> Result
     let mut cursor = query.cursor.clone().unwrap_or_default();
     let mut wanted = streams(snapshot, workload)?;
     wanted.retain(|(key, _)| {
-        query.attempt.is_none_or(|attempt| attempt == key.attempt())
-            && query.rank.is_none_or(|rank| rank == key.rank())
+        query.attempt.is_none_or(|attempt| attempt == key.attempt()) && query.rank.is_none_or(|rank| rank == key.rank())
     });
     if let Some(since_ns) = query.since_ns {
         for (key, state) in &wanted {
-            if let btree_map::Entry::Vacant(place) = cursor.next.entry((key.attempt(), key.rank()))
-            {
+            if let btree_map::Entry::Vacant(place) = cursor.next.entry((key.attempt(), key.rank())) {
                 let start = since(snapshot, *key, state, since_ns)?;
                 // Lines dropped before the first that is left may belong here: the reader is told.
-                place.insert(if start == state.removed_to + 1 {
-                    1
-                } else {
-                    start
-                });
+                place.insert(if start == state.removed_to + 1 { 1 } else { start });
             }
         }
     }
@@ -108,17 +96,9 @@ pub(super) fn page(snapshot: &Snapshot, workload: &str, query: &Query) -> Result
 }
 
 /// The block that covers `number`, or the last one before it.
-fn block_at(
-    snapshot: &Snapshot,
-    key: StreamKey,
-    number: u64,
-) -> Result<Option<(Header, Vec<u8>)>, LogError> {
+fn block_at(snapshot: &Snapshot, key: StreamKey, number: u64) -> Result<Option<(Header, Vec<u8>)>, LogError> {
     let (low, high) = (key.block(0), key.block(number));
-    match snapshot
-        .blocks
-        .range::<&[u8; 24]>(&low..=&high)?
-        .next_back()
-    {
+    match snapshot.blocks.range::<&[u8; 24]>(&low..=&high)?.next_back() {
         Some(row) => {
             let (first, block) = row?;
             let header = Header::decode(block_first(first.value()), block.value())?;
@@ -129,11 +109,7 @@ fn block_at(
 }
 
 /// The same, where it must exist.
-fn block_covering(
-    snapshot: &Snapshot,
-    key: StreamKey,
-    number: u64,
-) -> Result<(Header, Vec<u8>), LogError> {
+fn block_covering(snapshot: &Snapshot, key: StreamKey, number: u64) -> Result<(Header, Vec<u8>), LogError> {
     block_at(snapshot, key, number)?
         .filter(|(header, _)| header.last >= number)
         .ok_or(LogError::Corrupt {
@@ -142,12 +118,7 @@ fn block_covering(
 }
 
 /// Number of the first record from `since_ns` on.
-fn since(
-    snapshot: &Snapshot,
-    key: StreamKey,
-    state: &StreamState,
-    since_ns: i64,
-) -> Result<u64, LogError> {
+fn since(snapshot: &Snapshot, key: StreamKey, state: &StreamState, since_ns: i64) -> Result<u64, LogError> {
     if state.latest_ns < since_ns {
         return Ok(state.last + 1);
     }
@@ -183,9 +154,7 @@ fn seek_tail(
     cursor: &mut Cursor,
 ) -> Result<(), LogError> {
     let mut left = tail;
-    let attempts: Vec<_> = wanted
-        .chunk_by(|a, b| a.0.attempt() == b.0.attempt())
-        .collect();
+    let attempts: Vec<_> = wanted.chunk_by(|a, b| a.0.attempt() == b.0.attempt()).collect();
     for attempt in attempts.into_iter().rev() {
         let mut readers = Vec::new();
         let mut heads = BinaryHeap::new();
@@ -247,13 +216,7 @@ struct Forward<'a> {
 }
 
 impl<'a> Forward<'a> {
-    fn new(
-        snapshot: &'a Snapshot,
-        key: StreamKey,
-        state: &StreamState,
-        next: u64,
-        until_ns: Option<i64>,
-    ) -> Self {
+    fn new(snapshot: &'a Snapshot, key: StreamKey, state: &StreamState, next: u64, until_ns: Option<i64>) -> Self {
         Self {
             snapshot,
             key,
@@ -319,11 +282,7 @@ impl<'a> Forward<'a> {
         let from = self.next;
         self.next = placed.record.last() + 1;
         Ok(match placed.record {
-            Record::Line(line) => Entry::Line {
-                attempt,
-                rank,
-                line,
-            },
+            Record::Line(line) => Entry::Line { attempt, rank, line },
             Record::Gap { to, at_ns, .. } => Entry::Gap {
                 attempt,
                 rank,

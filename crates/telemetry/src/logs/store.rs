@@ -177,17 +177,9 @@ impl LogStore {
     /// [`LogError::Storage`] when the file had to be read and could not.
     pub fn last(&self, stream: &StreamId) -> Result<u64, LogError> {
         let cached = {
-            let known = self
-                .shared
-                .known
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
             let number = known.workloads.peek(stream.workload.as_str());
-            number.and_then(|number| {
-                known
-                    .streams
-                    .peek(&StreamKey::new(number, stream.attempt, stream.rank))
-            })
+            number.and_then(|number| known.streams.peek(&StreamKey::new(number, stream.attempt, stream.rank)))
         };
         if let Some(state) = cached {
             return Ok(state.last);
@@ -250,11 +242,7 @@ impl LogStore {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let totals = {
-            let known = self
-                .shared
-                .known
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.totals
         };
         Usage {
@@ -399,10 +387,7 @@ mod tests {
             };
             assert!(matches!(error, LogError::StorageFull { .. }), "{error}");
             let again = store.append(batch(last + 1, 5000)).await;
-            assert!(
-                matches!(again, Err(LogError::StorageFull { .. })),
-                "{again:?}"
-            );
+            assert!(matches!(again, Err(LogError::StorageFull { .. })), "{again:?}");
             // What was acknowledged can be read all the while.
             let page = store
                 .read(
@@ -447,9 +432,8 @@ mod tests {
             store.append(batch(n, 1)).await.unwrap();
         }
         let blocks = || {
-            let count = |snapshot: &crate::logs::engine::Snapshot| {
-                Ok(redb::ReadableTableMetadata::len(&snapshot.blocks)?)
-            };
+            let count =
+                |snapshot: &crate::logs::engine::Snapshot| Ok(redb::ReadableTableMetadata::len(&snapshot.blocks)?);
             store.shared.engine.read(count).unwrap()
         };
         while blocks() > 150 {

@@ -42,7 +42,9 @@ pub(super) enum Command {
         loose: (u64, u64),
     },
     /// Drop the lines up to these numbers.
-    Evict { cuts: Vec<(StreamKey, u64)> },
+    Evict {
+        cuts: Vec<(StreamKey, u64)>,
+    },
 }
 
 impl Command {
@@ -118,20 +120,16 @@ impl Writer {
         }
         let shared = Arc::clone(&self.shared);
         let mut refusals = Vec::with_capacity(group.len());
-        let outcome = shared.engine.with(|database| {
-            Group::apply(database, &shared, &mut self.packer, group, &mut refusals)
-        });
+        let outcome = shared
+            .engine
+            .with(|database| Group::apply(database, &shared, &mut self.packer, group, &mut refusals));
         match outcome {
             Ok(Some(done)) => self.publish(done),
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%error, waiting = refusals.len(), "log lines not stored");
                 // Whether the commit reached the disk is unknown: the file tells.
-                shared
-                    .known
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clear();
+                shared.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 for refusal in refusals {
                     // A caller that has gone needs no answer.
                     match refusal {
@@ -147,11 +145,7 @@ impl Writer {
     fn publish(&mut self, done: Done) {
         self.shared.hub.wake(done.workloads.keys());
         {
-            let mut known = self
-                .shared
-                .known
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
             for name in &done.removed {
                 known.workloads.remove(name.as_str());
             }

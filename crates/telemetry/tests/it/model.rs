@@ -73,11 +73,7 @@ impl Model {
         }
         self.last = line.number;
         self.latest = self.latest.max(Some(line.at_ns));
-        self.entries.push(Entry::Line {
-            attempt,
-            rank,
-            line,
-        });
+        self.entries.push(Entry::Line { attempt, rank, line });
     }
 
     /// Entries with their times in the stream's order.
@@ -128,19 +124,13 @@ fn name(workload: u8) -> String {
 fn only(entries: &[Entry], attempt: u32, rank: u32) -> Vec<Entry> {
     let is_of = |entry: &&Entry| match entry {
         Entry::Line {
-            attempt: a,
-            rank: r,
-            ..
+            attempt: a, rank: r, ..
         }
         | Entry::Gap {
-            attempt: a,
-            rank: r,
-            ..
+            attempt: a, rank: r, ..
         }
         | Entry::Removed {
-            attempt: a,
-            rank: r,
-            ..
+            attempt: a, rank: r, ..
         } => (*a, *r) == (attempt, rank),
     };
     entries.iter().filter(is_of).cloned().collect()
@@ -170,8 +160,7 @@ fn run(ops: Vec<Op>, merge_blocks: u64) {
                         let line = Line {
                             number: n,
                             at_ns: model.clock,
-                            source: [Source::Stdout, Source::Stderr, Source::System]
-                                [n as usize % 3],
+                            source: [Source::Stdout, Source::Stderr, Source::System][n as usize % 3],
                             partial: text.len() > 30,
                             text: text.into(),
                         };
@@ -187,11 +176,7 @@ fn run(ops: Vec<Op>, merge_blocks: u64) {
             Op::Finish(place, more) => {
                 let model = world.streams.entry(place).or_default();
                 // Only where a time is known; an empty stream's gap has the time of the call.
-                let last = if model.latest.is_some() {
-                    model.last + more
-                } else {
-                    0
-                };
+                let last = if model.latest.is_some() { model.last + more } else { 0 };
                 if last > model.last {
                     model.entries.push(Entry::Gap {
                         attempt: place.1,
@@ -204,17 +189,11 @@ fn run(ops: Vec<Op>, merge_blocks: u64) {
                 }
                 model.finished = true;
                 let id = stream(&name(place.0), place.1, place.2);
-                assert_eq!(
-                    runtime.block_on(store.finish(&id, last)).unwrap(),
-                    model.last
-                );
+                assert_eq!(runtime.block_on(store.finish(&id, last)).unwrap(), model.last);
             }
             Op::Remove(workload) => {
                 let known = world.streams.keys().any(|place| place.0 == workload);
-                assert_eq!(
-                    runtime.block_on(store.remove(&name(workload))).unwrap(),
-                    known
-                );
+                assert_eq!(runtime.block_on(store.remove(&name(workload))).unwrap(), known);
                 world.streams.retain(|place, _| place.0 != workload);
                 world.cursors.remove(&workload);
                 world.paged.remove(&workload);
@@ -236,10 +215,7 @@ fn run(ops: Vec<Op>, merge_blocks: u64) {
                 *cursor = page.cursor;
                 let seen = world.paged.entry(workload).or_default();
                 seen.extend(page.entries);
-                let known = world
-                    .streams
-                    .iter()
-                    .filter(|(place, _)| place.0 == workload);
+                let known = world.streams.iter().filter(|(place, _)| place.0 == workload);
                 if page.complete {
                     for (place, model) in known.clone() {
                         assert_eq!(only(seen, place.1, place.2), model.entries);
@@ -272,10 +248,7 @@ fn run(ops: Vec<Op>, merge_blocks: u64) {
                     .map(|(_, entry)| entry)
                     .collect();
                 assert_eq!(read_all(&store, &name(workload), query.clone()), inside);
-                let query = Query {
-                    tail: Some(5),
-                    ..query
-                };
+                let query = Query { tail: Some(5), ..query };
                 let from = inside.len().saturating_sub(5);
                 assert_eq!(read_all(&store, &name(workload), query), inside[from..]);
             }
@@ -287,10 +260,7 @@ fn run(ops: Vec<Op>, merge_blocks: u64) {
             page_bytes: 10_000,
             ..Query::default()
         };
-        assert_eq!(
-            read_all(&store, &name(workload), query),
-            world.all(workload)
-        );
+        assert_eq!(read_all(&store, &name(workload), query), world.all(workload));
     }
     let usage = store.usage();
     assert_eq!(usage.streams, world.streams.len() as u64);

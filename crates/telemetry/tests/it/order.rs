@@ -31,10 +31,7 @@ async fn odd_texts_survive() {
         .collect();
     {
         let store = open(dir.path());
-        store
-            .append(vec![(id.clone(), lines.clone())])
-            .await
-            .unwrap();
+        store.append(vec![(id.clone(), lines.clone())]).await.unwrap();
     }
     let store = open(dir.path());
     let seen: Vec<Line> = read_all(&store, "odd", Query::default())
@@ -53,13 +50,7 @@ async fn bad_input_is_refused() {
     let store = open(dir.path());
     let append = |id, line| store.append(vec![(id, vec![line])]);
     let zero = append(stream("w", 1, 0), line(0, 0, "x")).await;
-    assert_eq!(
-        zero,
-        Err(LogError::InvalidLine {
-            number: 0,
-            bytes: 1
-        })
-    );
+    assert_eq!(zero, Err(LogError::InvalidLine { number: 0, bytes: 1 }));
     let unnamed = append(stream("", 1, 0), line(1, 0, "x")).await;
     assert_eq!(unnamed, Err(LogError::InvalidWorkload { bytes: 0 }));
     assert_eq!(store.usage().streams, 0);
@@ -75,8 +66,7 @@ fn only_the_owner_may_read_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let inner = dir.path().join("logs");
     let _store = open(&inner);
-    let mode =
-        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&inner), 0o700);
     assert_eq!(mode(&inner.join("logs.redb")), 0o600);
     assert!(matches!(
@@ -93,10 +83,7 @@ async fn an_end_without_its_lines_is_a_gap() {
     assert_eq!(store.finish(&id, 5).await, Ok(5));
     let page = store.read("lost", &Query::default()).unwrap();
     assert!(page.finished);
-    assert!(matches!(
-        page.entries[..],
-        [Entry::Gap { from: 1, to: 5, .. }]
-    ));
+    assert!(matches!(page.entries[..], [Entry::Gap { from: 1, to: 5, .. }]));
     assert_eq!(store.usage().lines, 0);
 }
 
@@ -109,10 +96,7 @@ async fn tail_of_a_gang_is_the_end_of_the_merged_log() {
             let lines = (from..from + 100)
                 .map(|n| line(n, (n * 3) as i64 + i64::from(rank), "step"))
                 .collect();
-            store
-                .append(vec![(stream("gang", 1, rank), lines)])
-                .await
-                .unwrap();
+            store.append(vec![(stream("gang", 1, rank), lines)]).await.unwrap();
         }
     }
     let query = Query {
@@ -155,16 +139,10 @@ async fn the_bound_drops_the_oldest_ended_and_says_so() {
         range.map(of).collect()
     };
     let running = stream("running", 1, 0);
-    store
-        .append(vec![(running.clone(), lines(1..11))])
-        .await
-        .unwrap();
+    store.append(vec![(running.clone(), lines(1..11))]).await.unwrap();
     for n in 0..30 {
         let id = stream(&format!("job-{n}"), 1, 0);
-        store
-            .append(vec![(id.clone(), lines(1..21))])
-            .await
-            .unwrap();
+        store.append(vec![(id.clone(), lines(1..21))]).await.unwrap();
         store.finish(&id, 20).await.unwrap();
     }
     while store.usage().stored_bytes > 200_000 {
@@ -172,14 +150,7 @@ async fn the_bound_drops_the_oldest_ended_and_says_so() {
     }
     // The oldest went, told of; the newest and the running one stayed; doubles are still known.
     let page = store.read("job-0", &Query::default()).unwrap();
-    assert!(matches!(
-        page.entries[..],
-        [Entry::Removed {
-            from: 1,
-            to: 20,
-            ..
-        }]
-    ));
+    assert!(matches!(page.entries[..], [Entry::Removed { from: 1, to: 20, .. }]));
     assert!(page.finished);
     let tail = Query {
         tail: Some(3),
@@ -188,28 +159,11 @@ async fn the_bound_drops_the_oldest_ended_and_says_so() {
     assert_eq!(store.read("job-0", &tail).unwrap().entries, page.entries);
     let job = stream("job-0", 1, 0);
     assert_eq!(
-        store
-            .append(vec![(job.clone(), lines(1..21))])
-            .await
-            .unwrap(),
+        store.append(vec![(job.clone(), lines(1..21))]).await.unwrap(),
         [(job, 20)]
     );
-    assert_eq!(
-        store
-            .read("job-29", &Query::default())
-            .unwrap()
-            .entries
-            .len(),
-        20
-    );
-    assert_eq!(
-        store
-            .read("running", &Query::default())
-            .unwrap()
-            .entries
-            .len(),
-        10
-    );
+    assert_eq!(store.read("job-29", &Query::default()).unwrap().entries.len(), 20);
+    assert_eq!(store.read("running", &Query::default()).unwrap().entries.len(), 10);
     // Nothing ended is left to drop: the largest running stream loses its oldest lines.
     for n in 0..30u64 {
         store
