@@ -161,12 +161,7 @@ impl fmt::Display for Plan {
             writeln!(f, "{preemption}")?;
         }
         for reservation in &self.reservations {
-            write!(
-                f,
-                "keep {} for {}",
-                join(&reservation.nodes),
-                reservation.request
-            )?;
+            write!(f, "keep {} for {}", join(&reservation.nodes), reservation.request)?;
             match reservation.start_ms {
                 _ if reservation.evicting => writeln!(f, ", starts after evictions")?,
                 Some(start) => writeln!(f, ", starts by {start}")?,

@@ -97,9 +97,7 @@ pub(crate) fn ran_ms(pass: &Pass<'_>, workload: u32) -> Option<i64> {
     let mut ran = None;
     for &at in &pass.fleet.workloads[workload as usize] {
         let allocation = &pass.fleet.held[at as usize].allocation;
-        let protected = allocation
-            .min_run_until_ms
-            .is_some_and(|until| until > pass.now_ms);
+        let protected = allocation.min_run_until_ms.is_some_and(|until| until > pass.now_ms);
         if !is_low(allocation) || protected || pass.leaving.contains(&at) {
             return None;
         }
@@ -125,8 +123,7 @@ fn single<'a>(pass: &Pass<'a>, prepared: &Prepared<'_>) -> Option<Site<'a>> {
         };
         let mut free = pass.free(held.entry);
         add(&mut free, entry, claim_of(held));
-        let may_do = enough(prepared.ask, fit, free)
-            || pass.fleet.workloads[held.workload as usize].len() > 1;
+        let may_do = enough(prepared.ask, fit, free) || pass.fleet.workloads[held.workload as usize].len() > 1;
         if may_do && let Some(site) = site(pass, prepared, None, held.entry, *fit, true, 1) {
             return Some(site);
         }
@@ -167,10 +164,7 @@ fn places(
         .collect();
     // Where evictions are under way for it, first.
     for fit in prepared.kinds() {
-        for &node in own_nodes
-            .iter()
-            .filter(|&&n| pass.entry(n).kind == fit.kind)
-        {
+        for &node in own_nodes.iter().filter(|&&n| pass.entry(n).kind == fit.kind) {
             if pass.entry(node).node.is_some() && each(node, *fit) {
                 return;
             }
@@ -209,9 +203,7 @@ fn site<'a>(
 ) -> Option<Site<'a>> {
     let ask = prepared.ask;
     let entry = pass.entry(node);
-    let resting = entry
-        .back_off_until_ms
-        .is_some_and(|until| until > pass.now_ms);
+    let resting = entry.back_off_until_ms.is_some_and(|until| until > pass.now_ms);
     if resting || pass.holds.contains_key(&node) || !prepared.fits_empty(pass, node, &fit) {
         return None;
     }
@@ -265,11 +257,7 @@ fn site<'a>(
 }
 
 /// The smallest sufficient set, and of those the one that lost least time.
-fn fewest<'a>(
-    losers: &[Loser<'a>],
-    most: usize,
-    sufficient: impl Fn(&[Loser<'a>]) -> bool,
-) -> Option<Vec<Loser<'a>>> {
+fn fewest<'a>(losers: &[Loser<'a>], most: usize, sufficient: impl Fn(&[Loser<'a>]) -> bool) -> Option<Vec<Loser<'a>>> {
     if !sufficient(losers) {
         return None;
     }
@@ -332,11 +320,7 @@ fn prune<'a>(
 ) -> Vec<u32> {
     let mut victims: Vec<(i64, &'a RequestId, u32)> = sites
         .iter()
-        .flat_map(|site| {
-            site.losers
-                .iter()
-                .map(|l| (l.ran_ms, l.request, l.workload))
-        })
+        .flat_map(|site| site.losers.iter().map(|l| (l.ran_ms, l.request, l.workload)))
         .collect();
     victims.sort_unstable_by(|a, b| b.cmp(a));
     victims.dedup();
@@ -362,21 +346,14 @@ fn prune<'a>(
 
 /// What a node gets back from evictions: those under way for the request, and
 /// those of `victims`.
-fn freed(
-    pass: &Pass<'_>,
-    node: u32,
-    own: Option<&BTreeSet<AllocationKey>>,
-    victims: &[u32],
-) -> Claim {
+fn freed(pass: &Pass<'_>, node: u32, own: Option<&BTreeSet<AllocationKey>>, victims: &[u32]) -> Claim {
     let mut claim = Claim::default();
     if own.is_none() && victims.is_empty() {
         return claim;
     }
     for &at in &pass.entry(node).held {
         let held = &pass.fleet.held[at as usize];
-        if own.is_some_and(|own| own.contains(&held.allocation.key))
-            || victims.contains(&held.workload)
-        {
+        if own.is_some_and(|own| own.contains(&held.allocation.key)) || victims.contains(&held.workload) {
             claim.gpus |= held.mask;
             claim.cpu += held.allocation.cpu_millicores;
             claim.memory += held.allocation.memory_bytes;

@@ -170,20 +170,15 @@ impl<'a> Run<'a> {
             .collect();
         fronts.sort_by(|a, b| {
             let key = |q: &Queued| (Reverse(q.request.priority), q.request.submitted_at_ms);
-            key(a)
-                .cmp(&key(b))
-                .then_with(|| a.request.id.cmp(&b.request.id))
+            key(a).cmp(&key(b)).then_with(|| a.request.id.cmp(&b.request.id))
         });
         fronts.dedup_by(|a, b| a.request.id == b.request.id);
         for queued in fronts {
             if self.is_cut() {
                 return;
             }
-            let may_evict =
-                queued.request.priority == Priority::High && self.victims < self.limits.victims;
-            if self.place(queued).is_ok()
-                || self.could_ever_fit(queued) && self.make_room(queued, may_evict)
-            {
+            let may_evict = queued.request.priority == Priority::High && self.victims < self.limits.victims;
+            if self.place(queued).is_ok() || self.could_ever_fit(queued) && self.make_room(queued, may_evict) {
                 order.charge(queued);
             }
         }
@@ -217,8 +212,7 @@ impl<'a> Run<'a> {
         let mut plan = self.plan;
         let making = self.making.len() as u64;
         for wait in Wait::ALL {
-            let count = self.walk.waiting[wait as usize]
-                + if wait == Wait::Preempting { making } else { 0 };
+            let count = self.walk.waiting[wait as usize] + if wait == Wait::Preempting { making } else { 0 };
             if count > 0 {
                 plan.waiting.insert(wait, count);
             }
@@ -416,8 +410,7 @@ impl<'a> Run<'a> {
             return;
         };
         keep(&mut self.pass, prepared.ask, &room);
-        self.reserved_kinds
-            .extend(prepared.kinds().map(|fit| fit.kind));
+        self.reserved_kinds.extend(prepared.kinds().map(|fit| fit.kind));
         let name = |(node, _): &(u32, _)| self.pass.entry(*node).name.clone();
         self.plan.reservations.push(Reservation {
             request: queued.request.id.clone(),

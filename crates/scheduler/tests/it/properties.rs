@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use scheduler::{
-    Change, Context, Fleet, Node, NodeState, Plan, Priority, Queue, Request, RequestId, Usage,
-    Wait, explain, schedule,
+    Change, Context, Fleet, Node, NodeState, Plan, Priority, Queue, Request, RequestId, Usage, Wait, explain, schedule,
 };
 
 use crate::random;
@@ -32,11 +31,7 @@ fn world(nodes: Vec<Node>, first: Vec<Request>, then: Vec<Request>) -> World {
 }
 
 fn worlds() -> impl Strategy<Value = World> {
-    (
-        random::nodes(6),
-        random::requests("r", 12),
-        random::requests("q", 20),
-    )
+    (random::nodes(6), random::requests("r", 12), random::requests("q", 20))
         .prop_map(|(nodes, first, then)| world(nodes, first, then))
 }
 
@@ -65,12 +60,7 @@ fn check_placement(world: &World, placement: &scheduler::Placement) {
     assert_eq!(nodes.len(), ranks.len(), "distinct nodes");
     for member in &placement.members {
         let node = &world.nodes[&member.node];
-        assert!(
-            world.suits(request, node),
-            "{} on {}",
-            request.id,
-            node.name
-        );
+        assert!(world.suits(request, node), "{} on {}", request.id, node.name);
         assert_eq!(member.gpus.len(), request.gpus as usize);
         for index in &member.gpus {
             let gpu = node.gpus.iter().find(|g| g.index == *index);
@@ -92,13 +82,7 @@ fn rebuilt(world: &World) -> Fleet {
 }
 
 fn plan_with(world: &World, fleet: &Fleet) -> Plan {
-    schedule(
-        fleet,
-        &world.queue,
-        &world.usage,
-        world.now_ms,
-        &world.limits,
-    )
+    schedule(fleet, &world.queue, &world.usage, world.now_ms, &world.limits)
 }
 
 proptest! {
