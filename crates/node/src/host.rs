@@ -106,7 +106,7 @@ impl Host {
             .and_then(|text| parse::memory(&text).total)
             .unwrap_or_else(|| {
                 let info = rustix::system::sysinfo();
-                Size(u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit)))
+                Size(info.totalram.saturating_mul(u64::from(info.mem_unit)))
             })
     }
 

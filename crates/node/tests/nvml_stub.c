@@ -15,7 +15,6 @@
 #define SUCCESS 0
 #define INVALID_ARGUMENT 2
 #define NOT_SUPPORTED 3
-#define NOT_FOUND 6
 #define TIMEOUT 10
 #define MOST 64
 
@@ -112,7 +111,9 @@ Return nvmlDeviceGetHandleByIndex_v2(unsigned index, Gpu **gpu) {
     unsigned long long count = 0;
     char key[128];
     unsigned long long error;
-    if (number("count", &count) != SUCCESS || index >= count || index >= MOST) return INVALID_ARGUMENT;
+    Return code = number("count", &count);
+    if (code != SUCCESS) return code;
+    if (index >= count || index >= MOST) return INVALID_ARGUMENT;
     snprintf(key, sizeof key, "gpu.%u.error", index);
     if (number(key, &error) == SUCCESS) return (Return)error;
     *gpu = &gpus[index];

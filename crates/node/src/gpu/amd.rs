@@ -234,13 +234,20 @@ fn sample(card: &Card) -> GpuSample {
     sample
 }
 
-/// Why the device can't be used any more, if so: its folder went with it, or reads from it fail.
+/// Why the device can't be used any more, if so: its folder went with it, or it doesn't answer on the bus, where
+/// nobody reads as all ones.
 fn gone(device: &Path) -> Option<String> {
-    let error = fs::read(device.join("vendor")).err()?;
-    Some(match error.kind() {
-        io::ErrorKind::NotFound => "fell off the bus: its device has vanished".to_owned(),
-        _ => format!("doesn't answer any more: {error}"),
-    })
+    if let Err(error) = fs::read(device.join("vendor")) {
+        return Some(match error.kind() {
+            io::ErrorKind::NotFound => "fell off the bus: its device has vanished".to_owned(),
+            _ => format!("doesn't answer any more: {error}"),
+        });
+    }
+    let mut id = [0; 4];
+    let silent = fs::File::open(device.join("config"))
+        .and_then(|mut config| io::Read::read_exact(&mut config, &mut id))
+        .is_ok_and(|()| id == [0xff; 4]);
+    silent.then(|| "fell off the bus: it doesn't answer there".to_owned())
 }
 
 /// Errors in device memory that ECC couldn't correct; 0 also where the driver doesn't count them.

@@ -124,7 +124,7 @@ impl Facts {
             | Self {
                 recovery: Recovery::Reset,
                 ..
-            } => "needs a reset before it can be used again (`nvidia-smi --gpu-reset`)",
+            } => "needs a reset before it can be used again (stop the agent, then `nvidia-smi --gpu-reset`)",
             Self { remap_failed: true, .. } => "a memory row couldn't be remapped: replace it",
             Self { mig: true, .. } => {
                 "in MIG mode: its instances aren't handed out yet (`nvidia-smi -mig 0` ends MIG mode)"

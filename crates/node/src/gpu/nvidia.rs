@@ -237,32 +237,32 @@ fn work(
     ready: &Sender<Result<(), DriverError>>,
     shared: &Mutex<Shared>,
 ) {
-    let mut opened = open_library(options);
-    let outcome = opened.as_ref().map(|_| ()).map_err(Clone::clone);
-    let usable = outcome.is_ok();
-    if ready.send(outcome).is_err() || !usable {
-        return;
-    }
-    loop {
-        match opened {
-            Ok(nvml) => {
-                if !serve(&nvml, options, questions, shared) {
-                    return;
-                }
+    let mut nvml = match open_library(options) {
+        Ok(nvml) => {
+            if ready.send(Ok(())).is_err() {
+                return;
             }
-            Err(error) => {
-                let Ok(question) = questions.recv() else { return };
-                refuse(question, &error, shared);
-            }
+            Some(nvml)
         }
-        opened = open_library(options);
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    while let Ok(question) = questions.recv() {
+        // After a load that was given up: try anew for each question.
+        match nvml.take().map_or_else(|| open_library(options), Ok) {
+            Ok(nvml) => serve(&nvml, options, question, questions, shared),
+            Err(error) => refuse(question, &error, shared),
+        }
     }
 }
 
-/// Answers with one load of the library; true if it should be loaded anew, false if nobody asks any more.
-fn serve(nvml: &Nvml, options: &Options, questions: &Receiver<Question>, shared: &Mutex<Shared>) -> bool {
+/// Answers with one load of the library, until the driver has gone or nobody asks any more.
+fn serve(nvml: &Nvml, options: &Options, first: Question, questions: &Receiver<Question>, shared: &Mutex<Shared>) {
     let mut reader = Reader::new(nvml, &options.sysfs);
-    while let Ok(question) = questions.recv() {
+    let mut next = Some(first);
+    while let Some(question) = next {
         // Whoever asked may have given up: a send that fails is nothing to act on.
         match question {
             Question::Inventory(reply) => {
@@ -287,10 +287,10 @@ fn serve(nvml: &Nvml, options: &Options, questions: &Receiver<Question>, shared:
             }
         }
         if reader.driver_gone() {
-            return true;
+            return;
         }
+        next = questions.recv().ok();
     }
-    false
 }
 
 fn answered(shared: &Mutex<Shared>) {
@@ -302,8 +302,9 @@ fn refuse(question: Question, error: &DriverError, shared: &Mutex<Shared>) {
     answered(shared);
     match question {
         Question::Inventory(reply) => {
-            // An answer that was there before isn't absent now: it has stopped working.
-            let _ = reply.send(Err(failed(error.to_string())));
+            // A driver that was there before isn't absent now: it has stopped working.
+            let (DriverError::Absent { why, .. } | DriverError::Failed { why, .. }) = error;
+            let _ = reply.send(Err(failed(why.clone())));
         }
         Question::Links(reply) => {
             let _ = reply.send(Vec::new());

@@ -47,7 +47,8 @@ impl Options {
 /// Finds the drivers of this machine's GPUs, and says in words what was looked for and not found or doesn't work.
 ///
 /// Indexes never clash: the first driver that is found keeps its own count from 0; where a machine has GPUs of
-/// several vendors, those of the next driver begin at [`INDEX_SPAN`]. Calls may block for seconds.
+/// several vendors, those of the next driver begin at [`INDEX_SPAN`]. A driver that doesn't answer yet is among them,
+/// since it may later; one that can't be opened isn't, until this is called again. Blocks for seconds.
 #[must_use]
 pub fn detect(options: Options) -> (Vec<Box<dyn Driver>>, Vec<String>) {
     if let Some(simulated) = options.simulated {
@@ -56,35 +57,9 @@ pub fn detect(options: Options) -> (Vec<Box<dyn Driver>>, Vec<String>) {
     }
     let mut drivers: Vec<Box<dyn Driver>> = Vec::new();
     let mut notes = Vec::new();
-    let found: [(Result<Box<dyn Driver>, DriverError>, &str, &str); 2] = [
-        (
-            Nvidia::open(options.nvidia).map(|driver| Box::new(driver) as _),
-            "NVIDIA",
-            "0x10de",
-        ),
-        (
-            Amd::open(&options.sysfs).map(|driver| Box::new(driver) as _),
-            "AMD",
-            "0x1002",
-        ),
-    ];
-    for (driver, name, pci_vendor) in found {
-        // An inventory, so that the driver knows of whom to speak from the first sample on.
-        let usable = driver.and_then(|driver| driver.inventory().map(|gpus| (driver, gpus.len())));
-        match usable {
-            Ok((driver, 0)) => {
-                notes.push(format!("the {name} driver is there but has no GPU"));
-                notes.extend(driver.notes());
-            }
-            Ok((driver, _)) => {
-                notes.extend(driver.notes());
-                let base = INDEX_SPAN * GpuIndex::try_from(drivers.len()).unwrap_or(0);
-                drivers.push(if base == 0 {
-                    driver
-                } else {
-                    Box::new(Shifted { driver, base })
-                });
-            }
+    let mut add = |driver: Result<Box<dyn Driver>, DriverError>, name: &str, pci_vendor: &str| {
+        let driver = match driver {
+            Ok(driver) => driver,
             Err(error) => {
                 notes.push(error.to_string());
                 let idle = pci::count_gpus(&options.sysfs, pci_vendor);
@@ -93,9 +68,32 @@ pub fn detect(options: Options) -> (Vec<Box<dyn Driver>>, Vec<String>) {
                         "{idle} {name} GPUs are on the PCI bus without a working driver"
                     ));
                 }
+                return;
             }
+        };
+        // An inventory, so that the driver knows of whom to speak from the first sample on.
+        let found = driver.inventory();
+        notes.extend(driver.notes());
+        match found {
+            Ok(gpus) if gpus.is_empty() => {
+                notes.push(format!("the {name} driver is there but has no GPU"));
+                return;
+            }
+            Ok(_) => {}
+            // It may answer later.
+            Err(error) => notes.push(error.to_string()),
         }
-    }
+        let base = INDEX_SPAN * GpuIndex::try_from(drivers.len()).unwrap_or(0);
+        drivers.push(if base == 0 {
+            driver
+        } else {
+            Box::new(Shifted { driver, base })
+        });
+    };
+    let nvidia = Nvidia::open(options.nvidia).map(|driver| Box::new(driver) as _);
+    add(nvidia, "NVIDIA", "0x10de");
+    let amd = Amd::open(&options.sysfs).map(|driver| Box::new(driver) as _);
+    add(amd, "AMD", "0x1002");
     (drivers, notes)
 }
 

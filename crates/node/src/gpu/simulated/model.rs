@@ -300,4 +300,14 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), count);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_refused_or_means_one_to_64_gpus(text in "[0-9xX@,A-Za-z. -]{0,24}") {
+            if let Ok(gpus) = text.parse::<SimulatedGpus>() {
+                proptest::prop_assert!((1..=MOST).contains(&gpus.count()));
+                proptest::prop_assert_eq!(gpus.models().len(), gpus.count());
+            }
+        }
+    }
 }

@@ -206,7 +206,7 @@ impl Trouble {
             Effect::Xid { code: 79 } | Effect::FallsOffBus => self.lost = true,
             Effect::Xid { code } if classify_xid(code).0 != Xid::Program => self.xid = Some(code),
             Effect::Xid { .. } => {}
-            Effect::EccErrors { count } => self.ecc_errors += count,
+            Effect::EccErrors { count } => self.ecc_errors = self.ecc_errors.saturating_add(count),
             Effect::Hangs => self.silent = true,
             Effect::Recovers => self = Self::default(),
         }
