@@ -76,8 +76,11 @@ enum Question {
 struct Shared {
     /// Every GPU that an inventory has held.
     seen: BTreeSet<GpuIndex>,
-    /// Since when the thread owes an answer that somebody gave up waiting for.
-    owes_since: Option<Instant>,
+    /// Questions asked and answered so far; they are answered in order.
+    asked: u64,
+    answered: u64,
+    /// The number of a question that somebody gave up waiting for, and when it was asked.
+    given_up: Option<(u64, Instant)>,
     /// Of the last inventory.
     notes: Vec<String>,
 }
@@ -128,19 +131,27 @@ impl Nvidia {
 
     /// Asks the thread; an error says in words why there is no answer.
     fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Question) -> Result<T, String> {
-        if let Some(since) = lock(&self.shared).owes_since {
-            return Err(format!("NVML hasn't answered for {} s", since.elapsed().as_secs()));
-        }
         let asked = Instant::now();
         let (reply, answer) = mpsc::channel();
-        self.questions
-            .send(question(reply))
-            .map_err(|_| "the NVML thread has ended".to_owned())?;
+        let number = {
+            let mut shared = lock(&self.shared);
+            if let Some((number, since)) = shared.given_up
+                && shared.answered < number
+            {
+                return Err(format!("NVML hasn't answered for {} s", since.elapsed().as_secs()));
+            }
+            self.questions
+                .send(question(reply))
+                .map_err(|_| "the NVML thread has ended".to_owned())?;
+            shared.given_up = None;
+            shared.asked += 1;
+            shared.asked
+        };
         match answer.recv_timeout(self.patience) {
             Ok(value) => Ok(value),
             Err(RecvTimeoutError::Disconnected) => Err("the NVML thread has ended".to_owned()),
             Err(RecvTimeoutError::Timeout) => {
-                lock(&self.shared).owes_since.get_or_insert(asked);
+                lock(&self.shared).given_up.get_or_insert((number, asked));
                 Err(format!("NVML didn't answer within {} s", self.patience.as_secs_f32()))
             }
         }
@@ -294,7 +305,7 @@ fn serve(nvml: &Nvml, options: &Options, first: Question, questions: &Receiver<Q
 }
 
 fn answered(shared: &Mutex<Shared>) {
-    lock(shared).owes_since = None;
+    lock(shared).answered += 1;
 }
 
 /// Answers a question while the driver is away.

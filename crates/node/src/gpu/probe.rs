@@ -138,3 +138,27 @@ impl Driver for Shifted {
         self.driver.set_held(&own);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use api::NodeName;
+
+    use super::{
+        super::simulated::{Clock, Scenario},
+        *,
+    };
+
+    #[test]
+    fn simulated_gpus_stand_alone() {
+        let gpus = "2xNova,1xH100".parse().expect("GPUs");
+        let simulated =
+            Simulated::new(NodeName::new("n"), &gpus, Scenario::default(), Clock::running()).expect("a driver");
+        let (drivers, notes) = detect(Options {
+            simulated: Some(simulated),
+            ..Options::from_env()
+        });
+        assert_eq!(drivers.len(), 1);
+        assert_eq!(drivers[0].inventory().map(|gpus| gpus.len()), Ok(3));
+        assert_eq!(notes.len(), 1, "{notes:?}");
+    }
+}

@@ -384,6 +384,18 @@ fn a_driver_that_hangs_is_unknown_and_comes_back() {
 }
 
 #[test]
+fn a_driver_that_never_starts_is_given_up() {
+    let mut machine = Machine::new();
+    machine.set("hang", "1");
+    let error = Nvidia::open(Options {
+        patience: Duration::from_millis(50),
+        ..machine.options()
+    })
+    .err();
+    assert!(matches!(error, Some(DriverError::Failed { .. })), "{error:?}");
+}
+
+#[test]
 fn an_upgrade_of_the_driver_is_survived() {
     let mut machine = Machine::new();
     let driver = machine.open();
