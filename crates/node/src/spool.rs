@@ -5,6 +5,7 @@
 //! Where the folder outgrows its limit, the oldest finished segments make room: their lines become a hole in the
 //! numbers, and the reader says so in a System line that stands at the hole's last number.
 
+pub(crate) mod folder;
 mod read;
 mod segment;
 mod watch;

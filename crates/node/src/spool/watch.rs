@@ -1,26 +1,30 @@
 //! Which jobs have new lines, as the kernel tells.
 
-use std::{collections::BTreeSet, io, mem::MaybeUninit, os::fd::OwnedFd, path::Path};
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+};
 
 use api::workload::JobKey;
-use rustix::fs::inotify;
-use tokio::io::unix::AsyncFd;
+use rustix::fs::inotify::WatchFlags;
 
-use super::segment::{self, Name};
+use super::{
+    folder::{Changed, FolderWatch},
+    segment::{self, Name},
+};
 
 /// Tells which jobs have new lines. Nothing is missed between two calls.
 #[derive(Debug)]
 pub struct Watch {
-    fd: AsyncFd<OwnedFd>,
-    folder: std::path::PathBuf,
+    watch: FolderWatch,
+    folder: PathBuf,
 }
 
 impl Watch {
     pub(super) fn new(folder: &Path) -> io::Result<Self> {
-        let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        inotify::add_watch(&fd, folder, inotify::WatchFlags::MODIFY)?;
         Ok(Self {
-            fd: AsyncFd::register(fd)?,
+            watch: FolderWatch::new(folder, WatchFlags::MODIFY)?,
             folder: folder.to_owned(),
         })
     }
@@ -31,24 +35,14 @@ impl Watch {
     /// The kernel's queue is broken, or the folder can't be read.
     pub async fn changed(&mut self) -> io::Result<Vec<JobKey>> {
         loop {
-            let mut ready = self.fd.readable().await?;
-            let mut jobs = BTreeSet::new();
-            let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-            let mut reader = inotify::Reader::new(self.fd.get_ref(), &mut buffer);
-            loop {
-                match reader.next() {
-                    Ok(event) if event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW) => {
-                        jobs.extend(segment::list(&self.folder)?.into_iter().map(|name| name.job));
-                    }
-                    Ok(event) => {
-                        let name = event.file_name().and_then(|name| name.to_str().ok());
-                        jobs.extend(name.and_then(Name::parse).map(|name| name.job));
-                    }
-                    Err(rustix::io::Errno::AGAIN) => break,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            ready.clear_ready();
+            let jobs: BTreeSet<JobKey> = match self.watch.changed().await? {
+                Changed::Everything => segment::list(&self.folder)?.into_iter().map(|name| name.job).collect(),
+                Changed::Files(files) => files
+                    .iter()
+                    .filter_map(|name| Name::parse(name))
+                    .map(|name| name.job)
+                    .collect(),
+            };
             if !jobs.is_empty() {
                 return Ok(jobs.into_iter().collect());
             }

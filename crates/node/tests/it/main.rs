@@ -1,0 +1,3 @@
+//! Tests of the node agent's parts against the real thing.
+
+mod native;
