@@ -8,10 +8,14 @@
 //! - `record`: the run folder's files
 //! - `spawner`, `shim`: the two helping processes
 //! - `cgroup`, `volumes`, `environment`: a job's surroundings
+//! - `supervise`, `adopt`: the agent's side
+//! - `exec`: commands that people run inside a job
 //! - `lease`: stops jobs of an agent that is cut off or dead
 
+mod adopt;
 mod cgroup;
 mod environment;
+mod exec;
 mod lease;
 mod lines;
 mod proc;
@@ -32,7 +36,7 @@ use std::{
 };
 
 use api::{
-    ApiError, Size, Span, Timestamp,
+    ApiError, Cpu, Size, Span, Timestamp,
     node::{EngineInfo, EngineKind},
     wire::Assignment,
     workload::{JobKey, Outcome, Usage},
@@ -41,7 +45,7 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use self::{
-    cgroup::Tree,
+    cgroup::{Cgroup, Tree},
     lease::Lease,
     proc::Proc,
     record::{Records, StopOrder},
@@ -124,6 +128,7 @@ struct Job {
     kill_at_ns: Option<u64>,
     ended: Option<(Timestamp, Outcome, Usage)>,
     fenced: bool,
+    execs: exec::Execs,
 }
 
 impl NativeEngine {
@@ -160,7 +165,7 @@ impl NativeEngine {
         });
         let program = config.helper.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
         let (launches, queue) = mpsc::unbounded_channel();
-        let tasks = supervise::begin(&shared, program, &helper, queue)?;
+        let tasks = supervise::begin(&shared, program, &helper, queue, launches.downgrade())?;
         Ok(Self {
             shared,
             launches,
@@ -289,7 +294,14 @@ impl Engine for NativeEngine {
     }
 
     fn adopt(&self) -> BoxFuture<'_, (Vec<Found>, Vec<String>)> {
-        Box::pin(async move { supervise::adopt(&self.shared, &self.launches) })
+        Box::pin(async move {
+            let adopted = adopt::adopt(&self.shared).await;
+            for job in adopted.relaunch {
+                // The receiver lives as long as the engine.
+                let _ = self.launches.send(job);
+            }
+            (adopted.found, adopted.leftovers)
+        })
     }
 
     fn forget(&self, job: &JobKey) -> BoxFuture<'_, ()> {
@@ -311,35 +323,81 @@ impl Engine for NativeEngine {
     }
 
     fn set_memory(&self, job: &JobKey, limit: Option<Size>) -> BoxFuture<'_, Result<(), ApiError>> {
-        let cgroup = self.shared.running_cgroup(job);
+        let running = self.shared.running(job);
+        let cgroup = running.as_ref().ok().and_then(|(_, cpu)| self.shared.cgroup(job, *cpu));
         Box::pin(async move {
-            cgroup?
+            running?;
+            cgroup
+                .ok_or_else(|| ApiError::conflict(self.shared.limitations.join("; ")))?
                 .set_memory(limit)
                 .map_err(|error| ApiError::internal("the memory limit can't be changed").cause(error.to_string()))
         })
     }
 
-    fn exec(&self, _job: &JobKey, _command: Vec<String>) -> BoxFuture<'_, Result<Exec, ApiError>> {
-        Box::pin(async { Err(ApiError::internal("not yet")) })
+    fn exec(&self, job: &JobKey, command: Vec<String>) -> BoxFuture<'_, Result<Exec, ApiError>> {
+        let running = self.shared.running(job).map(|(main, _)| main);
+        let job = job.clone();
+        Box::pin(async move {
+            let main = running?;
+            let spec = self.shared.records.spec(&job).map_err(|error| {
+                ApiError::internal(format!("the record of {job} can't be read")).cause(error.to_string())
+            })?;
+            let table = self.shared.lock();
+            match table.get(&job).filter(|known| known.ended.is_none()) {
+                Some(known) => known.execs.begin(&spec, main, &command),
+                None => Err(not_running(&job)),
+            }
+        })
     }
 
     fn stats(&self, job: &JobKey) -> BoxFuture<'_, Option<JobStats>> {
-        let _ = job;
-        Box::pin(async { None })
+        let running = self.shared.running(job).ok();
+        let cgroup = running.and_then(|(_, cpu)| self.shared.cgroup(job, cpu));
+        let shim = self.shared.lock().get(job).and_then(|known| known.shim);
+        Box::pin(async move {
+            running?;
+            tokio::task::spawn_blocking(move || stats(shim, cgroup.as_ref()))
+                .await
+                .ok()
+        })
     }
 }
 
+/// From the cgroup where there is one, else from the job's processes.
+fn stats(shim: Option<Proc>, cgroup: Option<&Cgroup>) -> JobStats {
+    let (mut cpu_ticks, mut pages) = (0, 0);
+    let shim = shim.filter(|shim| Proc::of(shim.pid) == Some(*shim));
+    for pid in shim.map(|shim| proc::descendants(shim.pid)).unwrap_or_default() {
+        if let Some(stat) = proc::Stat::of(pid) {
+            cpu_ticks += stat.cpu_ticks;
+            pages += stat.resident_pages;
+        }
+    }
+    let resident_bytes = pages * rustix::param::page_size() as u64;
+    let cpu_ms = cpu_ticks * 1000 / rustix::param::clock_ticks_per_second().max(1);
+    JobStats {
+        cpu_ms: Some(cgroup.and_then(Cgroup::cpu_ms).unwrap_or(cpu_ms)),
+        memory_bytes: Some(Size(cgroup.and_then(Cgroup::memory_bytes).unwrap_or(resident_bytes))),
+        memory_peak_bytes: cgroup.and_then(Cgroup::memory_peak_bytes).map(Size),
+    }
+}
+
+fn not_running(job: &JobKey) -> ApiError {
+    ApiError::conflict(format!("{job} doesn't run on this node"))
+}
+
 impl Shared {
-    fn running_cgroup(&self, job: &JobKey) -> Result<cgroup::Cgroup, ApiError> {
+    /// A running job's own process and CPU limit.
+    fn running(&self, job: &JobKey) -> Result<(Proc, Option<Cpu>), ApiError> {
         let table = self.lock();
-        let known = table
-            .get(job)
-            .filter(|known| known.main.is_some() && known.ended.is_none())
-            .ok_or_else(|| ApiError::conflict(format!("{job} doesn't run here")))?;
-        let cpu = known.assignment.as_ref().and_then(|assignment| assignment.cpu);
-        self.tree
-            .as_ref()
-            .map(|tree| tree.job(&job.to_string(), cpu))
-            .ok_or_else(|| ApiError::conflict(self.limitations.join("; ")))
+        let known = table.get(job).filter(|known| known.ended.is_none());
+        let cpu = known.and_then(|known| known.assignment.as_ref()?.cpu);
+        let main = known.and_then(|known| known.main).ok_or_else(|| not_running(job))?;
+        Ok((main, cpu))
+    }
+
+    /// A job's cgroup. `None`: none can be had here.
+    fn cgroup(&self, job: &JobKey, cpu: Option<Cpu>) -> Option<Cgroup> {
+        self.tree.as_ref().map(|tree| tree.job(&job.to_string(), cpu))
     }
 }

@@ -112,6 +112,11 @@ impl Tree {
         }
     }
 
+    /// The group of a job of which only the name is known.
+    pub(super) fn whole_job(&self, name: &str) -> Cgroup {
+        self.job(name, Some(Cpu(0)))
+    }
+
     /// Names of the groups that exist.
     pub(super) fn jobs(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.memory).into_iter().flatten().flatten();

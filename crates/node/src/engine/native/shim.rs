@@ -11,6 +11,7 @@ use api::{
 };
 use rustix::process::Signal;
 
+pub(super) use self::run::find;
 use self::run::{Cause, End, Runner};
 use super::{
     lease::Lease,

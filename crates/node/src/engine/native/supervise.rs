@@ -6,13 +6,14 @@ use std::{
     path::PathBuf,
     process::Stdio,
     sync::Arc,
+    time::Duration,
 };
 
 use api::{
     ErrorCode, Timestamp,
     workload::{HOST_IMAGE, JobKey, Outcome, Usage},
 };
-use rustix::{fs::inotify::WatchFlags, process::Signal};
+use rustix::fs::inotify::WatchFlags;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::UnixStream,
@@ -22,15 +23,17 @@ use tokio::{
 };
 
 use super::{
-    Job, Shared, environment,
-    proc::{self, Proc},
+    Job, Shared, adopt, environment,
     record::{Records, Spec, Step},
     spawner,
 };
 use crate::{
-    engine::{EngineEvent, Found, What},
+    engine::{EngineEvent, What},
     spool::folder::{Changed, FolderWatch},
 };
+
+/// Between the death of a spawner and the next one.
+const RESPAWN_DELAY: Duration = Duration::from_millis(200);
 
 /// Starts the spawner and the tasks that watch.
 pub(super) fn begin(
@@ -38,6 +41,7 @@ pub(super) fn begin(
     program: PathBuf,
     helper: &spawner::Config,
     queue: mpsc::UnboundedReceiver<JobKey>,
+    again: mpsc::WeakUnboundedSender<JobKey>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let mut watch = FolderWatch::new(shared.records.folder(), WatchFlags::MODIFY | WatchFlags::MOVED_TO)?;
     let argument = serde_json::to_string(helper)?;
@@ -45,7 +49,7 @@ pub(super) fn begin(
     let launching = Arc::clone(shared);
     let watching = Arc::clone(shared);
     Ok(vec![
-        tokio::spawn(async move { launch(&launching, &program, &argument, first, queue).await }),
+        tokio::spawn(async move { launch(&launching, &program, &argument, first, queue, again).await }),
         tokio::spawn(async move {
             if let Err(error) = follow(&watching, &mut watch).await {
                 tracing::error!(%error, "the run folder can't be watched any more");
@@ -86,6 +90,7 @@ async fn launch(
     argument: &str,
     mut spawner: Spawner,
     mut queue: mpsc::UnboundedReceiver<JobKey>,
+    again: mpsc::WeakUnboundedSender<JobKey>,
 ) {
     let mut line = String::new();
     loop {
@@ -106,7 +111,7 @@ async fn launch(
                 if let Some((job, how)) = said.trim_end().split_once(' ')
                     && let Ok(job) = job.parse()
                 {
-                    shim_ended(shared, &job, how);
+                    adopt::shim_gone(shared, &job, &format!("ended with {how}"));
                 }
                 !matches!(count, Ok(1..))
             }
@@ -114,6 +119,8 @@ async fn launch(
         if lost {
             let _ = spawner.child.wait().await;
             tracing::error!("the spawner has died; a new one is started");
+            // One that can't live must not keep the machine busy.
+            tokio::time::sleep(RESPAWN_DELAY).await;
             spawner = match Spawner::begin(program, argument) {
                 Ok(spawner) => spawner,
                 Err(error) => {
@@ -121,6 +128,24 @@ async fn launch(
                     return;
                 }
             };
+            orphans(shared, &again);
+        }
+    }
+}
+
+/// Sees to the jobs of a spawner that has died: watches the shims that live, launches again what has none (a job
+/// that is launched twice runs once).
+fn orphans(shared: &Arc<Shared>, again: &mpsc::WeakUnboundedSender<JobKey>) {
+    let jobs: Vec<(JobKey, bool)> = {
+        let table = shared.lock();
+        let alive = table.iter().filter(|(_, known)| known.ended.is_none());
+        alive.map(|(job, known)| (job.clone(), known.shim.is_some())).collect()
+    };
+    for (job, claimed) in jobs {
+        if claimed {
+            adopt::shim_gone(shared, &job, "died");
+        } else if let Some(again) = again.upgrade() {
+            let _ = again.send(job);
         }
     }
 }
@@ -170,7 +195,7 @@ fn prepare(shared: &Shared, key: &JobKey) -> Result<bool, Outcome> {
 }
 
 /// Ends a job that has no shim, or none any more.
-fn finish(shared: &Shared, job: &JobKey, outcome: Outcome) {
+pub(super) fn finish(shared: &Shared, job: &JobKey, outcome: Outcome) {
     let step = Step::Ended {
         at: Timestamp::now(),
         outcome,
@@ -199,7 +224,7 @@ async fn follow(shared: &Shared, watch: &mut FolderWatch) -> io::Result<()> {
 }
 
 /// Takes what is new in a job's state.
-fn news(shared: &Shared, job: &JobKey) {
+pub(super) fn news(shared: &Shared, job: &JobKey) {
     match shared.records.steps(job) {
         Ok(steps) => {
             let mut table = shared.lock();
@@ -248,36 +273,20 @@ fn apply(shared: &Shared, job: &JobKey, known: &mut Job, step: Step) {
         } => {
             known.fenced = fenced;
             known.ended = Some((at, outcome.clone(), usage));
-            What::Ended { at, outcome, usage }
+            let what = What::Ended { at, outcome, usage };
+            if known.execs.any() {
+                // Commands that people run in it belong to it: it has ended when they have.
+                let (execs, events, job) = (known.execs.clone(), shared.events.clone(), job.clone());
+                tokio::spawn(async move {
+                    execs.kill().await;
+                    let _ = events.send(EngineEvent { job, what });
+                });
+                return;
+            }
+            what
         }
     };
     let event = EngineEvent { job: job.clone(), what };
     // Nobody listens any more: the agent ends.
     let _ = shared.events.send(event);
-}
-
-/// A shim has ended: by itself after all was done, or before.
-fn shim_ended(shared: &Arc<Shared>, job: &JobKey, how: &str) {
-    news(shared, job);
-    let (Some(ended), shim) = ({
-        let table = shared.lock();
-        let known = table.get(job);
-        (
-            known.map(|known| known.ended.is_some()),
-            known.and_then(|known| known.shim),
-        )
-    }) else {
-        return;
-    };
-    if ended {
-        return;
-    }
-    let _ = (shim, how);
-}
-
-/// Finds the jobs of an earlier life.
-pub(super) fn adopt(shared: &Arc<Shared>, launches: &mpsc::UnboundedSender<JobKey>) -> (Vec<Found>, Vec<String>) {
-    let _ = (shared, launches, Signal::KILL, proc::all as fn() -> Vec<i32>);
-    let _: Option<Proc> = None;
-    (Vec::new(), Vec::new())
 }

@@ -6,6 +6,7 @@
 )]
 
 use std::{
+    ffi::CString,
     io,
     os::{
         fd::{FromRawFd, OwnedFd},
@@ -99,6 +100,13 @@ pub(super) fn dead_child() -> io::Result<Option<Pid>> {
     Ok(Pid::from_raw(pid))
 }
 
+/// Gives this process a mount namespace of its own.
+pub(super) fn own_mounts() -> io::Result<()> {
+    // SAFETY: a mount namespace touches no file descriptor and no memory.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;
+    Ok(())
+}
+
 /// Ends this process without running what a normal exit runs.
 pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no requirements; open files are closed by the kernel.
@@ -107,7 +115,7 @@ pub(super) fn exit_now(code: i32) -> ! {
 
 /// Has the child enter cgroups (open `cgroup.procs` files) and, if given, a mount namespace and a folder in it,
 /// before it becomes the command.
-pub(super) fn enter_before_exec(command: &mut Command, cgroups: Vec<OwnedFd>, inside: Option<(OwnedFd, OwnedFd)>) {
+pub(super) fn enter_before_exec(command: &mut Command, cgroups: Vec<OwnedFd>, inside: Option<(OwnedFd, CString)>) {
     let enter = move || {
         for procs in &cgroups {
             rustix::io::write(procs, b"0")?;
@@ -117,7 +125,7 @@ pub(super) fn enter_before_exec(command: &mut Command, cgroups: Vec<OwnedFd>, in
                 std::os::fd::AsFd::as_fd(namespace),
                 Some(rustix::thread::LinkNameSpaceType::Mount),
             )?;
-            rustix::process::fchdir(folder)?;
+            rustix::process::chdir(folder.as_c_str())?;
         }
         Ok(())
     };

@@ -6,10 +6,7 @@ use std::{
 };
 
 use api::workload::{Volume, VolumeSource};
-use rustix::{
-    mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change, mount_remount},
-    thread::{UnshareFlags, unshare},
-};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change, mount_remount};
 
 use super::shim::StartError;
 
@@ -34,8 +31,13 @@ pub(super) fn mount_all(volumes: &[Volume], workdir: &Path) -> Result<(), StartE
         StartError::invalid(format!("the volume at '{}' can't be mounted: {error}", what.display()))
     };
     // A namespace of our own, whose mounts don't reach the node's.
-    unshare(UnshareFlags::NEWNS)
-        .and_then(|()| mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC))
+    super::sys::own_mounts()
+        .and_then(|()| {
+            Ok(mount_change(
+                "/",
+                MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+            )?)
+        })
         .map_err(|error| StartError::machine(format!("no mount namespace can be had: {error}")))?;
     for bind in wanted {
         bind.mount().map_err(|error| fail(&bind.at, &error))?;

@@ -30,6 +30,9 @@ use crate::{
     spool::Writer,
 };
 
+/// Bytes that a signal file gives for each signal.
+const SIGNAL: usize = size_of::<libc::signalfd_siginfo>();
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct End {
@@ -222,13 +225,7 @@ impl<'a> Runner<'a> {
                 "the native engine needs a command: the image 'host' has none of its own",
             ));
         };
-        let path = self
-            .spec
-            .env
-            .iter()
-            .find(|(name, _)| name == "PATH")
-            .map_or("", |(_, value)| value);
-        let program = find(name, path, &self.spec.workdir)?;
+        let program = find(name, &self.spec.env, &self.spec.workdir)?;
         let mut process = Command::new(&program);
         process
             .arg0(name)
@@ -296,14 +293,21 @@ impl<'a> Runner<'a> {
         let _ = poll(&mut fds, None);
         let (signal, timer) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
         drop(fds);
-        let mut buffer = [0; 1024];
-        if signal {
-            let _ = rustix::io::read(&self.signals, &mut buffer);
+        let mut buffer = [0; SIGNAL * 8];
+        let mut told = timer;
+        if signal && let Ok(count) = rustix::io::read(&self.signals, &mut buffer) {
+            // The signal's number comes first.
+            let numbers = buffer[..count]
+                .chunks_exact(SIGNAL)
+                .filter_map(|info| info.first_chunk());
+            told |= numbers
+                .map(|n| u32::from_ne_bytes(*n))
+                .any(|n| i64::from(n) == i64::from(Signal::USR1.as_raw()));
         }
         if timer {
             let _ = rustix::io::read(&self.timer, &mut buffer);
         }
-        if signal || timer {
+        if told {
             self.look();
         }
     }
@@ -417,7 +421,15 @@ fn now_ns() -> i64 {
 }
 
 /// The file that a command means, as a shell would find it.
-fn find(name: &str, path: &str, workdir: &Path) -> Result<PathBuf, StartError> {
+pub(in crate::engine::native) fn find(
+    name: &str,
+    env: &[(String, String)],
+    workdir: &Path,
+) -> Result<PathBuf, StartError> {
+    let path = env
+        .iter()
+        .find(|(name, _)| name == "PATH")
+        .map_or("", |(_, value)| value);
     let executable =
         |file: &Path| fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     if name.contains('/') {
