@@ -262,7 +262,7 @@ impl Shared {
         let (memory, memory_swap) = match (limit, self.around.memory_total) {
             (Some(limit), _) => (bytes(limit), bytes(limit)),
             // Docker takes no limit away; the machine's memory is one that isn't felt.
-            (None, Some(total)) => (bytes(total), -1),
+            (None, Some(total)) => (bytes(total), bytes(total)),
             (None, None) => {
                 return Err(ApiError::conflict(
                     "the container engine doesn't say how much memory the machine has",
@@ -350,7 +350,8 @@ impl DockerEngine {
             }
             match ask(socket).await {
                 Ok((daemon, version, info)) => {
-                    let shared = Arc::new(shared(options, daemon, &version, &info, sinks, events));
+                    let lock_memory = daemon::lifts_limits(socket);
+                    let shared = Arc::new(shared(options, (daemon, lock_memory), &version, &info, sinks, events));
                     return Ok(Self { shared });
                 }
                 Err(error) => {
@@ -374,7 +375,7 @@ async fn ask(socket: &std::path::Path) -> Result<(Daemon, SystemVersion, SystemI
 
 fn shared(
     options: Options,
-    daemon: Daemon,
+    (daemon, lock_memory): (Daemon, bool),
     version: &SystemVersion,
     info: &SystemInfo,
     sinks: Arc<dyn Sinks>,
@@ -393,6 +394,7 @@ fn shared(
             network: options.network,
             // `local` exists only in Docker, and older ones lose lines of it when files are changed.
             log_driver: if podman { "k8s-file" } else { "json-file" },
+            lock_memory,
             memory_total: info.mem_total.and_then(|total| u64::try_from(total).ok()).map(Size),
             cgroup_parent: None,
         },

@@ -104,6 +104,8 @@ pub(super) struct Surroundings {
     pub(super) network: String,
     /// Docker's log driver; must be one that keeps lines with their times and can be read back.
     pub(super) log_driver: &'static str,
+    /// Whether the daemon may lift the limit on locked memory for a container.
+    pub(super) lock_memory: bool,
     /// Memory of the machine. `None`: unknown.
     pub(super) memory_total: Option<Size>,
     /// The cgroup under which the container's own is made. `None`: the daemon's choice.
@@ -127,6 +129,7 @@ pub(super) fn main_container(job: &Assignment, around: &Surroundings) -> Contain
         }
     }
     let real: Vec<&HeldGpu> = job.gpus.iter().filter(|gpu| !gpu.uuid.starts_with(SIMULATED)).collect();
+    let has_gpus = !real.is_empty();
     let (by_file, by_name): (Vec<&HeldGpu>, Vec<&HeldGpu>) = real
         .into_iter()
         .partition(|gpu| around.device_files.contains_key(&gpu.uuid));
@@ -159,7 +162,7 @@ pub(super) fn main_container(job: &Assignment, around: &Surroundings) -> Contain
             // Docker's own 64 MiB break data loaders; what is used of it counts against the memory limit.
             shm_size: memory.or(around.memory_total.map(|total| bytes(total) / 2)),
             // Pinned memory, without which NCCL and RDMA can't register buffers.
-            ulimits: (!job.gpus.is_empty()).then(|| {
+            ulimits: (around.lock_memory && has_gpus).then(|| {
                 vec![ResourcesUlimits {
                     name: Some("memlock".to_owned()),
                     soft: Some(-1),
@@ -348,6 +351,7 @@ mod tests {
             device_files: BTreeMap::new(),
             network: "host".to_owned(),
             log_driver: "json-file",
+            lock_memory: true,
             memory_total: Some(Size::gib(64)),
             cgroup_parent: None,
         }

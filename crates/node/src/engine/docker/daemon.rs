@@ -116,6 +116,22 @@ pub(super) fn sockets() -> Vec<PathBuf> {
     paths
 }
 
+/// Whether the process behind a socket may lift resource limits (`CAP_SYS_RESOURCE`). Not where it can't be seen.
+pub(super) fn lifts_limits(socket: &Path) -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let capabilities = || {
+        let stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+        let pid = rustix::net::sockopt::socket_peercred(&stream)
+            .ok()?
+            .pid
+            .as_raw_nonzero();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(effective.trim(), 16).ok()
+    };
+    capabilities().is_some_and(|set| set & (1 << CAP_SYS_RESOURCE) != 0)
+}
+
 impl Daemon {
     /// Connects and agrees on a version of the API.
     pub(super) async fn connect(socket: &Path) -> Result<Self, Error> {
