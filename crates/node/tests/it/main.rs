@@ -8,6 +8,10 @@
     reason = "a test that can't go on says where and why, on its own output"
 )]
 
+<<<<<<< HEAD
 mod gpu_amd;
 mod gpu_nvidia;
 mod native;
+=======
+mod docker;
+>>>>>>> docker
