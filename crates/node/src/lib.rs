@@ -1,9 +1,11 @@
 //! The node agent: finds the machine's GPUs, runs what the gateway wants there, and reports what it sees.
 //!
 //! - [`gpu`]: drivers that find and sample GPUs
+//! - [`agent`]: what the agent decides, without sockets, files and clocks
 //! - [`engine`]: what carries workloads out (Docker, native processes)
 //! - [`spool`]: workloads' output, numbered and on disk until the gateway has it
 
+pub mod agent;
 pub mod engine;
 pub mod gpu;
 pub mod spool;
