@@ -3,9 +3,11 @@
 //! - [`gpu`]: drivers that find and sample GPUs
 //! - [`agent`]: what the agent decides, without sockets, files and clocks
 //! - [`engine`]: what carries workloads out (Docker, native processes)
+//! - [`session`]: the agent at work, with disk, engines, drivers and gateway
 //! - [`spool`]: workloads' output, numbered and on disk until the gateway has it
 
 pub mod agent;
 pub mod engine;
 pub mod gpu;
+pub mod session;
 pub mod spool;

@@ -39,7 +39,7 @@ use fence::Fence;
 use job::{Job, Stray};
 use outbox::Outbox;
 use record::{EndRecord, JobRecord, Loaded, StopRecord, delete_job, put_job};
-pub use record::{LoadError, Write};
+pub use record::{LoadError, Recorded, Write, recorded};
 
 /// How often acknowledged log lines are written down, at most, in milliseconds.
 const LINES_SAVED_MS: u64 = 10_000;

@@ -145,6 +145,33 @@ impl Loaded {
     }
 }
 
+/// A job that hadn't ended when its record was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Which.
+    pub job: JobKey,
+    /// What it runs in.
+    pub image: String,
+    /// Its engine is known to have had it in hand.
+    pub begun: bool,
+}
+
+/// The jobs that haven't ended, by an agent's records.
+///
+/// # Errors
+/// A record can't be read.
+pub fn recorded(records: &[(String, Vec<u8>)]) -> Result<Vec<Recorded>, LoadError> {
+    let jobs = Loaded::read(records.iter().cloned())?.jobs.into_values();
+    let live = jobs.filter(|record| record.ended.is_none());
+    Ok(live
+        .map(|record| Recorded {
+            job: record.assignment.job.clone(),
+            image: record.assignment.image.clone(),
+            begun: record.pulling || record.started_at.is_some(),
+        })
+        .collect())
+}
+
 fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, LoadError> {
     serde_json::from_slice(value).map_err(|source| LoadError {
         key: key.to_owned(),
