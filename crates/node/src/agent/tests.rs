@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::{EngineEvent, Found, What};
 
-pub(in crate::agent) fn assignment(job: &str, gpus: &[u32]) -> Assignment {
+pub(crate) fn assignment(job: &str, gpus: &[u32]) -> Assignment {
     Assignment {
         job: job.parse().unwrap(),
         name: "train".to_owned(),

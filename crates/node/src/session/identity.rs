@@ -96,7 +96,7 @@ pub(super) async fn join(gateway: &Address, token: &str, name: NodeName, exact: 
     let authority = gateway.authority();
     let refuse = |error: ApiError| AgentError::Join {
         gateway: gateway.to_string(),
-        error,
+        error: Box::new(error),
     };
     let body =
         serde_json::to_vec(&JoinRequest { name, exact }).map_err(|e| refuse(ApiError::internal(e.to_string())))?;

@@ -18,6 +18,8 @@ mod output;
 mod probe;
 mod shell;
 mod ship;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
@@ -36,6 +38,12 @@ pub use clock::now;
 pub use identity::Identity;
 pub use output::{Changes, Output};
 pub use probe::Machine;
+
+/// Is told the GPUs that jobs hold.
+pub type OnHeld = Box<dyn Fn(&[GpuIndex]) + Send + Sync>;
+
+/// Is told a monotonic time in milliseconds.
+pub type OnLease = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// What an agent needs to run.
 pub struct AgentOptions {
@@ -62,10 +70,10 @@ pub struct AgentOptions {
     /// What workloads wrote.
     pub output: Arc<dyn Output>,
     /// Called with the GPUs that jobs hold, whenever that changes: simulated GPUs look busy by it. Must not block.
-    pub on_held: Option<Box<dyn Fn(&[GpuIndex]) + Send + Sync>>,
+    pub on_held: Option<OnHeld>,
     /// Called with the monotonic time ([`now`], milliseconds) by which nothing may run any more unless a later call
     /// follows: for engines whose jobs outlive the agent. Called about once a heartbeat. May block for milliseconds.
-    pub on_lease: Option<Arc<dyn Fn(u64) + Send + Sync>>,
+    pub on_lease: Option<OnLease>,
 }
 
 /// Why an agent couldn't start or had to end.
@@ -92,11 +100,11 @@ pub enum AgentError {
         /// Which gateway.
         gateway: String,
         /// What it said.
-        error: ApiError,
+        error: Box<ApiError>,
     },
     /// The gateway will never have it.
     #[error("the gateway refused this node: {0}")]
-    Refused(ApiError),
+    Refused(Box<ApiError>),
     /// The agent's records can't be opened.
     #[error("the agent's records can't be used")]
     Store(#[from] store::StoreError),
@@ -128,9 +136,9 @@ impl AgentError {
                 .hint("get a token with: clawbernetes auth join-token; then: clawbernetes node start --gateway URL --join TOKEN"),
             Self::Join { error, .. } => ApiError {
                 message: self.to_string(),
-                ..error.clone()
+                ..ApiError::clone(error)
             },
-            Self::Refused(error) => error.clone(),
+            Self::Refused(error) => ApiError::clone(error),
             Self::Store(store::StoreError::StorageFull { .. }) => new(ErrorCode::StorageFull),
             Self::EngineGone { .. } => new(ErrorCode::Conflict),
             Self::Data { .. } | Self::Store(_) | Self::Load(_) => new(ErrorCode::Internal),

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Address, AgentError, AgentOptions, Identity, Output, clock,
+    Address, AgentError, AgentOptions, Identity, OnHeld, OnLease, Output, clock,
     exec::Execs,
     health, identity,
     link::{self, FRAMES, FromLink, Up},
@@ -118,8 +118,8 @@ struct Shell {
     output: Arc<dyn Output>,
     probe: Arc<Probe>,
     inventory: Inventory,
-    on_held: Option<Box<dyn Fn(&[GpuIndex]) + Send + Sync>>,
-    on_lease: Option<Arc<dyn Fn(u64) + Send + Sync>>,
+    on_held: Option<OnHeld>,
+    on_lease: Option<OnLease>,
     held: Vec<GpuIndex>,
     /// Decided, not on its way to the disk.
     decided: Effects,
@@ -714,7 +714,7 @@ impl Shell {
                 let effects = self.agent.connection_refused(at);
                 self.decided.append(effects);
             }
-            FromLink::Never(error) => return Err(AgentError::Refused(error)),
+            FromLink::Never(error) => return Err(AgentError::Refused(Box::new(error))),
             FromLink::Message(message) => self.message(message),
         }
         Ok(())
