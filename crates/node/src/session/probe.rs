@@ -30,8 +30,11 @@ pub trait Machine: Send + Sync + 'static {
     fn sample(&self) -> NodeSample;
 }
 
+/// GPUs and links, as a driver tells them.
+type Gpus = (Result<Vec<GpuInfo>, DriverError>, Vec<GpuPair>);
+
 enum Ask {
-    Inventory(oneshot::Sender<(Result<Vec<GpuInfo>, DriverError>, Vec<GpuPair>)>),
+    Inventory(oneshot::Sender<Gpus>),
     Sample(oneshot::Sender<Vec<GpuSample>>),
 }
 
