@@ -1,6 +1,6 @@
 //! Figures of the embedded store beside the bare disk, on the same disk in the same run.
 //!
-//! `cargo bench -p clawbernetes-store`, or `-- --quick` for a smoke run. The file is made under
+//! `cargo bench -p clawbernetes-store`, or `-- --quick` for a smoke run, `-- --core` for the core alone. The file is made under
 //! `STORE_BENCH_DIR`, or the system's directory for temporary files. Nothing is asserted.
 
 #![expect(
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use clawbernetes_store::embedded::{Db, MemoryDisk, Options};
+use clawbernetes_store::embedded::{Db, FileDisk, MemoryDisk, Options};
 use clawbernetes_store::{Order, Range, Store, Txn};
 
 fn main() {
@@ -24,6 +24,9 @@ fn main() {
         Some(dir) => tempfile::tempdir_in(dir).unwrap(),
         None => tempfile::tempdir().unwrap(),
     };
+    if std::env::args().any(|arg| arg == "--core") {
+        return core_cost(quick);
+    }
     let span = Duration::from_millis(if quick { 50 } else { 1500 });
     let rounds = if quick { 1 } else { 3 };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -31,10 +34,10 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
+    // First, while the process holds nothing else.
+    runtime.block_on(reads(&dir.path().join("reads"), quick));
     println!("durable commits of one 1 KiB record; median of {rounds} rounds");
-    println!(
-        "  quick repair  callers  commits/s  p50 us  p99 us  cpu us/txn  x bare append+fdatasync"
-    );
+    println!("  quick repair  callers  commits/s  p50 us  p99 us  cpu us/txn  x bare append+fdatasync");
     for quick_repair in [true, false] {
         for callers in [1, 32, 256] {
             let mut runs: Vec<Run> = (0..rounds)
@@ -63,7 +66,7 @@ fn main() {
         }
     }
     core_cost(quick);
-    runtime.block_on(reads(&dir.path().join("reads"), quick));
+    opening(dir.path(), quick);
 }
 
 struct Run {
@@ -160,10 +163,46 @@ fn core_cost(quick: bool) {
             })
             .collect();
         took.sort_unstable();
-        println!(
-            "  {batch:>5}  {:>6.1}",
-            micros(took[took.len() / 2]) / batch as f64
-        );
+        println!("  {batch:>5}  {:>6.1}", micros(took[took.len() / 2]) / batch as f64);
+    }
+}
+
+/// How long opening takes after a crash: the copy of an open file is what a crash leaves.
+fn opening(dir: &Path, quick: bool) {
+    println!("opening after a crash; records of 1 KiB");
+    println!("  quick repair  records  file MiB      ms");
+    let value = Bytes::from(vec![7; 1024]);
+    for quick_repair in [true, false] {
+        for records in if quick { [1_000, 2_000] } else { [10_000, 100_000] } {
+            let options = Options {
+                quick_repair,
+                ..Options::default()
+            };
+            let path = dir.join("whole");
+            let disk = FileDisk::open(&path).unwrap();
+            let mut db = Db::open(disk, options.clone(), Duration::ZERO).unwrap();
+            for chunk in 0..records / 1000 {
+                let txn = (0..1000).fold(Txn::new(), |txn, n| {
+                    txn.put(format!("/workload/{chunk:06}/{n:06}"), value.clone())
+                });
+                assert!(db.apply(&[txn], Duration::ZERO)[0].is_ok());
+            }
+            let crashed = dir.join("crashed");
+            std::fs::copy(&path, &crashed).unwrap();
+            drop(db);
+            let start = Instant::now();
+            let disk = FileDisk::open(&crashed).unwrap();
+            let db = Db::open(disk, options, Duration::ZERO).unwrap();
+            let took = start.elapsed();
+            let mib = db.reader().status().disk_bytes >> 20;
+            println!(
+                "  {quick_repair:<12}  {records:>7}  {mib:>8}  {:>6.1}",
+                took.as_secs_f64() * 1e3
+            );
+            drop(db);
+            std::fs::remove_file(&crashed).unwrap();
+            std::fs::remove_file(&path).unwrap();
+        }
     }
 }
 
@@ -172,9 +211,9 @@ async fn reads(path: &Path, quick: bool) {
     let records = if quick { 1_000 } else { 10_000 };
     let value = Bytes::from(vec![7; 1024]);
     for chunk in (0..records).collect::<Vec<_>>().chunks(500) {
-        let txn = chunk.iter().fold(Txn::new(), |txn, n| {
-            txn.put(format!("/workload/{n:06}"), value.clone())
-        });
+        let txn = chunk
+            .iter()
+            .fold(Txn::new(), |txn, n| txn.put(format!("/workload/{n:06}"), value.clone()));
         let _ = store.txn(txn).await.unwrap();
     }
     println!("reads over {records} records of 1 KiB; median us");
@@ -199,6 +238,7 @@ async fn reads(path: &Path, quick: bool) {
         }
         println!("  range {rows:>6} {:>8.1}", median(got));
     }
+    println!("  resident memory, this process: {} MiB", resident_mib());
 }
 
 fn median(mut took: Vec<Duration>) -> f64 {
@@ -208,6 +248,13 @@ fn median(mut took: Vec<Duration>) -> f64 {
 
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
+}
+
+/// Resident memory now.
+fn resident_mib() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    pages.map_or(0, |pages: u64| (pages * 4096) >> 20)
 }
 
 /// CPU time of this process so far, all threads, to 10 ms.

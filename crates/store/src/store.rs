@@ -68,18 +68,14 @@ impl Store {
     ///
     /// # Errors
     /// The disk's.
-    pub async fn range(
-        &self,
-        range: Range,
-        limit: usize,
-        order: Order,
-    ) -> Result<Page, StoreError> {
+    pub async fn range(&self, range: Range, limit: usize, order: Order) -> Result<Page, StoreError> {
         self.engine.range(range, limit, order).await
     }
 
     /// Every change in `range` with a revision greater than `from`, as it happens.
     ///
-    /// `from` may lie in the future. To follow a listing, pass [`Page::revision`].
+    /// `from` may lie in the future. To follow a listing, pass [`Page::revision`]. Every watch is
+    /// woken by every commit, so few watches over wide ranges are better than many narrow ones.
     ///
     /// # Errors
     /// [`StoreError::Compacted`] if changes after `from` are no longer kept.
@@ -136,9 +132,7 @@ impl Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store")
-            .field("status", &self.status())
-            .finish()
+        f.debug_struct("Store").field("status", &self.status()).finish()
     }
 }
 
@@ -149,12 +143,7 @@ pub trait Engine: Send + Sync + 'static {
     /// See [`Store::get`].
     fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<Record>, StoreError>>;
     /// See [`Store::range`].
-    fn range(
-        &self,
-        range: Range,
-        limit: usize,
-        order: Order,
-    ) -> BoxFuture<'_, Result<Page, StoreError>>;
+    fn range(&self, range: Range, limit: usize, order: Order) -> BoxFuture<'_, Result<Page, StoreError>>;
     /// See [`Store::watch`].
     fn watch(&self, range: Range, from: Revision) -> BoxFuture<'_, Result<Watch, StoreError>>;
     /// See [`Store::grant`].

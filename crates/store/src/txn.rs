@@ -95,8 +95,7 @@ impl Txn {
 
     /// Only if `key` was last put at `modified`.
     pub fn unchanged(mut self, key: impl Into<Key>, modified: Revision) -> Self {
-        self.conditions
-            .push(Condition::Unchanged(key.into(), modified));
+        self.conditions.push(Condition::Unchanged(key.into(), modified));
         self
     }
 
@@ -111,12 +110,7 @@ impl Txn {
     }
 
     /// Creates or replaces `key`, to be deleted when `lease` ends.
-    pub fn put_leased(
-        mut self,
-        key: impl Into<Key>,
-        value: impl Into<Bytes>,
-        lease: LeaseId,
-    ) -> Self {
+    pub fn put_leased(mut self, key: impl Into<Key>, value: impl Into<Bytes>, lease: LeaseId) -> Self {
         self.ops.push(Op::Put {
             key: key.into(),
             value: value.into(),
@@ -151,9 +145,7 @@ impl Txn {
             .map(|op| match op {
                 Op::Put { key, value, .. } => key.len() + value.len(),
                 Op::Delete { key } => key.len(),
-                Op::DeleteRange { range } => {
-                    range.start_bytes().len() + range.end_bytes().map_or(0, <[u8]>::len)
-                }
+                Op::DeleteRange { range } => range.start_bytes().len() + range.end_bytes().map_or(0, <[u8]>::len),
             })
             .sum();
         conditions + ops
@@ -161,11 +153,7 @@ impl Txn {
 
     /// Checks everything that can be checked without looking at the store.
     pub(crate) fn validate(&self, limits: &Limits) -> Result<(), StoreError> {
-        within(
-            Part::TxnParts,
-            self.conditions.len() + self.ops.len(),
-            limits.txn_parts,
-        )?;
+        within(Part::TxnParts, self.conditions.len() + self.ops.len(), limits.txn_parts)?;
         within(Part::TxnBytes, self.bytes(), limits.txn_bytes)?;
         for condition in &self.conditions {
             check_key(condition.key(), limits)?;

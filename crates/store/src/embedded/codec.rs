@@ -16,8 +16,7 @@ pub(crate) const RECORDS: TableDefinition<'static, &[u8], &[u8]> = TableDefiniti
 /// Lease to time to live in milliseconds.
 pub(crate) const LEASES: TableDefinition<'static, u64, u64> = TableDefinition::new("leases");
 /// Which keys hang on a lease.
-pub(crate) const LEASE_KEYS: TableDefinition<'static, (u64, &[u8]), ()> =
-    TableDefinition::new("lease-keys");
+pub(crate) const LEASE_KEYS: TableDefinition<'static, (u64, &[u8]), ()> = TableDefinition::new("lease-keys");
 /// Single numbers, below.
 pub(crate) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 
@@ -155,10 +154,7 @@ mod tests {
     #[test]
     fn damage_is_an_error_not_a_panic() {
         for stored in [&b""[..], &[0], &[0; 24], &[1; 32], &[2; 40]] {
-            assert!(matches!(
-                Header::decode(stored),
-                Err(StoreError::Corrupt { .. })
-            ));
+            assert!(matches!(Header::decode(stored), Err(StoreError::Corrupt { .. })));
         }
         assert!(decode_key(&[0xff]).is_err());
     }

@@ -8,10 +8,9 @@ use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, Write
 
 use super::Options;
 use super::codec::{
-    FORMAT, LEASE_KEYS, LEASES, META, META_FORMAT, META_HEAD, META_LEASE, META_PROBE, RECORDS,
-    redb_error,
+    FORMAT, LEASE_KEYS, LEASES, META, META_FORMAT, META_HEAD, META_LEASE, META_PROBE, RECORDS, redb_error,
 };
-use super::disk::{Disk, Gate, GateState};
+use super::disk::{Disk, Doubtful, Gate, GateState};
 use super::history::History;
 use super::lease::{Lease, Leases};
 use super::reader::{Reader, Shared, Snapshot};
@@ -64,6 +63,9 @@ pub struct Db {
     last_lease: u64,
     /// A batch whose commit failed: only the reopened file tells whether it took effect.
     unsure: Option<Staged>,
+    failing: bool,
+    /// What failed files had not synced, until a commit succeeds.
+    doubtful: Doubtful,
 }
 
 struct Open {
@@ -87,7 +89,7 @@ impl Db {
     /// [`StoreError::FormatTooNew`], [`StoreError::Corrupt`], or the disk's.
     pub fn open(disk: impl Disk, options: Options, now: Duration) -> Result<Self, StoreError> {
         let disk: Box<dyn Disk> = Box::new(disk);
-        let found = open_file(&*disk, &options)?;
+        let found = open_file(&*disk, &options, &Doubtful::default())?;
         disk.keep().map_err(StoreError::from_io)?;
         let history = History::new(found.head, options.history_changes, options.history_bytes);
         let mut db = Db {
@@ -98,6 +100,8 @@ impl Db {
             head: found.head,
             last_lease: found.last_lease,
             unsure: None,
+            failing: false,
+            doubtful: Doubtful::default(),
         };
         db.adopt(found, now)?;
         Ok(db)
@@ -192,7 +196,7 @@ impl Db {
 
     /// Whether the last write failed for the disk's sake.
     pub fn is_failing(&self) -> bool {
-        self.open.is_err() || matches!(self.reader().status().health, Health::Failing(_))
+        self.failing
     }
 
     /// After a failure: opens the file anew if need be, and tries a small durable write.
@@ -203,6 +207,7 @@ impl Db {
         let probed = self.ensure_open(now).and_then(|()| self.probe());
         match probed {
             Ok(()) => {
+                self.failing = false;
                 self.shared.set_health(Health::Serving);
                 Ok(())
             }
@@ -214,10 +219,7 @@ impl Db {
     }
 
     fn leases(&self) -> std::sync::MutexGuard<'_, Leases> {
-        self.shared
-            .leases
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn commit(
@@ -248,10 +250,14 @@ impl Db {
             self.unsure = Some(staged);
             return Err(redb_error(error));
         }
+        self.doubtful.clear();
         // From here on it is durable: what follows may fail for readers, not for the callers.
         let shown = snapshot(&open.database, staged.head);
         self.shared.set_disk_bytes(open.gate.bytes());
-        self.shared.set_health(Health::Serving);
+        if self.failing {
+            self.failing = false;
+            self.shared.set_health(Health::Serving);
+        }
         let failed = shown.as_ref().err().cloned();
         self.shared.show(shown);
         self.publish(staged, now);
@@ -282,6 +288,7 @@ impl Db {
     /// Lets go of a failed database and tries at once to open the file anew, for the readers.
     fn fail(&mut self, error: StoreError, now: Duration) {
         tracing::warn!(error = %chain(&error), "the store's file failed; opening it anew");
+        self.failing = true;
         self.shared.set_health(Health::Failing(error.clone()));
         self.shut(error);
         if let Err(error) = self.ensure_open(now) {
@@ -292,6 +299,7 @@ impl Db {
     fn shut(&mut self, error: StoreError) {
         if let Ok(open) = &self.open {
             open.gate.shut();
+            self.doubtful.add(&open.gate);
         }
         self.shared.show(Err(error.clone()));
         self.open = Err(error);
@@ -301,7 +309,7 @@ impl Db {
         if self.open.is_ok() {
             return Ok(());
         }
-        let opened = open_file(&*self.disk, &self.options).and_then(|found| self.adopt(found, now));
+        let opened = open_file(&*self.disk, &self.options, &self.doubtful).and_then(|found| self.adopt(found, now));
         if let Err(error) = &opened {
             self.shut(error.clone());
         }
@@ -333,7 +341,7 @@ impl Db {
         Ok(())
     }
 
-    fn probe(&self) -> Result<(), StoreError> {
+    fn probe(&mut self) -> Result<(), StoreError> {
         let open = self.open.as_ref().map_err(StoreError::clone)?;
         let txn = begin(&open.database, &self.options)?;
         {
@@ -341,7 +349,9 @@ impl Db {
             let count = number(&meta, META_PROBE)?;
             meta.insert(META_PROBE, count + 1).map_err(redb_error)?;
         }
-        txn.commit().map_err(redb_error)
+        txn.commit().map_err(redb_error)?;
+        self.doubtful.clear();
+        Ok(())
     }
 }
 
@@ -353,8 +363,7 @@ impl Drop for Db {
 
 fn begin(database: &Database, options: &Options) -> Result<WriteTransaction, StoreError> {
     let mut txn = database.begin_write().map_err(redb_error)?;
-    txn.set_durability(Durability::Immediate)
-        .map_err(redb_error)?;
+    txn.set_durability(Durability::Immediate).map_err(redb_error)?;
     txn.set_quick_repair(options.quick_repair);
     Ok(txn)
 }
@@ -365,17 +374,14 @@ fn snapshot(database: &Database, revision: Revision) -> Result<Snapshot, StoreEr
     Ok(Snapshot { revision, records })
 }
 
-fn number(
-    meta: &impl ReadableTable<&'static str, u64>,
-    name: &'static str,
-) -> Result<u64, StoreError> {
+fn number(meta: &impl ReadableTable<&'static str, u64>, name: &'static str) -> Result<u64, StoreError> {
     let found = meta.get(name).map_err(redb_error)?;
     Ok(found.map_or(0, |found| found.value()))
 }
 
-fn open_file(disk: &dyn Disk, options: &Options) -> Result<Found, StoreError> {
+fn open_file(disk: &dyn Disk, options: &Options, doubtful: &Doubtful) -> Result<Found, StoreError> {
     let backend = disk.open().map_err(StoreError::from_io)?;
-    let (gate, state) = Gate::new(backend).map_err(StoreError::from_io)?;
+    let (gate, state) = Gate::new(backend, doubtful).map_err(StoreError::from_io)?;
     let database = Builder::new()
         .set_cache_size(options.cache_bytes)
         .create_with_backend(gate)
@@ -401,12 +407,7 @@ fn open_file(disk: &dyn Disk, options: &Options) -> Result<Found, StoreError> {
             txn.open_table(LEASE_KEYS).map_err(redb_error)?;
         }
         let mut leases = HashMap::new();
-        for row in txn
-            .open_table(LEASES)
-            .map_err(redb_error)?
-            .iter()
-            .map_err(redb_error)?
-        {
+        for row in txn.open_table(LEASES).map_err(redb_error)?.iter().map_err(redb_error)? {
             let (id, ttl_ms) = row.map_err(redb_error)?;
             leases.insert(LeaseId(id.value()), Duration::from_millis(ttl_ms.value()));
         }
@@ -419,10 +420,7 @@ fn open_file(disk: &dyn Disk, options: &Options) -> Result<Found, StoreError> {
         txn.abort().map_err(redb_error)?;
     }
     Ok(Found {
-        open: Open {
-            database,
-            gate: state,
-        },
+        open: Open { database, gate: state },
         head,
         last_lease,
         leases,

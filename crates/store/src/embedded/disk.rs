@@ -1,12 +1,13 @@
 //! Where the file lives: a real file, or memory.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
@@ -219,6 +220,10 @@ impl StorageBackend for MemoryDisk {
 
 /// Stands between redb and the disk, and can be shut: a database that has failed must never touch
 /// the bytes again once another has opened them.
+///
+/// It also remembers what was written since the last good sync. After a failed one the system may
+/// call those bytes clean although the disk never got them, so that no later sync would write them;
+/// the next gate therefore writes them once more.
 pub(crate) struct Gate {
     inner: Box<dyn StorageBackend>,
     state: Arc<GateState>,
@@ -229,12 +234,48 @@ pub(crate) struct Gate {
 pub(crate) struct GateState {
     shut: AtomicBool,
     bytes: AtomicU64,
+    unsynced: Mutex<Vec<Span>>,
+}
+
+/// A place in the file: offset and length.
+type Span = (u64, usize);
+
+/// Places whose bytes may not have reached the disk although they can be read.
+#[derive(Debug, Default)]
+pub(crate) struct Doubtful(BTreeMap<u64, usize>);
+
+impl Doubtful {
+    /// Adds what a gate that failed had not synced.
+    pub(crate) fn add(&mut self, state: &GateState) {
+        for (offset, len) in state.unsynced().drain(..) {
+            let known = self.0.entry(offset).or_default();
+            *known = len.max(*known);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 impl Gate {
-    pub(crate) fn new(inner: Box<dyn StorageBackend>) -> io::Result<(Self, Arc<GateState>)> {
-        let state = Arc::new(GateState::default());
-        state.bytes.store(inner.len()?, Ordering::Relaxed);
+    /// Writes what is doubtful once more; it stays so until the first good sync.
+    pub(crate) fn new(inner: Box<dyn StorageBackend>, doubtful: &Doubtful) -> io::Result<(Self, Arc<GateState>)> {
+        let size = inner.len()?;
+        let mut bytes = Vec::new();
+        let mut unsynced = Vec::new();
+        for (&offset, &len) in &doubtful.0 {
+            let len = size.saturating_sub(offset).min(len as u64) as usize;
+            bytes.resize(len, 0);
+            inner.read(offset, &mut bytes)?;
+            inner.write(offset, &bytes)?;
+            unsynced.push((offset, len));
+        }
+        let state = Arc::new(GateState {
+            shut: AtomicBool::new(false),
+            bytes: AtomicU64::new(size),
+            unsynced: Mutex::new(unsynced),
+        });
         let gate = Gate {
             inner,
             state: state.clone(),
@@ -258,12 +299,16 @@ impl GateState {
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
+
+    fn unsynced(&self) -> MutexGuard<'_, Vec<Span>> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate")
-            .field("state", &self.state)
+            .field("shut", &self.state.shut)
             .finish_non_exhaustive()
     }
 }
@@ -284,11 +329,19 @@ impl StorageBackend for Gate {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.open()?.sync_data()
+        let inner = self.open()?;
+        let mut covered = std::mem::take(&mut *self.state.unsynced());
+        let synced = inner.sync_data();
+        if synced.is_err() {
+            self.state.unsynced().append(&mut covered);
+        }
+        synced
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.open()?.write(offset, data)
+        self.open()?.write(offset, data)?;
+        self.state.unsynced().push((offset, data.len()));
+        Ok(())
     }
 
     fn close(&self) -> io::Result<()> {

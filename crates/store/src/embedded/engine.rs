@@ -12,8 +12,7 @@ use super::disk::Disk;
 use super::queue::{Next, Queue};
 use super::reader::Reader;
 use crate::{
-    BoxFuture, Engine, Key, LeaseId, Order, Page, Range, Record, Revision, Status, StoreError, Txn,
-    TxnOutcome, Watch,
+    BoxFuture, Engine, Key, LeaseId, Order, Page, Range, Record, Revision, Status, StoreError, Txn, TxnOutcome, Watch,
 };
 
 /// How long the writer waits before it tries a failed disk again.
@@ -128,12 +127,7 @@ impl Engine for Embedded {
         Box::pin(std::future::ready(self.reader.get(&key)))
     }
 
-    fn range(
-        &self,
-        range: Range,
-        limit: usize,
-        order: Order,
-    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+    fn range(&self, range: Range, limit: usize, order: Order) -> BoxFuture<'_, Result<Page, StoreError>> {
         Box::pin(async move {
             // Most listings are short: look inline first, and start over elsewhere if this one is
             // not. Outside a runtime there is nobody to hold up.
@@ -154,9 +148,7 @@ impl Engine for Embedded {
 
     fn watch(&self, range: Range, from: Revision) -> BoxFuture<'_, Result<Watch, StoreError>> {
         let watch = self.reader.shared.history.watch(range, from);
-        Box::pin(std::future::ready(
-            watch.map(|watch| Watch::new(Box::new(watch))),
-        ))
+        Box::pin(std::future::ready(watch.map(|watch| Watch::new(Box::new(watch)))))
     }
 
     fn grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
@@ -224,11 +216,7 @@ impl Engine for Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.queue.close();
-        let writer = self
-            .writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
             // Waits for one commit at most, so that the file is free when this returns.
             let _ = writer.join();

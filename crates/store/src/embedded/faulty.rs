@@ -105,7 +105,8 @@ impl FaultyDisk {
         self.lock().allocated.len() as u64 * BLOCK
     }
 
-    /// Makes the next so many syncs fail, having synced nothing.
+    /// Makes the next so many syncs fail as Linux does it: nothing was synced, and yet what was
+    /// written counts as clean, so that later syncs pass it over.
     pub fn fail_syncs(&self, count: u64) {
         self.lock().failing_syncs = count;
     }
@@ -182,6 +183,7 @@ impl StorageBackend for FaultyDisk {
         state.spend_power()?;
         if state.failing_syncs > 0 {
             state.failing_syncs -= 1;
+            state.unsynced.clear();
             return Err(io::Error::other("the disk reports a failed sync"));
         }
         state.syncs += 1;

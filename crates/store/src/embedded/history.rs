@@ -80,10 +80,7 @@ impl History {
                 changes: 0,
                 bytes: 0,
             }),
-            signal: watch::Sender::new(Signal {
-                head,
-                closed: false,
-            }),
+            signal: watch::Sender::new(Signal { head, closed: false }),
             max_changes,
             max_bytes,
         }
@@ -99,9 +96,7 @@ impl History {
             kept.bytes += entry.bytes();
             kept.entries.push_back(Arc::new(entry));
         }
-        while kept.entries.len() > 1
-            && (kept.changes > self.max_changes || kept.bytes > self.max_bytes)
-        {
+        while kept.entries.len() > 1 && (kept.changes > self.max_changes || kept.bytes > self.max_bytes) {
             kept.drop_oldest();
         }
         let head = kept.head();
@@ -132,18 +127,12 @@ impl History {
 
     /// The oldest revision from which a watch can start.
     pub(crate) fn floor(&self) -> Revision {
-        self.kept
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .floor
+        self.kept.read().unwrap_or_else(PoisonError::into_inner).floor
     }
 
     /// The newest revision published.
     pub(crate) fn head(&self) -> Revision {
-        self.kept
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .head()
+        self.kept.read().unwrap_or_else(PoisonError::into_inner).head()
     }
 
     /// Lets watchers end once they have everything.
@@ -153,11 +142,7 @@ impl History {
 
     /// Changes of `range` after `from`, and the revision up to which they are complete: beyond
     /// `from` unless there was nothing newer.
-    pub(crate) fn after(
-        &self,
-        range: &Range,
-        from: Revision,
-    ) -> Result<(Vec<Change>, Revision), StoreError> {
+    pub(crate) fn after(&self, range: &Range, from: Revision) -> Result<(Vec<Change>, Revision), StoreError> {
         let mut at = from;
         let mut changes = Vec::new();
         loop {
@@ -193,11 +178,7 @@ impl History {
     }
 
     /// A watch of `range` from `from`.
-    pub(crate) fn watch(
-        self: &Arc<Self>,
-        range: Range,
-        from: Revision,
-    ) -> Result<HistoryWatch, StoreError> {
+    pub(crate) fn watch(self: &Arc<Self>, range: Range, from: Revision) -> Result<HistoryWatch, StoreError> {
         let oldest = self.floor();
         if from < oldest {
             return Err(StoreError::Compacted { oldest });
@@ -266,10 +247,7 @@ mod tests {
     fn a_reader_gets_all_after_its_place_or_is_told() {
         let history = History::new(Revision(10), 4, usize::MAX);
         let all = Range::all();
-        assert_eq!(
-            history.after(&all, Revision(10)).unwrap(),
-            (vec![], Revision(10))
-        );
+        assert_eq!(history.after(&all, Revision(10)).unwrap(), (vec![], Revision(10)));
         history.publish([revised(11, &["a", "b"]), revised(12, &["c"])]);
         assert_eq!(history.after(&all, Revision(10)).unwrap().0.len(), 3);
         assert_eq!(history.after(&all, Revision(11)).unwrap().0.len(), 1);
@@ -285,10 +263,7 @@ mod tests {
         history.compact(Revision(12));
         assert_eq!(history.floor(), Revision(12));
         history.compact(Revision(99));
-        assert_eq!(
-            (history.floor(), history.head()),
-            (Revision(13), Revision(13))
-        );
+        assert_eq!((history.floor(), history.head()), (Revision(13), Revision(13)));
         // A place in the future waits.
         assert_eq!(history.after(&all, Revision(20)).unwrap().1, Revision(20));
     }
@@ -297,9 +272,6 @@ mod tests {
     fn the_newest_transaction_is_kept_however_large() {
         let history = History::new(Revision(0), 1, 1);
         history.publish([revised(1, &["a", "b", "c"])]);
-        assert_eq!(
-            history.after(&Range::all(), Revision(0)).unwrap().0.len(),
-            3
-        );
+        assert_eq!(history.after(&Range::all(), Revision(0)).unwrap().0.len(), 3);
     }
 }

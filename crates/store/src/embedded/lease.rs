@@ -91,12 +91,7 @@ impl Leases {
 
     /// Makes the set that of `ids`: those unknown get their full time from `now`.
     pub(crate) fn reconcile(&mut self, ids: &HashMap<LeaseId, Duration>, now: Duration) {
-        let gone: Vec<LeaseId> = self
-            .table
-            .keys()
-            .filter(|id| !ids.contains_key(id))
-            .copied()
-            .collect();
+        let gone: Vec<LeaseId> = self.table.keys().filter(|id| !ids.contains_key(id)).copied().collect();
         for id in gone {
             self.remove(id);
         }

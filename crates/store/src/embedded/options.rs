@@ -24,9 +24,10 @@ pub struct Options {
     /// Bytes of transactions that may wait for the writer; callers beyond wait their turn. Default
     /// 32 MiB.
     pub queue_bytes: usize,
-    /// Commit in two phases and with the file's free-page map, so that opening after a crash takes
-    /// no longer than otherwise. Default on; without it a commit costs one `fsync` less, and
-    /// opening after a crash reads the whole file.
+    /// Commit in two phases and with the file's free-page map, so that opening after a crash need
+    /// not read the whole file. Default off: it doubles the `fsync`s and the CPU time of a small
+    /// commit, and saves about 0.1 s of the opening per 100,000 records. Acknowledged commits
+    /// survive a loss of power either way.
     pub quick_repair: bool,
 }
 
@@ -40,7 +41,7 @@ impl Default for Options {
             batch_txns: 1 << 10,
             batch_bytes: 4 << 20,
             queue_bytes: 32 << 20,
-            quick_repair: true,
+            quick_repair: false,
         }
     }
 }

@@ -84,12 +84,7 @@ impl Queue {
     }
 
     /// Waits for requests, at most `patience` (`None`: for ever), and takes as many as fit a batch.
-    pub(crate) fn take(
-        &self,
-        max_requests: usize,
-        max_bytes: usize,
-        patience: Option<Duration>,
-    ) -> Next {
+    pub(crate) fn take(&self, max_requests: usize, max_bytes: usize, patience: Option<Duration>) -> Next {
         let mut waiting = self.lock();
         if waiting.requests.is_empty() && !waiting.closing {
             waiting = match patience {
@@ -97,10 +92,7 @@ impl Queue {
                     let woken = self.wake.wait_timeout(waiting, patience);
                     woken.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => self
-                    .wake
-                    .wait(waiting)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner),
             };
         }
         if waiting.requests.is_empty() && waiting.closing {

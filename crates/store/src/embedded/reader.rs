@@ -40,10 +40,7 @@ impl Shared {
     /// Replaces what readers see.
     pub(crate) fn show(&self, snapshot: Result<Snapshot, StoreError>) {
         let snapshot = snapshot.map(Arc::new);
-        let mut shown = self
-            .snapshot
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *shown, snapshot);
         drop(shown);
         // Outside the lock: the last holder of a snapshot does some work to let it go.
@@ -51,10 +48,7 @@ impl Shared {
     }
 
     fn snapshot(&self) -> Result<Arc<Snapshot>, StoreError> {
-        self.snapshot
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_health(&self, health: Health) {
@@ -107,10 +101,7 @@ impl Reader {
             if range.is_empty() {
                 return Ok(page);
             }
-            let mut rows = snapshot
-                .records
-                .range::<&[u8]>(bounds(range))
-                .map_err(redb_error)?;
+            let mut rows = snapshot.records.range::<&[u8]>(bounds(range)).map_err(redb_error)?;
             loop {
                 let row = match order {
                     Order::Ascending => rows.next(),
@@ -136,11 +127,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError::Compacted`] if they are no longer kept.
-    pub fn changes(
-        &self,
-        range: &Range,
-        from: Revision,
-    ) -> Result<(Vec<Change>, Revision), StoreError> {
+    pub fn changes(&self, range: &Range, from: Revision) -> Result<(Vec<Change>, Revision), StoreError> {
         self.shared.history.after(range, from)
     }
 
@@ -152,12 +139,7 @@ impl Reader {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let leases = self
-            .shared
-            .leases
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len();
+        let leases = self.shared.leases.lock().unwrap_or_else(PoisonError::into_inner).len();
         Status {
             health,
             revision: self.shared.history.head(),

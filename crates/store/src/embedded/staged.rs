@@ -5,16 +5,12 @@ use std::time::Duration;
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::codec::{
-    Header, LEASE_KEYS, LEASES, META, META_HEAD, META_LEASE, RECORDS, decode_key, redb_error,
-};
+use super::codec::{Header, LEASE_KEYS, LEASES, META, META_HEAD, META_LEASE, RECORDS, decode_key, redb_error};
 use super::db::{Command, Reply};
 use super::history::Revised;
 use super::lease::ttl_ms;
 use super::reader::bounds;
-use crate::{
-    Change, FailedCondition, Key, LeaseId, Limits, Op, Range, Revision, StoreError, Txn, TxnOutcome,
-};
+use crate::{Change, FailedCondition, Key, LeaseId, Limits, Op, Range, Revision, StoreError, Txn, TxnOutcome};
 
 /// What a batch changes outside the file, to be shown once it is on disk.
 #[derive(Debug, Default)]
@@ -33,6 +29,9 @@ impl Staged {
         self.entries.is_empty() && self.granted.is_empty() && self.ended.is_empty()
     }
 }
+
+/// Compared records that a transaction remembers; searched one by one.
+const SEEN: usize = 16;
 
 /// What a command came to: the outer error is the disk's and ends the batch, the inner one refuses
 /// the command and leaves no trace.
@@ -78,11 +77,7 @@ impl<'t> Batch<'t> {
     /// Runs one command on the state that those before it left.
     ///
     /// `alive` tells whether a lease was alive before the batch.
-    pub(crate) fn run(
-        &mut self,
-        command: &Command,
-        alive: impl Fn(LeaseId) -> bool,
-    ) -> Answer<Reply> {
+    pub(crate) fn run(&mut self, command: &Command, alive: impl Fn(LeaseId) -> bool) -> Answer<Reply> {
         match command {
             Command::Txn(txn) => Ok(self.txn(txn, alive)?.map(Reply::Txn)),
             Command::Grant { ttl } => Ok(self.grant(*ttl)?.map(Reply::Granted)),
@@ -100,11 +95,9 @@ impl<'t> Batch<'t> {
     pub(crate) fn finish(self) -> Result<Staged, StoreError> {
         if !self.staged.is_empty() {
             let mut meta = self.txn.open_table(META).map_err(redb_error)?;
-            meta.insert(META_HEAD, self.staged.head.0)
-                .map_err(redb_error)?;
+            meta.insert(META_HEAD, self.staged.head.0).map_err(redb_error)?;
             if !self.staged.granted.is_empty() {
-                meta.insert(META_LEASE, self.staged.last_lease)
-                    .map_err(redb_error)?;
+                meta.insert(META_LEASE, self.staged.last_lease).map_err(redb_error)?;
             }
         }
         Ok(self.staged)
@@ -115,25 +108,25 @@ impl<'t> Batch<'t> {
             return Ok(Err(refused));
         }
         let mut failed = Vec::new();
+        // Most transactions put what they have just compared: look it up once.
+        let mut seen = Vec::with_capacity(txn.conditions.len().min(SEEN));
         for (index, condition) in txn.conditions.iter().enumerate() {
             let key = condition.key();
-            let current = self.header(key)?.map(|header| header.modified);
+            let header = self.header(key)?;
+            if seen.len() < SEEN {
+                seen.push((key, header));
+            }
+            let current = header.map(|header| header.modified);
             if !condition.holds(current) {
                 let key = key.clone();
-                failed.push(FailedCondition {
-                    index,
-                    key,
-                    current,
-                });
+                failed.push(FailedCondition { index, key, current });
             }
         }
         if !failed.is_empty() {
             return Ok(Ok(TxnOutcome::Conflict { failed }));
         }
         for op in &txn.ops {
-            if let Op::Put {
-                lease: Some(lease), ..
-            } = op
+            if let Op::Put { lease: Some(lease), .. } = op
                 && !self.is_alive(*lease, &alive)
             {
                 return Ok(Err(StoreError::NoSuchLease { lease: *lease }));
@@ -144,7 +137,11 @@ impl<'t> Batch<'t> {
         for op in &txn.ops {
             match op {
                 Op::Put { key, value, lease } => {
-                    changes.push(self.put(revision, key, value, *lease)?);
+                    let before = match seen.iter().find(|(seen, _)| *seen == key) {
+                        Some((_, header)) => *header,
+                        None => self.header(key)?,
+                    };
+                    changes.push(self.put(revision, key, value, *lease, before)?);
                 }
                 Op::Delete { key } => changes.extend(self.delete(revision, key)?),
                 Op::DeleteRange { range } => {
@@ -189,8 +186,8 @@ impl<'t> Batch<'t> {
         key: &Key,
         value: &bytes::Bytes,
         lease: Option<LeaseId>,
+        before: Option<Header>,
     ) -> Result<Change, StoreError> {
-        let before = self.header(key)?;
         let header = Header {
             created: before.map_or(revision, |before| before.created),
             modified: revision,
@@ -264,13 +261,8 @@ impl<'t> Batch<'t> {
         };
         self.staged.last_lease += 1;
         let id = LeaseId(self.staged.last_lease);
-        self.lease_tables()?
-            .leases
-            .insert(id.0, ttl_ms)
-            .map_err(redb_error)?;
-        self.staged
-            .granted
-            .push((id, Duration::from_millis(ttl_ms)));
+        self.lease_tables()?.leases.insert(id.0, ttl_ms).map_err(redb_error)?;
+        self.staged.granted.push((id, Duration::from_millis(ttl_ms)));
         Ok(Ok(id))
     }
 

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use clawbernetes_store::embedded::{Command, Db, FaultyDisk, MemoryDisk, Options, Reply};
-use clawbernetes_store::{
-    Change, FailedCondition, Key, LeaseId, Order, Range, Revision, StoreError, Txn, TxnOutcome,
-};
+use clawbernetes_store::{Change, FailedCondition, Key, LeaseId, Order, Range, Revision, StoreError, Txn, TxnOutcome};
 
 use crate::model::drain;
 
@@ -27,10 +25,7 @@ fn conditions_see_what_the_batch_did_before() {
             Txn::new().absent("/a").put("/a", "1"),
             Txn::new().absent("/a").put("/a", "2"),
             Txn::new().unchanged("/a", Revision(1)).put("/b", "3"),
-            Txn::new()
-                .exists("/c")
-                .unchanged("/b", Revision(9))
-                .delete("/a"),
+            Txn::new().exists("/c").unchanged("/b", Revision(9)).delete("/a"),
         ],
         START,
     );
@@ -73,10 +68,7 @@ fn one_refused_transaction_does_not_harm_its_batch() {
     assert!(matches!(answers[1], Err(StoreError::NoSuchLease { .. })));
     assert!(matches!(answers[2], Err(StoreError::EmptyKey)));
     assert!(matches!(answers[3], Err(StoreError::TooLarge { .. })));
-    let page = db
-        .reader()
-        .range(&Range::all(), 10, Order::Ascending)
-        .unwrap();
+    let page = db.reader().range(&Range::all(), 10, Order::Ascending).unwrap();
     let keys: Vec<&str> = page.records.iter().map(|r| r.key.as_str()).collect();
     assert_eq!((keys, page.revision), (vec!["/a", "/c"], Revision(2)));
 }
@@ -86,18 +78,14 @@ fn a_batch_is_one_commit_and_nothing_is_no_commit() {
     let disk = FaultyDisk::new();
     let mut db = Db::open(disk.clone(), Options::default(), START).unwrap();
     // The file's first growth is behind us.
-    let warm: Vec<Txn> = (0..64)
-        .map(|n| Txn::new().put(format!("/{n}"), "v"))
-        .collect();
+    let warm: Vec<Txn> = (0..64).map(|n| Txn::new().put(format!("/{n}"), "v")).collect();
     let _ = db.apply(&warm, START);
     let syncs = || disk.operations().1;
     let before = syncs();
     let _ = db.apply(&[Txn::new().put("/1", "w")], START);
     let one = syncs() - before;
     let before = syncs();
-    let many: Vec<Txn> = (0..64)
-        .map(|n| Txn::new().put(format!("/{n}"), "w"))
-        .collect();
+    let many: Vec<Txn> = (0..64).map(|n| Txn::new().put(format!("/{n}"), "w")).collect();
     assert!(db.apply(&many, START).iter().all(Result::is_ok));
     assert_eq!(syncs() - before, one);
 
@@ -106,9 +94,7 @@ fn a_batch_is_one_commit_and_nothing_is_no_commit() {
     let answers = db.apply(
         &[
             Txn::new().absent("/1").put("/1", "never"),
-            Txn::new()
-                .delete("/nothing")
-                .delete_range(Range::prefix("/none")),
+            Txn::new().delete("/nothing").delete_range(Range::prefix("/none")),
             Txn::new(),
         ],
         START,
@@ -133,9 +119,7 @@ fn a_lease_takes_its_records_along_in_one_transaction() {
                 .put_leased("/moved", "1", lease)
                 .put_leased("/freed", "1", lease)
                 .put("/plain", "1"),
-            Txn::new()
-                .put_leased("/moved", "2", other)
-                .put("/freed", "2"),
+            Txn::new().put_leased("/moved", "2", other).put("/freed", "2"),
         ],
         START,
     );
@@ -167,14 +151,7 @@ fn a_lease_takes_its_records_along_in_one_transaction() {
     assert!(matches!(late[0], Err(StoreError::NoSuchLease { .. })));
     assert_eq!(db.revoke(other, seconds(16)).unwrap(), Revision(4));
     assert!(db.reader().get(&Key::from("/moved")).unwrap().is_none());
-    assert_eq!(
-        db.reader()
-            .get(&Key::from("/freed"))
-            .unwrap()
-            .unwrap()
-            .value,
-        "2"
-    );
+    assert_eq!(db.reader().get(&Key::from("/freed")).unwrap().unwrap().value, "2");
 }
 
 #[test]
@@ -182,14 +159,8 @@ fn a_due_lease_ends_before_the_batch_that_notices() {
     let mut db = open();
     let lease = db.grant(Duration::from_secs(1), START).unwrap();
     let _ = db.apply(&[Txn::new().put_leased("/holder", "me", lease)], START);
-    let taken = db.apply(
-        &[Txn::new().absent("/holder").put("/holder", "you")],
-        seconds(1),
-    );
-    assert_eq!(
-        *taken[0].as_ref().unwrap(),
-        TxnOutcome::Committed(Revision(3))
-    );
+    let taken = db.apply(&[Txn::new().absent("/holder").put("/holder", "you")], seconds(1));
+    assert_eq!(*taken[0].as_ref().unwrap(), TxnOutcome::Committed(Revision(3)));
 }
 
 #[test]
@@ -220,9 +191,7 @@ fn grants_and_revocations_share_a_batch() {
             Command::Revoke { lease: LeaseId(1) },
             Command::Txn(Txn::new().put_leased("/b", "1", LeaseId(1))),
             Command::Revoke { lease: LeaseId(1) },
-            Command::Grant {
-                ttl: Duration::ZERO,
-            },
+            Command::Grant { ttl: Duration::ZERO },
         ],
         START,
     );

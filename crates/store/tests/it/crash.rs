@@ -52,7 +52,8 @@ fn child_writes_until_killed() {
             })
             .collect();
         for task in tasks {
-            task.await.unwrap();
+            // Never ends by itself, so a return is a failure to hand on.
+            let () = task.await.unwrap();
         }
     });
 }
@@ -96,11 +97,8 @@ async fn what_was_acknowledged_survives_kill_9() {
             // A line cut short by the kill was not said.
             if let (Some("ack"), Some(task), Some(count), Some(revision)) =
                 (words.next(), words.next(), words.next(), words.next())
-                && let (Ok(task), Ok(count), Ok(revision)) = (
-                    task.parse::<usize>(),
-                    count.parse::<u64>(),
-                    revision.parse::<u64>(),
-                )
+                && let (Ok(task), Ok(count), Ok(revision)) =
+                    (task.parse::<usize>(), count.parse::<u64>(), revision.parse::<u64>())
                 && left > 0
             {
                 acknowledged[task] = count;
@@ -119,23 +117,11 @@ async fn what_was_acknowledged_survives_kill_9() {
         for (task, &count) in acknowledged.iter().enumerate() {
             let record = store.get(format!("/task/{task}")).await.unwrap();
             let twin = store.get(format!("/twin/{task}")).await.unwrap();
-            assert_eq!(
-                record.as_ref().map(|r| r.value.clone()),
-                twin.map(|r| r.value)
-            );
-            let found: u64 = record.map_or(0, |r| {
-                std::str::from_utf8(&r.value).unwrap().parse().unwrap()
-            });
-            assert!(
-                found >= count,
-                "task {task}: {count} acknowledged, {found} there"
-            );
+            assert_eq!(record.as_ref().map(|r| r.value.clone()), twin.map(|r| r.value));
+            let found: u64 = record.map_or(0, |r| std::str::from_utf8(&r.value).unwrap().parse().unwrap());
+            assert!(found >= count, "task {task}: {count} acknowledged, {found} there");
             let log = store
-                .range(
-                    Range::prefix(format!("/log/{task}/")),
-                    usize::MAX,
-                    Order::Ascending,
-                )
+                .range(Range::prefix(format!("/log/{task}/")), usize::MAX, Order::Ascending)
                 .await
                 .unwrap();
             assert_eq!(log.records.len() as u64, found);

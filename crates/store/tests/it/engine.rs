@@ -1,11 +1,14 @@
 //! The engine on its thread: concurrency, leases by the clock, files.
 
 use std::future::Future;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use clawbernetes_store::embedded::{Embedded, FaultyDisk, MemoryDisk, Options};
+use clawbernetes_store::embedded::{Disk, Embedded, FaultyDisk, MemoryDisk, Options};
 use clawbernetes_store::{Change, Order, Range, Revision, Store, StoreError, Txn, TxnOutcome};
+use redb::StorageBackend;
 
 fn in_memory() -> Store {
     Store::new(Embedded::open(MemoryDisk::new(), Options::default()).unwrap())
@@ -70,22 +73,14 @@ async fn concurrent_callers_share_commits() {
     revisions.sort_unstable();
     assert_eq!(revisions, (1..=200).collect::<Vec<_>>());
     assert!(disk.operations().1 - before <= 2 * 200 + 10);
-    let page = store
-        .range(Range::all(), 150, Order::Ascending)
-        .await
-        .unwrap();
+    let page = store.range(Range::all(), 150, Order::Ascending).await.unwrap();
     assert!(page.more && page.records.len() == 150 && page.revision == Revision(200));
     let rest = Range::all().after(&page.records[149].key);
-    let page = store
-        .range(rest, usize::MAX, Order::Ascending)
-        .await
-        .unwrap();
+    let page = store.range(rest, usize::MAX, Order::Ascending).await.unwrap();
     assert!(!page.more && page.records.len() == 50);
     // Long listings are read elsewhere, with the same result.
     for n in 0..10 {
-        let txn = (0..100).fold(Txn::new(), |txn, m| {
-            txn.put(format!("/long/{n}/{m:03}"), "v")
-        });
+        let txn = (0..100).fold(Txn::new(), |txn, m| txn.put(format!("/long/{n}/{m:03}"), "v"));
         let _ = store.txn(txn).await.unwrap();
     }
     let page = store
@@ -94,6 +89,99 @@ async fn concurrent_callers_share_commits() {
         .unwrap();
     assert!(page.more && page.records.len() == 999);
     assert_eq!(page.records[0].key, "/long/9/099");
+}
+
+/// A disk whose syncs wait until they are let go.
+#[derive(Clone, Debug, Default)]
+struct HeldDisk {
+    inner: FaultyDisk,
+    hold: Arc<(Mutex<Hold>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Hold {
+    held: bool,
+    waiting: usize,
+}
+
+impl HeldDisk {
+    fn hold(&self, held: bool) {
+        self.hold.0.lock().unwrap().held = held;
+        self.hold.1.notify_all();
+    }
+
+    fn wait_for_a_sync(&self) {
+        let hold = self.hold.0.lock().unwrap();
+        drop(self.hold.1.wait_while(hold, |hold| hold.waiting == 0).unwrap());
+    }
+}
+
+impl Disk for HeldDisk {
+    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl StorageBackend for HeldDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.inner.write(offset, data)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        let mut hold = self.hold.0.lock().unwrap();
+        hold.waiting += 1;
+        self.hold.1.notify_all();
+        hold = self.hold.1.wait_while(hold, |hold| hold.held).unwrap();
+        hold.waiting -= 1;
+        self.inner.sync_data()
+    }
+}
+
+#[tokio::test]
+async fn what_queues_up_during_a_commit_shares_the_next_and_readers_do_not_wait() {
+    let disk = HeldDisk::default();
+    let store = Store::new(Embedded::open(disk.clone(), Options::default()).unwrap());
+    let put = |key: String, value: &'static str| {
+        let store = store.clone();
+        async move { store.txn(Txn::new().put(key, value)).await.unwrap() }
+    };
+    for n in 0..50 {
+        let _ = put(format!("/{n}"), "old").await;
+    }
+    let before = disk.inner.operations().1;
+    let _ = put("/first".into(), "old").await;
+    let one = disk.inner.operations().1 - before;
+
+    disk.hold(true);
+    let first = tokio::spawn(put("/first".into(), "new"));
+    tokio::task::yield_now().await;
+    disk.wait_for_a_sync();
+    let before = disk.inner.operations().1;
+    // On this one thread, every task runs up to its wait for the answer before we go on.
+    let more: Vec<_> = (0..50).map(|n| tokio::spawn(put(format!("/{n}"), "new"))).collect();
+    tokio::task::yield_now().await;
+    // The writer stands in a sync: readers see the state before it.
+    let record = store.get("/first").await.unwrap().unwrap();
+    assert_eq!(record.value, "old");
+    let page = store.range(Range::all(), 99, Order::Ascending).await.unwrap();
+    assert_eq!((page.records.len(), page.revision), (51, Revision(51)));
+    assert!(more.iter().all(|task| !task.is_finished()) && !first.is_finished());
+
+    disk.hold(false);
+    assert_eq!(first.await.unwrap(), TxnOutcome::Committed(Revision(52)));
+    for (n, task) in more.into_iter().enumerate() {
+        let revision = Revision(53 + n as u64);
+        assert_eq!(task.await.unwrap(), TxnOutcome::Committed(revision));
+    }
+    assert_eq!(disk.inner.operations().1 - before, 2 * one);
 }
 
 #[tokio::test]

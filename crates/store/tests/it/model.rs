@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use clawbernetes_store::embedded::{Command, Db, MemoryDisk, Options, Reply};
 use clawbernetes_store::{
-    Change, Condition, FailedCondition, Key, LeaseId, Op, Order, Range, Record, Revision,
-    StoreError, Txn, TxnOutcome,
+    Change, Condition, FailedCondition, Key, LeaseId, Op, Order, Range, Record, Revision, StoreError, Txn, TxnOutcome,
 };
 use proptest::prelude::*;
 
@@ -21,6 +20,14 @@ pub(crate) struct Model {
 }
 
 impl Model {
+    pub(crate) fn at(head: Revision, records: BTreeMap<Key, Record>) -> Self {
+        Model {
+            records,
+            head,
+            ..Model::default()
+        }
+    }
+
     pub(crate) fn txn(&mut self, txn: &Txn) -> Result<TxnOutcome, StoreError> {
         let failed: Vec<FailedCondition> = txn
             .conditions
@@ -35,20 +42,14 @@ impl Model {
                     Condition::Unchanged(_, wanted) => current == Some(*wanted),
                     _ => unreachable!("the model knows every condition"),
                 };
-                (!holds).then_some(FailedCondition {
-                    index,
-                    key,
-                    current,
-                })
+                (!holds).then_some(FailedCondition { index, key, current })
             })
             .collect();
         if !failed.is_empty() {
             return Ok(TxnOutcome::Conflict { failed });
         }
         for op in &txn.ops {
-            if let Op::Put {
-                lease: Some(lease), ..
-            } = op
+            if let Op::Put { lease: Some(lease), .. } = op
                 && !self.leases.contains_key(lease)
             {
                 return Err(StoreError::NoSuchLease { lease: *lease });
@@ -232,9 +233,7 @@ fn command(cmd: &Cmd, model: &Model) -> Command {
         Cmd::Grant(ttl) => Command::Grant {
             ttl: Duration::from_secs(*ttl),
         },
-        Cmd::Revoke(lease) => Command::Revoke {
-            lease: LeaseId(*lease),
-        },
+        Cmd::Revoke(lease) => Command::Revoke { lease: LeaseId(*lease) },
         Cmd::Txn(conds, edits, sweep) => {
             let mut txn = Txn::new();
             for cond in conds {
@@ -257,9 +256,7 @@ fn command(cmd: &Cmd, model: &Model) -> Command {
                 }
                 txn = match edit {
                     Edit::Put(value, None) => txn.put(key(*n), vec![*value]),
-                    Edit::Put(value, Some(lease)) => {
-                        txn.put_leased(key(*n), vec![*value], LeaseId(*lease))
-                    }
+                    Edit::Put(value, Some(lease)) => txn.put_leased(key(*n), vec![*value], LeaseId(*lease)),
                     Edit::Delete => txn.delete(key(*n)),
                 };
             }
