@@ -114,7 +114,8 @@ fn explain(place: &str, path: &str, error: &serde_saphyr::Error) -> ApiError {
         .map(|location| location.line())
         .filter(|line| *line > 0);
     let at = line.map_or_else(|| place.to_owned(), |line| format!("{place}:{line}"));
-    let field = (path != "." && !path.is_empty()).then(|| path.to_owned());
+    let field = Some(path.trim_end_matches(".?")).filter(|path| !path.is_empty() && !matches!(*path, "." | "?"));
+    let field = field.map(str::to_owned);
     let mut told = ApiError {
         field: field.clone(),
         ..ApiError::new(ErrorCode::InvalidArgument, String::new())
@@ -140,6 +141,7 @@ fn explain(place: &str, path: &str, error: &serde_saphyr::Error) -> ApiError {
             });
         }
         serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } => {
+            let expected = spellings(expected);
             told.message = format!("{at}: '{variant}' isn't known{}", of(field.as_deref()));
             told.hint = Some(match nearest(variant, expected.iter().copied()) {
                 Some(near) => format!("did you mean '{near}'? (accepted: {})", expected.join(", ")),
@@ -173,12 +175,28 @@ fn explain(place: &str, path: &str, error: &serde_saphyr::Error) -> ApiError {
         serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
             told.message = format!("{at}: '{key}' is there twice");
         }
+        serde_saphyr::Error::Unexpected { expected, .. } => {
+            let expected = match *expected {
+                "mapping start" => "a mapping",
+                "sequence start" => "a list",
+                "string scalar" => "text or a number",
+                other => other,
+            };
+            told.message = format!("{at}: {} must be {expected}", subject(field.as_deref()));
+        }
+        serde_saphyr::Error::InvalidScalar { ty, .. } => {
+            let expected = match ty.trim_start_matches("invalid ") {
+                "u16" => "a whole number from 0 to 65535",
+                "u32" => "a whole number from 0 to 4294967295",
+                "bool" | "boolean" => "true or false",
+                other => other,
+            };
+            told.message = format!("{at}: {} must be {expected}", subject(field.as_deref()));
+        }
         other => {
             let what = what(other);
-            told.message = format!(
-                "{at}: {}{what}",
-                field.as_deref().map(|f| format!("{f}: ")).unwrap_or_default()
-            );
+            let field = field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
+            told.message = format!("{at}: {field}{what}");
         }
     }
     told
@@ -198,17 +216,27 @@ fn subject(field: Option<&str>) -> String {
     field.unwrap_or("a manifest").to_owned()
 }
 
+/// The words that are accepted, each in the first of its spellings (`Never` for `never`).
+fn spellings(words: &[&'static str]) -> Vec<&'static str> {
+    let plain = |word: &str| word.to_lowercase().replace('-', "");
+    let mut kept: Vec<&'static str> = Vec::new();
+    for word in words {
+        if !kept.iter().any(|other| plain(other) == plain(word)) {
+            kept.push(word);
+        }
+    }
+    kept
+}
+
 /// The sentence of an error, without the place that is told already.
 fn what(error: &serde_saphyr::Error) -> String {
     let text = match error {
         serde_saphyr::Error::Message { msg, .. } => msg.clone(),
         other => other.to_string(),
     };
-    text.lines()
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches("error: ")
-        .to_owned()
+    let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let end = line.rfind(" at line ").unwrap_or(line.len());
+    line[..end].to_owned()
 }
 
 #[cfg(test)]

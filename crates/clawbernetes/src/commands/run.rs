@@ -44,7 +44,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IMAGE", required_unless_present = "file")]
     image: Option<String>,
     /// Number of GPUs, per node; 0 is a CPU workload
-    #[arg(long, value_name = "N", required_unless_present = "file")]
+    #[arg(
+        long,
+        value_name = "N",
+        required_unless_present = "file",
+        allow_negative_numbers = true
+    )]
     gpus: Option<u32>,
     /// Command to execute; split into words as a shell would, but no shell runs
     #[arg(long, value_name = "COMMAND", conflicts_with = "words")]
