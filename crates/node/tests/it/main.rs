@@ -8,3 +8,4 @@
 
 mod gpu_amd;
 mod gpu_nvidia;
+mod native;
