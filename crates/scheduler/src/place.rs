@@ -11,6 +11,7 @@ use crate::filter::{Ask, Depth, Filter, filter_fails};
 use crate::fleet::{Fleet, index};
 use crate::hash::FastMap;
 use crate::pass::{Claim, Pass};
+use crate::plan::{Deduction, Flaw};
 
 /// A node that would rather have nobody.
 const UNWELCOME: u32 = 1000;
@@ -59,6 +60,17 @@ pub(crate) struct Choice {
     pub(crate) node: u32,
     pub(crate) gpus: u64,
     cost: u32,
+    /// What the cost is made of, in the order of `Flaw::ALL`.
+    points: [u32; Flaw::ALL.len()],
+}
+
+impl Choice {
+    pub(crate) fn deductions(&self) -> Vec<Deduction> {
+        let all = Flaw::ALL.iter().zip(self.points);
+        all.filter(|(_, points)| *points > 0)
+            .map(|(&why, points)| Deduction { why, points })
+            .collect()
+    }
 }
 
 /// Why nothing was found.
@@ -498,11 +510,14 @@ impl Search<'_> {
             .get(self.taste.image)
             .is_some_and(|nodes| nodes.contains(entry.slot));
         let hot = kind.hot.contains(entry.slot);
-        let cost = (free.gpus.count_ones() - self.ask.gpus) * LEFT_OVER
-            + fit.unwelcome * UNWELCOME
-            + links
-            + if has_image { 0 } else { NO_IMAGE }
-            + if hot { HOT } else { 0 };
+        let points = [
+            (free.gpus.count_ones() - self.ask.gpus) * LEFT_OVER,
+            links,
+            if has_image { 0 } else { NO_IMAGE },
+            if hot { HOT } else { 0 },
+            fit.unwelcome * UNWELCOME,
+        ];
+        let cost = points.iter().sum();
         let better = self.best.is_none_or(|best| {
             cost < best.cost || cost == best.cost && entry.name < pass.entry(best.node).name
         });
@@ -511,6 +526,7 @@ impl Search<'_> {
                 node,
                 gpus: set.mask,
                 cost,
+                points,
             });
         }
         if links == 0 {

@@ -458,6 +458,7 @@ fn placement(pass: &Pass<'_>, queued: &Queued, gang: &[Choice]) -> Placement {
             rank,
             node: entry.name.clone(),
             gpus: entry.indices(choice.gpus),
+            deductions: choice.deductions(),
         }
     });
     Placement {
