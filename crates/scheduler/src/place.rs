@@ -104,6 +104,11 @@ impl<'a> Prepared<'a> {
         }
     }
 
+    /// The same, without what was found out about nodes in this pass.
+    pub(crate) fn afresh(&self) -> Self {
+        Self::among(Rc::clone(&self.candidates), self.ask)
+    }
+
     /// Takes the best nodes for one request, all or none.
     pub(crate) fn place(
         &mut self,
