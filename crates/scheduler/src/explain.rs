@@ -13,7 +13,9 @@ use crate::place::{KindFit, Prepared};
 use crate::plan::join;
 use crate::remedy::{self, Remedy};
 use crate::reserve::{Room, add, enough, free_by, keep, room};
-use crate::{AllocationKey, Engine, Fleet, NodeName, NodeState, Plan, Queue, Request, RequestId, Usage};
+use crate::{
+    AllocationKey, Engine, Fleet, NodeName, NodeState, Plan, Queue, Request, RequestId, Usage,
+};
 
 /// What else an explanation may draw on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,6 +48,10 @@ pub struct Explanation {
     pub blockers: Vec<BlockerCount>,
     /// `None` without a queue.
     pub queue: Option<QueuePlace>,
+    /// Until when it backs off between attempts. `None`: it does not.
+    pub back_off_until_ms: Option<i64>,
+    /// Workloads that are being evicted for it.
+    pub evicting: Vec<RequestId>,
     /// Held sets whose end would make room, soonest first; empty if it fits
     /// now, or if no end would.
     pub freed_by: Vec<Freeing>,
@@ -148,7 +154,11 @@ impl Blocker {
     fn of(fail: Fail<'_>, ask: &Ask) -> Self {
         match fail {
             Fail::NotNamed => Self::NotNamed {
-                node: ask.filter.node.clone().unwrap_or_else(|| NodeName::from("")),
+                node: ask
+                    .filter
+                    .node
+                    .clone()
+                    .unwrap_or_else(|| NodeName::from("")),
             },
             Fail::State(state) => Self::State(state),
             Fail::Engine => Self::Engine(ask.filter.engine.unwrap_or(Engine::Native)),
@@ -163,13 +173,17 @@ impl Blocker {
             Fail::GpuMemory => Self::GpuMemory {
                 bytes: ask.filter.gpu_memory_bytes,
             },
-            Fail::Cpu => Self::Cpu { millicores: ask.cpu },
+            Fail::Cpu => Self::Cpu {
+                millicores: ask.cpu,
+            },
             Fail::Memory => Self::Memory { bytes: ask.memory },
             Fail::Excluded => Self::Excluded,
             Fail::BackOff => Self::BackOff,
             Fail::Unusable => Self::Unusable { gpus: ask.gpus },
             Fail::FreeGpus => Self::FreeGpus { gpus: ask.gpus },
-            Fail::FreeCpu => Self::FreeCpu { millicores: ask.cpu },
+            Fail::FreeCpu => Self::FreeCpu {
+                millicores: ask.cpu,
+            },
             Fail::FreeMemory => Self::FreeMemory { bytes: ask.memory },
         }
     }
@@ -238,7 +252,12 @@ pub struct Freeing {
 
 /// Explains a request, waiting or only thought of.
 #[must_use]
-pub fn explain(fleet: &Fleet, request: &Request, context: &Context<'_>, now_ms: i64) -> Explanation {
+pub fn explain(
+    fleet: &Fleet,
+    request: &Request,
+    context: &Context<'_>,
+    now_ms: i64,
+) -> Explanation {
     let ask = Ask::of(request);
     let prepared = Prepared::new(fleet, &ask);
     let mut pass = Pass::new(fleet, now_ms);
@@ -252,7 +271,11 @@ pub fn explain(fleet: &Fleet, request: &Request, context: &Context<'_>, now_ms: 
         fitting: nodes.iter().filter(|node| node.fits()).count(),
         needed,
         blockers: counted(&nodes, &ask, &kept),
-        queue: context.queue.map(|queue| place_in(fleet, queue, request, context)),
+        queue: context
+            .queue
+            .map(|queue| place_in(fleet, queue, request, context)),
+        back_off_until_ms: request.not_before_ms.filter(|until| *until > now_ms),
+        evicting: evicting(fleet, request),
         freed_by: Vec::new(),
         start_ms: None,
         remedies: Vec::new(),
@@ -318,7 +341,11 @@ fn keep_reservations(pass: &mut Pass<'_>, request: &Request, context: &Context<'
         };
         keep(pass, &ask, &room);
         let own = pass.fleet.evicting.get(&reservation.request);
-        for at in own.into_iter().flatten().filter_map(|key| pass.fleet.by_key.get(key)) {
+        for at in own
+            .into_iter()
+            .flatten()
+            .filter_map(|key| pass.fleet.by_key.get(key))
+        {
             let held = &pass.fleet.held[*at as usize];
             if let Some(hold) = pass.holds.get_mut(&held.entry) {
                 let claim = crate::pass::Claim {
@@ -326,7 +353,11 @@ fn keep_reservations(pass: &mut Pass<'_>, request: &Request, context: &Context<'
                     cpu: held.allocation.cpu_millicores,
                     memory: held.allocation.memory_bytes,
                 };
-                add(&mut hold.then, &pass.fleet.entries[held.entry as usize], claim);
+                add(
+                    &mut hold.then,
+                    &pass.fleet.entries[held.entry as usize],
+                    claim,
+                );
             }
         }
         kept.push(Kept {
@@ -410,10 +441,21 @@ fn counted(nodes: &[Judged<'_>], ask: &Ask, kept: &[Kept]) -> Vec<BlockerCount> 
     }
     let mut blockers: Vec<BlockerCount> = counts
         .into_iter()
-        .map(|(blocker, (nodes, total))| BlockerCount { blocker, nodes, total })
+        .map(|(blocker, (nodes, total))| BlockerCount {
+            blocker,
+            nodes,
+            total,
+        })
         .collect();
     blockers.sort_by_key(|b| (std::cmp::Reverse(b.nodes), std::cmp::Reverse(b.total)));
     blockers
+}
+
+fn evicting(fleet: &Fleet, request: &Request) -> Vec<RequestId> {
+    let keys = fleet.evicting.get(&request.id).into_iter().flatten();
+    let mut victims: Vec<RequestId> = keys.map(|key| key.request.clone()).collect();
+    victims.dedup();
+    victims
 }
 
 fn place_in(fleet: &Fleet, queue: &Queue, request: &Request, context: &Context<'_>) -> QueuePlace {
@@ -430,7 +472,13 @@ fn ever_fits(pass: &Pass<'_>, prepared: &Prepared<'_>) -> bool {
     let needed = prepared.ask.nodes as usize;
     let fits = |(node, fit): &(u32, KindFit)| {
         let entry = pass.entry(*node);
-        pass.node_fits(prepared.ask, entry, fit.suitable, entry.free(), Depth::Capacity)
+        pass.node_fits(
+            prepared.ask,
+            entry,
+            fit.suitable,
+            entry.free(),
+            Depth::Capacity,
+        )
     };
     let nodes = prepared.each(pass.fleet).filter(fits);
     nodes.take(needed).count() == needed
@@ -442,12 +490,23 @@ fn freed_by(pass: &Pass<'_>, ask: &Ask, room: &Room) -> Vec<Freeing> {
     for (node, fit) in &room.nodes {
         let entry = pass.entry(*node);
         let mut free = free_by(pass, *node, i64::MIN);
-        free = if enough(ask, fit, free) { free } else { pass.free(*node) };
-        let mut held: Vec<&crate::fleet::Held> = entry.held.iter().map(|&at| &pass.fleet.held[at as usize]).collect();
+        free = if enough(ask, fit, free) {
+            free
+        } else {
+            pass.free(*node)
+        };
+        let mut held: Vec<&crate::fleet::Held> = entry
+            .held
+            .iter()
+            .map(|&at| &pass.fleet.held[at as usize])
+            .collect();
         held.sort_by(|a, b| {
             let key = |h: &crate::fleet::Held| {
                 let end = h.allocation.expected_end_ms;
-                (end.unwrap_or(i64::MAX), std::cmp::Reverse(h.mask.count_ones()))
+                (
+                    end.unwrap_or(i64::MAX),
+                    std::cmp::Reverse(h.mask.count_ones()),
+                )
             };
             key(a)
                 .cmp(&key(b))
@@ -478,7 +537,9 @@ fn freed_by(pass: &Pass<'_>, ask: &Ask, room: &Room) -> Vec<Freeing> {
     }
     freeing.sort_by(|a, b| {
         let key = |f: &Freeing| f.end_ms.unwrap_or(i64::MAX);
-        key(a).cmp(&key(b)).then_with(|| a.allocation.cmp(&b.allocation))
+        key(a)
+            .cmp(&key(b))
+            .then_with(|| a.allocation.cmp(&b.allocation))
     });
     freeing
 }
@@ -502,13 +563,27 @@ impl fmt::Display for Explanation {
             write!(f, ": {}", join(&first))?;
         }
         if let Some(place) = self.queue {
-            write!(f, "\nplace in the queue: {} of {}", place.position, place.of)?;
+            write!(
+                f,
+                "\nplace in the queue: {} of {}",
+                place.position, place.of
+            )?;
+        }
+        if let Some(until) = self.back_off_until_ms {
+            write!(f, "\nnot tried again for {}", duration(until - self.now_ms))?;
+        }
+        if !self.evicting.is_empty() {
+            write!(f, "\nroom is being made: {} evicted", join(&self.evicting))?;
         }
         if !self.ever_fits {
             write!(f, "\ntoday's fleet can never run it, even if empty")?;
         }
         if !self.freed_by.is_empty() {
-            let mut who: Vec<&RequestId> = self.freed_by.iter().map(|f| &f.allocation.request).collect();
+            let mut who: Vec<&RequestId> = self
+                .freed_by
+                .iter()
+                .map(|f| &f.allocation.request)
+                .collect();
             who.dedup();
             write!(f, "\nroom when {} ", join(&who))?;
             f.write_str(if who.len() == 1 { "ends" } else { "end" })?;

@@ -178,7 +178,9 @@ impl Entry {
 
 /// Whether it could ever be a victim, leaving time aside.
 pub(crate) fn is_low(allocation: &Allocation) -> bool {
-    allocation.priority == Priority::Low && allocation.preemptible && allocation.evicting_for.is_none()
+    allocation.priority == Priority::Low
+        && allocation.preemptible
+        && allocation.evicting_for.is_none()
 }
 
 impl Fleet {
@@ -197,6 +199,9 @@ impl Fleet {
         node.taints.sort();
         node.taints.dedup();
         let id = self.entry(&node.name);
+        if self.entries[id as usize].node.as_deref() == Some(&node) {
+            return;
+        }
         let before = self.entries[id as usize].node.take();
         let same_labels = before.as_ref().is_some_and(|old| old.labels == node.labels);
         let same_kind = same_labels
@@ -273,7 +278,8 @@ impl Fleet {
         self.release(&allocation.key);
         let id = self.entry(&allocation.node);
         let gpus = allocation.gpus.len() as u64;
-        *self.holdings.entry(allocation.owner.clone()).or_default() += weight(gpus, allocation.cpu_millicores);
+        *self.holdings.entry(allocation.owner.clone()).or_default() +=
+            weight(gpus, allocation.cpu_millicores);
         if let Some(request) = &allocation.evicting_for {
             let keys = self.evicting.entry(request.clone()).or_default();
             keys.insert(allocation.key.clone());
@@ -398,7 +404,9 @@ impl Fleet {
 
     /// Everything held, in order of key.
     pub fn allocations(&self) -> impl Iterator<Item = &Allocation> {
-        self.by_key.values().map(|&at| &self.held[at as usize].allocation)
+        self.by_key
+            .values()
+            .map(|&at| &self.held[at as usize].allocation)
     }
 
     /// Indices of GPUs on a node that are usable and held by nobody.
@@ -499,7 +507,8 @@ impl Fleet {
             (free.count_ones(), reclaimable.count_ones())
         });
         let kind = &mut self.kinds[entry.kind as usize];
-        kind.victims.set(entry.slot, entry.ready && entry.victims > 0);
+        kind.victims
+            .set(entry.slot, entry.ready && entry.victims > 0);
         if entry.levels != levels {
             kind.cpu.change(entry.slot, entry.levels.0, levels.0);
             kind.memory.change(entry.slot, entry.levels.1, levels.1);
@@ -598,11 +607,16 @@ impl Fleet {
         let entry = &self.entries[id as usize];
         let (slot, kind) = (entry.slot, &mut self.kinds[entry.kind as usize]);
         let Some(node) = &entry.node else { return };
-        kind.hot.set(slot, node.heat.is_some_and(|heat| heat >= HOT));
+        kind.hot
+            .set(slot, node.heat.is_some_and(|heat| heat >= HOT));
         for image in &node.images {
             match kind.images.get_mut(image) {
                 Some(nodes) => nodes.set(slot, true),
-                None => kind.images.entry(image.clone()).or_default().set(slot, true),
+                None => kind
+                    .images
+                    .entry(image.clone())
+                    .or_default()
+                    .set(slot, true),
             }
         }
     }

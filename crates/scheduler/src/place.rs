@@ -11,6 +11,7 @@ use crate::filter::{Ask, Depth, Filter, filter_fails};
 use crate::fleet::{Fleet, index};
 use crate::hash::FastMap;
 use crate::pass::{Claim, Pass};
+use crate::plan::{Deduction, Flaw};
 
 /// A node that would rather have nobody.
 const UNWELCOME: u32 = 1000;
@@ -59,6 +60,17 @@ pub(crate) struct Choice {
     pub(crate) node: u32,
     pub(crate) gpus: u64,
     cost: u32,
+    /// What the cost is made of, in the order of `Flaw::ALL`.
+    points: [u32; Flaw::ALL.len()],
+}
+
+impl Choice {
+    pub(crate) fn deductions(&self) -> Vec<Deduction> {
+        let all = Flaw::ALL.iter().zip(self.points);
+        all.filter(|(_, points)| *points > 0)
+            .map(|(&why, points)| Deduction { why, points })
+            .collect()
+    }
 }
 
 /// Why nothing was found.
@@ -92,8 +104,17 @@ impl<'a> Prepared<'a> {
         }
     }
 
+    /// The same, without what was found out about nodes in this pass.
+    pub(crate) fn afresh(&self) -> Self {
+        Self::among(Rc::clone(&self.candidates), self.ask)
+    }
+
     /// Takes the best nodes for one request, all or none.
-    pub(crate) fn place(&mut self, pass: &mut Pass<'_>, taste: Taste<'_>) -> Result<Vec<Choice>, NotFound> {
+    pub(crate) fn place(
+        &mut self,
+        pass: &mut Pass<'_>,
+        taste: Taste<'_>,
+    ) -> Result<Vec<Choice>, NotFound> {
         if self.ask.nodes == 1 {
             let choice = self.find(pass, taste, &[], None)?;
             pass.take(choice.node, self.claim(choice.gpus));
@@ -133,7 +154,12 @@ impl<'a> Prepared<'a> {
         pass.node_fits(self.ask, entry, fit.suitable, entry.free(), Depth::Empty)
     }
 
-    fn gang(&mut self, pass: &mut Pass<'_>, taste: Taste<'_>, model: Option<&str>) -> Result<Vec<Choice>, NotFound> {
+    fn gang(
+        &mut self,
+        pass: &mut Pass<'_>,
+        taste: Taste<'_>,
+        model: Option<&str>,
+    ) -> Result<Vec<Choice>, NotFound> {
         let mut gang: Vec<Choice> = Vec::with_capacity(self.ask.nodes as usize);
         let mut chosen = Vec::with_capacity(self.ask.nodes as usize);
         while gang.len() < self.ask.nodes as usize {
@@ -198,20 +224,31 @@ impl<'a> Prepared<'a> {
     pub(crate) fn nodes(&self) -> Option<impl Iterator<Item = (u32, KindFit)>> {
         match &*self.candidates {
             Candidates::Kinds(_) => None,
-            Candidates::Nodes(nodes) => Some(nodes.iter().copied().filter(|(_, fit)| fit.has(self.ask.gpus))),
+            Candidates::Nodes(nodes) => Some(
+                nodes
+                    .iter()
+                    .copied()
+                    .filter(|(_, fit)| fit.has(self.ask.gpus)),
+            ),
         }
     }
 
     /// Every candidate node, ready or not, in no particular order.
-    pub(crate) fn each<'s>(&'s self, fleet: &'s Fleet) -> impl Iterator<Item = (u32, KindFit)> + 's {
+    pub(crate) fn each<'s>(
+        &'s self,
+        fleet: &'s Fleet,
+    ) -> impl Iterator<Item = (u32, KindFit)> + 's {
         let whole = match &*self.candidates {
             Candidates::Kinds(kinds) => &kinds[..],
             Candidates::Nodes(_) => &[],
         };
-        let of_kinds = whole.iter().filter(|fit| fit.has(self.ask.gpus)).flat_map(|fit| {
-            let slots = &fleet.kinds[fit.kind as usize].slots;
-            slots.iter().map(|node| (*node, *fit))
-        });
+        let of_kinds = whole
+            .iter()
+            .filter(|fit| fit.has(self.ask.gpus))
+            .flat_map(|fit| {
+                let slots = &fleet.kinds[fit.kind as usize].slots;
+                slots.iter().map(|node| (*node, *fit))
+            });
         self.nodes().into_iter().flatten().chain(of_kinds)
     }
 
@@ -240,7 +277,11 @@ impl<'a> Prepared<'a> {
             Candidates::Kinds(kinds) => search.kinds(kinds, &mut self.unfit, model),
         }
         let held = search.held;
-        search.best.ok_or(if held { NotFound::Held } else { NotFound::NoRoom })
+        search.best.ok_or(if held {
+            NotFound::Held
+        } else {
+            NotFound::NoRoom
+        })
     }
 }
 
@@ -261,7 +302,9 @@ impl Candidates {
             return Self::nodes(fleet, filter, nodes);
         }
         let kinds = (0..fleet.kinds.len()).map(index);
-        let mut kinds: Vec<KindFit> = kinds.filter_map(|kind| KindFit::of(fleet, filter, kind)).collect();
+        let mut kinds: Vec<KindFit> = kinds
+            .filter_map(|kind| KindFit::of(fleet, filter, kind))
+            .collect();
         // Numbers of kinds tell how the fleet came about; names do not.
         kinds.sort_by_key(|fit| {
             let first = fleet.kinds[fit.kind as usize].slots.first();
@@ -307,7 +350,10 @@ impl KindFit {
 
 fn model(fleet: &Fleet, node: u32, gpus: u64) -> &str {
     let kind = fleet.entries[node as usize].kind;
-    let gpu = fleet.kinds[kind as usize].key.gpus.get(gpus.trailing_zeros() as usize);
+    let gpu = fleet.kinds[kind as usize]
+        .key
+        .gpus
+        .get(gpus.trailing_zeros() as usize);
     gpu.map_or("", |gpu| &gpu.0)
 }
 
@@ -341,7 +387,10 @@ impl Search<'_> {
     /// what was found.
     fn kinds(&mut self, kinds: &[KindFit], unfit: &mut FastMap<u32, Bits>, model: Option<&str>) {
         let fleet = self.pass.fleet;
-        let largest = kinds.iter().map(|fit| fleet.kinds[fit.kind as usize].gpus()).max();
+        let largest = kinds
+            .iter()
+            .map(|fit| fleet.kinds[fit.kind as usize].gpus())
+            .max();
         let Some(most) = largest.and_then(|gpus| gpus.checked_sub(self.ask.gpus)) else {
             return;
         };
@@ -368,7 +417,8 @@ impl Search<'_> {
                 let cpu = kind.cpu.with(self.ask.cpu);
                 let memory = kind.memory.with(self.ask.memory);
                 let roomy = |i: usize| {
-                    cpu.map_or(u64::MAX, |nodes| nodes.word(i)) & memory.map_or(u64::MAX, |nodes| nodes.word(i))
+                    cpu.map_or(u64::MAX, |nodes| nodes.word(i))
+                        & memory.map_or(u64::MAX, |nodes| nodes.word(i))
                 };
                 for (extra, with_image, hot) in [
                     (0, true, false),
@@ -394,7 +444,13 @@ impl Search<'_> {
     }
 
     /// Nodes of one kind that differ in nothing but their free GPUs' links.
-    fn group(&mut self, fit: &KindFit, words: usize, members: impl Fn(usize) -> u64, unfit: &mut FastMap<u32, Bits>) {
+    fn group(
+        &mut self,
+        fit: &KindFit,
+        words: usize,
+        members: impl Fn(usize) -> u64,
+        unfit: &mut FastMap<u32, Bits>,
+    ) {
         let kind = &self.pass.fleet.kinds[fit.kind as usize];
         let mut seen = 0;
         for i in 0..words {
@@ -459,22 +515,30 @@ impl Search<'_> {
             .get(self.taste.image)
             .is_some_and(|nodes| nodes.contains(entry.slot));
         let hot = kind.hot.contains(entry.slot);
-        let cost = (free.gpus.count_ones() - self.ask.gpus) * LEFT_OVER
-            + fit.unwelcome * UNWELCOME
-            + links
-            + if has_image { 0 } else { NO_IMAGE }
-            + if hot { HOT } else { 0 };
-        let better = self
-            .best
-            .is_none_or(|best| cost < best.cost || cost == best.cost && entry.name < pass.entry(best.node).name);
+        let points = [
+            (free.gpus.count_ones() - self.ask.gpus) * LEFT_OVER,
+            links,
+            if has_image { 0 } else { NO_IMAGE },
+            if hot { HOT } else { 0 },
+            fit.unwelcome * UNWELCOME,
+        ];
+        let cost = points.iter().sum();
+        let better = self.best.is_none_or(|best| {
+            cost < best.cost || cost == best.cost && entry.name < pass.entry(best.node).name
+        });
         if better {
             self.best = Some(Choice {
                 node,
                 gpus: set.mask,
                 cost,
+                points,
             });
         }
-        if links == 0 { Looked::Ideal } else { Looked::Fits }
+        if links == 0 {
+            Looked::Ideal
+        } else {
+            Looked::Fits
+        }
     }
 }
 

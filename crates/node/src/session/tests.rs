@@ -407,6 +407,7 @@ impl Bench {
             output: Arc::clone(&self.output) as Arc<dyn Output>,
             on_held: None,
             on_lease: None,
+            fenced: None,
         }
     }
 

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use scheduler::{
-    Change, Context, Fleet, Node, NodeState, Plan, Priority, Queue, Request, RequestId, Usage, Wait, explain, schedule,
+    Change, Context, Fleet, Node, NodeState, Plan, Priority, Queue, Request, RequestId, Usage,
+    Wait, explain, schedule,
 };
 
 use crate::random;
@@ -31,7 +33,11 @@ fn world(nodes: Vec<Node>, first: Vec<Request>, then: Vec<Request>) -> World {
 }
 
 fn worlds() -> impl Strategy<Value = World> {
-    (random::nodes(6), random::requests("r", 12), random::requests("q", 20))
+    (
+        random::nodes(6),
+        random::requests("r", 12),
+        random::requests("q", 20),
+    )
         .prop_map(|(nodes, first, then)| world(nodes, first, then))
 }
 
@@ -60,7 +66,12 @@ fn check_placement(world: &World, placement: &scheduler::Placement) {
     assert_eq!(nodes.len(), ranks.len(), "distinct nodes");
     for member in &placement.members {
         let node = &world.nodes[&member.node];
-        assert!(world.suits(request, node), "{} on {}", request.id, node.name);
+        assert!(
+            world.suits(request, node),
+            "{} on {}",
+            request.id,
+            node.name
+        );
         assert_eq!(member.gpus.len(), request.gpus as usize);
         for index in &member.gpus {
             let gpu = node.gpus.iter().find(|g| g.index == *index);
@@ -82,11 +93,19 @@ fn rebuilt(world: &World) -> Fleet {
 }
 
 fn plan_with(world: &World, fleet: &Fleet) -> Plan {
-    schedule(fleet, &world.queue, &world.usage, world.now_ms, &world.limits)
+    schedule(
+        fleet,
+        &world.queue,
+        &world.usage,
+        world.now_ms,
+        &world.limits,
+    )
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    // One seed, so that a run tells of the code and not of its luck. Looking
+    // further: change the seed, raise PROPTEST_CASES.
+    #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::default() })]
 
     #[test]
     fn plans_are_sound_complete_and_settled(mut world in worlds()) {
