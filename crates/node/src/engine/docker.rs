@@ -167,6 +167,10 @@ impl Shared {
             .unwrap_or_default()
     }
 
+    fn oom_kills(&self, job: &JobKey) -> Option<u64> {
+        self.cgroups.as_ref()?.oom_kills(job)
+    }
+
     /// Removes all that is kept of a job, however long the daemon takes to come back.
     async fn erase(&self, key: &JobKey) {
         for role in [Role::PreStart, Role::PostStop, Role::Main] {
@@ -278,10 +282,10 @@ impl Shared {
         let call = self.daemon.api().update_container(&name, update);
         self.daemon.call(call).await.map_err(|error| {
             let code = match kind(&error) {
-                Kind::Missing => ErrorCode::NotFound,
                 Kind::Refused => ErrorCode::InvalidArgument,
                 Kind::Away => ErrorCode::TimedOut,
-                Kind::Conflict | Kind::Failed => ErrorCode::Conflict,
+                // Missing: Podman before 4.6 can't do it through this API.
+                Kind::Missing | Kind::Conflict | Kind::Failed => ErrorCode::Conflict,
             };
             ApiError::new(code, "the memory limit can't be changed").cause(words(&error))
         })

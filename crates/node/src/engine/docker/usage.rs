@@ -36,13 +36,24 @@ impl Cgroups {
         format!("{}/{job}", self.root)
     }
 
+    fn read(&self, job: &JobKey, hierarchy: &str, file: &str) -> Option<String> {
+        let of = self.of(job);
+        let path = self.mount.join(hierarchy).join(of.trim_start_matches('/')).join(file);
+        fs::read_to_string(path).ok()
+    }
+
+    /// How many of a job's processes the kernel killed for want of memory. `None`: it isn't counted.
+    pub(super) fn oom_kills(&self, job: &JobKey) -> Option<u64> {
+        let counts = self
+            .read(job, "memory", "memory.oom_control")
+            .or_else(|| self.read(job, "", "memory.events"))?;
+        let count = counts.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
+        count.trim().parse().ok()
+    }
+
     /// What was counted for a job. What isn't there wasn't measured.
     pub(super) fn usage(&self, job: &JobKey) -> Usage {
-        let of = self.of(job);
-        let read = |hierarchy: &str, file: &str| {
-            let path = self.mount.join(hierarchy).join(of.trim_start_matches('/')).join(file);
-            fs::read_to_string(path).ok()
-        };
+        let read = |hierarchy: &str, file: &str| self.read(job, hierarchy, file);
         let number = |text: String| text.trim().parse::<u64>().ok().filter(|n| *n > 0);
         let peak = read("memory", "memory.max_usage_in_bytes").or_else(|| read("", "memory.peak"));
         let cpu_ms = read("cpuacct", "cpuacct.usage")
@@ -107,6 +118,9 @@ mod tests {
             memory_peak_bytes: Some(Size(4096)),
         };
         assert_eq!(cgroups.usage(&job), v2);
+        assert_eq!(cgroups.oom_kills(&job), None);
+        write("claw/wl-a.1.0/memory.events", "oom 2\noom_kill 1\noom_group_kill 0\n");
+        assert_eq!(cgroups.oom_kills(&job), Some(1));
         write("memory/claw/wl-a.1.0/memory.max_usage_in_bytes", "8192\n");
         write("cpuacct/claw/wl-a.1.0/cpuacct.usage", "7000000\n");
         let v1 = Usage {
@@ -114,5 +128,10 @@ mod tests {
             memory_peak_bytes: Some(Size(8192)),
         };
         assert_eq!(cgroups.usage(&job), v1);
+        write(
+            "memory/claw/wl-a.1.0/memory.oom_control",
+            "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n",
+        );
+        assert_eq!(cgroups.oom_kills(&job), Some(3));
     }
 }
