@@ -337,7 +337,11 @@ impl Job {
                     self.killed.store(true, Ordering::Relaxed);
                     let again = match shared.daemon.kill(name, "SIGKILL").await {
                         Ok(()) => KILL_AGAIN,
-                        Err(_) => Duration::from_millis(200),
+                        Err(error) => {
+                            let killed = shared.kill_below(&self.key);
+                            tracing::warn!(job = %self.key, %error, killed, "the container engine doesn't kill a job that is due");
+                            Duration::from_millis(500)
+                        }
                     };
                     Some(Instant::now() + again)
                 }

@@ -2,9 +2,11 @@
 //!
 //! A container's cgroup is gone with the container, and what it counted with it. So each job gets a cgroup of its
 //! own above its containers', which counts all that ran below it and stays until the job is forgotten. Possible where
-//! Docker makes cgroups itself (not systemd), on this machine, and the agent is root.
+//! Docker makes cgroups itself (not systemd), on this machine, and the agent is root. It is also the way to a job's
+//! processes when the daemon doesn't answer.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -13,6 +15,7 @@ use api::{
     Size,
     workload::{JobKey, Usage},
 };
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The cgroups of jobs.
 #[derive(Debug, Clone)]
@@ -49,6 +52,27 @@ impl Cgroups {
             .or_else(|| self.read(job, "", "memory.events"))?;
         let count = counts.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
         count.trim().parse().ok()
+    }
+
+    /// Kills all that runs in a job's cgroup, without the daemon. Returns how many processes were found.
+    pub(super) fn kill(&self, job: &JobKey) -> usize {
+        let mut pids = BTreeSet::new();
+        for hierarchy in ["", "memory", "cpuacct", "pids", "freezer", "systemd"] {
+            let mut folders = vec![self.mount.join(hierarchy).join(self.of(job).trim_start_matches('/'))];
+            while let Some(folder) = folders.pop() {
+                let procs = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+                pids.extend(procs.lines().filter_map(|line| line.parse::<i32>().ok()));
+                let below = fs::read_dir(&folder).into_iter().flatten().flatten();
+                folders.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
+            }
+        }
+        // A number that stands for nothing in the agent's own namespace of processes reads 0.
+        for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            if let Err(error) = kill_process(pid, Signal::KILL) {
+                tracing::debug!(pid = pid.as_raw_nonzero(), %error, "a process of a job can't be killed");
+            }
+        }
+        pids.len()
     }
 
     /// What was counted for a job. What isn't there wasn't measured.

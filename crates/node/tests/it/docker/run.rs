@@ -13,7 +13,7 @@ use clawbernetes_node::engine::{Engine as _, Exec, What};
 
 use super::{
     fixture::{self, Fixture, IMAGE_WITH_COMMAND},
-    life::{Life, Memory, script, until},
+    life::{Life, Memory, processes, script, until},
 };
 
 async fn life(node: &str) -> Option<(Life, Arc<Memory>, &'static Fixture)> {
@@ -263,15 +263,6 @@ async fn collect(mut exec: Exec) -> (String, String, i32) {
         }
     }
     panic!("no end");
-}
-
-/// Processes of this machine whose command line holds a text.
-fn processes(text: &str) -> usize {
-    let folders = std::fs::read_dir("/proc").unwrap().flatten();
-    folders
-        .filter_map(|folder| std::fs::read(folder.path().join("cmdline")).ok())
-        .filter(|line| String::from_utf8_lossy(line).replace('\0', " ").contains(text))
-        .count()
 }
 
 #[tokio::test]
