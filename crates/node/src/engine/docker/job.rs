@@ -162,19 +162,22 @@ impl Job {
     }
 
     async fn live(&self, shared: &Shared, origin: Origin, output: &mut Output) -> Result<Ending, Outcome> {
-        let inspect = match origin {
-            Origin::New(assignment) => self.make(shared, &assignment).await?,
-            Origin::Found(inspect) => *inspect,
+        let (inspect, ordered) = match origin {
+            Origin::New(assignment) => (self.make(shared, &assignment).await?, true),
+            Origin::Found(inspect) => (*inspect, false),
         };
         let body = recover(&inspect);
         let fresh = stands(&inspect) == Stands::Created;
         if fresh {
             self.begin(shared, &body, output).await?;
         }
+        // Of a job that was found running, its finder has told.
+        let untold = fresh || ordered;
         let name = Role::Main.container(&self.key);
         let reader = Reader::new(&shared.daemon, &name, output);
         let ended = match stands(&inspect) {
             Stands::Ended => {
+                self.announce(shared, &name, untold).await;
                 reader.finish().await;
                 Some(inspect)
             }
@@ -182,7 +185,7 @@ impl Job {
                 let running = async {
                     tokio::select! {
                         ((), ended) = async {
-                            tokio::join!(self.announce(shared, &name, fresh), shared.daemon.exited(&name))
+                            tokio::join!(self.announce(shared, &name, untold), shared.daemon.exited(&name))
                         } => ended,
                         () = self.stopper(shared, &name) => pending().await,
                     }
@@ -282,6 +285,7 @@ impl Job {
     /// Runs the hook before the command, then starts the container.
     async fn begin(&self, shared: &Shared, body: &ContainerCreateBody, output: &mut Output) -> Result<(), Outcome> {
         if let Some(command) = hook(body, LABEL_PRE_START) {
+            let words = command.join(" ");
             let name = Role::PreStart.container(&self.key);
             let made = config::hook_container(body, &self.key, Role::PreStart, command);
             let ended = self.run_hook(shared, &name, made, output, None).await?;
@@ -290,7 +294,7 @@ impl Job {
             }
             let outcome = end::outcome(&ended, end::oom_killed(&ended), None);
             if !outcome.success() {
-                return Err(hook_failed(&outcome));
+                return Err(hook_failed(&words, &outcome));
             }
         }
         if self.stopping() {
@@ -315,9 +319,9 @@ impl Job {
         }
     }
 
-    /// Says that it runs, unless an earlier life of the agent did.
-    async fn announce(&self, shared: &Shared, name: &str, fresh: bool) {
-        if fresh
+    /// Says that it runs, or ran, unless that was told.
+    async fn announce(&self, shared: &Shared, name: &str, untold: bool) {
+        if untold
             && let Some(inspect) = shared.daemon.inspect_surely(name).await
             && let Some(at) = end::started_at(&inspect)
         {
@@ -509,11 +513,11 @@ fn stopped_early() -> Outcome {
     Outcome::StartFailed {
         code: ErrorCode::Conflict,
         message: "stopped before it started".to_owned(),
-        retryable: true,
+        retryable: false,
     }
 }
 
-fn hook_failed(outcome: &Outcome) -> Outcome {
+fn hook_failed(command: &str, outcome: &Outcome) -> Outcome {
     let how = match outcome.exit_code() {
         Some(_) if matches!(outcome, Outcome::OomKilled { .. }) => "it was killed at the memory limit".to_owned(),
         Some(code) => format!("exit code {code}"),
@@ -521,8 +525,8 @@ fn hook_failed(outcome: &Outcome) -> Outcome {
     };
     Outcome::StartFailed {
         code: ErrorCode::InvalidArgument,
-        message: format!("the preStart hook failed: {how}"),
-        retryable: true,
+        message: format!("the preStart hook '{command}' failed: {how}"),
+        retryable: false,
     }
 }
 

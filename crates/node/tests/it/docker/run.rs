@@ -35,7 +35,7 @@ async fn host_config(fixture: &Fixture, job: &api::workload::JobKey) -> HostConf
 
 #[tokio::test]
 async fn output_and_exit_code_come_back() {
-    let Some((life, memory, _)) = life("run").await else {
+    let Some((life, memory, fixture)) = life("run").await else {
         return;
     };
     let text =
@@ -58,7 +58,15 @@ async fn output_and_exit_code_come_back() {
 
     // A job that is known isn't begun again, also after its end.
     life.start(&job).await;
+    let cgroup = format!("/{}/jobs/{}", fixture.name, job.job);
+    let cgroups = || {
+        let mounts = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
+        let paths = mounts.map(|mount| format!("{}{cgroup}", mount.path().display()));
+        paths.filter(|path| std::path::Path::new(path).exists()).count()
+    };
+    assert!(cgroups() > 0);
     life.engine.forget(&job.job).await;
+    assert_eq!(cgroups(), 0);
     assert_eq!(memory.lines(&job.job).len(), 4);
 }
 
@@ -87,7 +95,7 @@ async fn the_command_replaces_the_images_own() {
         uuid: "SIM-3".to_owned(),
     }];
     assert_eq!(life.run(&other).await, Outcome::Exited { code: 0 });
-    assert_eq!(memory.stdout(&other.job), ["other command a b=c", "cuda=SIM-3"]);
+    assert_eq!(memory.stdout(&other.job), ["other command a b=c", "cuda=3"]);
 
     let mut absent = script("command-absent", "");
     absent.command = vec!["no-such-program".to_owned()];
