@@ -5,6 +5,7 @@
 //! - Hooks run in containers of their own beside it (`…-pre`, `…-post`): the same image, environment, folders,
 //!   limits and GPUs. Folders in memory aren't shared with them. Their output is the job's. The hook after the
 //!   command ends at the job's grace (at least 10 s).
+//! - An empty folder on disk is a nameless volume; its size limit isn't enforced (that of one in memory is).
 //! - Containers use the node's network: the ports that a workload listens on are the node's, gang members reach each
 //!   other by the nodes' addresses, just as with the native engine.
 //! - A daemon that is away ends no job: every wait goes on when it is back. A job whose SIGKILL is due meanwhile is
