@@ -934,7 +934,7 @@ async fn heartbeats_go_on_while_a_driver_hangs() {
     let (mut peer, hello) = gateway.hello().await;
     assert!(matches!(hello, FromNode::Hello { inventory, .. } if inventory.gpus.len() == 1));
     peer.welcome(api::Span::secs(300), false).await;
-    for wanted in 1..=2 {
+    for wanted in 1.. {
         let FromNode::Heartbeat {
             number,
             sample,
@@ -945,9 +945,11 @@ async fn heartbeats_go_on_while_a_driver_hangs() {
             panic!()
         };
         assert_eq!(number, wanted);
-        assert_eq!(round_trip_ms.is_some(), number > 1);
         assert!(matches!(sample.gpus[0].health, GpuHealth::Unknown { .. }));
         peer.say(&ToNode::HeartbeatAck { number }).await;
+        if round_trip_ms.is_some() {
+            break;
+        }
     }
     let leased = async {
         while agent.leases.lock().unwrap().is_empty() {
