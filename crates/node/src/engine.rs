@@ -5,6 +5,7 @@
 //! that it needs to know its jobs again after the agent was killed.
 
 pub mod native;
+pub mod docker;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
