@@ -2,18 +2,15 @@
 //! smoke test. Prints figures, asserts no times.
 
 #![expect(clippy::print_stdout, reason = "figures are what it is for")]
-#![expect(
-    clippy::expect_used,
-    reason = "a bench stops at what it did not expect"
-)]
+#![expect(clippy::expect_used, reason = "a bench stops at what it did not expect")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use clawbernetes_scheduler::{
-    Allocation, AllocationKey, Context, Engine, Fleet, Gpu, GpuLink, Limits, Link, Node, Plan,
-    Priority, Queue, Request, RequestId, Usage, explain, schedule,
+    Allocation, AllocationKey, Context, Engine, Fleet, Gpu, GpuLink, Limits, Link, Node, Plan, Priority, Queue,
+    Request, RequestId, Usage, explain, schedule,
 };
 
 const GIB: u64 = 1 << 30;
@@ -49,9 +46,7 @@ fn node(i: usize, dice: &mut Dice) -> Node {
         ..Gpu::new(gpu, model, Some(memory * GIB))
     };
     let links = match links {
-        2 => (0..8)
-            .flat_map(|a| (a + 1..8).map(move |b| (a, b, 18)))
-            .collect(),
+        2 => (0..8).flat_map(|a| (a + 1..8).map(move |b| (a, b, 18))).collect(),
         1 => vec![(0, 1, 4), (2, 3, 4), (4, 5, 4), (6, 7, 4)],
         _ => Vec::new(),
     };
@@ -179,13 +174,7 @@ impl Bench {
     }
 
     fn plan(&self) -> Plan {
-        schedule(
-            &self.fleet,
-            &self.queue,
-            &self.usage,
-            self.now_ms,
-            &self.limits,
-        )
+        schedule(&self.fleet, &self.queue, &self.usage, self.now_ms, &self.limits)
     }
 
     /// Carries a plan out; victims are gone at once and wait again.
@@ -221,11 +210,7 @@ impl Bench {
 
     fn end(&mut self, id: &RequestId) {
         for rank in 0.. {
-            if self
-                .fleet
-                .release(&AllocationKey::new(id.clone(), rank))
-                .is_none()
-            {
+            if self.fleet.release(&AllocationKey::new(id.clone(), rank)).is_none() {
                 return;
             }
         }
@@ -283,12 +268,7 @@ fn bench(nodes: usize, queued: usize, passes: usize) {
         }
         bench.submit(plan.placements.len());
     }
-    report(
-        "fill from empty",
-        decisions,
-        took,
-        &format!("{placed} placed"),
-    );
+    report("fill from empty", decisions, took, &format!("{placed} placed"));
     let per_bind = applied.as_secs_f64() * 1e6 / placed.max(1) as f64;
     println!("  carried out (bind, dequeue)         {per_bind:.1} us a placement");
     bench.submit(queued - bench.queue.len().min(queued));

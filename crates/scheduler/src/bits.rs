@@ -97,9 +97,10 @@ impl Bits {
     /// Members in ascending order.
     #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.words.iter().enumerate().flat_map(|(i, &word)| {
-            ones(word).map(move |bit| u32::try_from(i).unwrap_or(u32::MAX) * 64 + bit)
-        })
+        self.words
+            .iter()
+            .enumerate()
+            .flat_map(|(i, &word)| ones(word).map(move |bit| u32::try_from(i).unwrap_or(u32::MAX) * 64 + bit))
     }
 }
 

@@ -13,9 +13,7 @@ use crate::place::{KindFit, Prepared};
 use crate::plan::join;
 use crate::remedy::{self, Remedy};
 use crate::reserve::{Room, add, enough, free_by, keep, room};
-use crate::{
-    AllocationKey, Engine, Fleet, NodeName, NodeState, Plan, Queue, Request, RequestId, Usage,
-};
+use crate::{AllocationKey, Engine, Fleet, NodeName, NodeState, Plan, Queue, Request, RequestId, Usage};
 
 /// What else an explanation may draw on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,11 +152,7 @@ impl Blocker {
     fn of(fail: Fail<'_>, ask: &Ask) -> Self {
         match fail {
             Fail::NotNamed => Self::NotNamed {
-                node: ask
-                    .filter
-                    .node
-                    .clone()
-                    .unwrap_or_else(|| NodeName::from("")),
+                node: ask.filter.node.clone().unwrap_or_else(|| NodeName::from("")),
             },
             Fail::State(state) => Self::State(state),
             Fail::Engine => Self::Engine(ask.filter.engine.unwrap_or(Engine::Native)),
@@ -173,17 +167,13 @@ impl Blocker {
             Fail::GpuMemory => Self::GpuMemory {
                 bytes: ask.filter.gpu_memory_bytes,
             },
-            Fail::Cpu => Self::Cpu {
-                millicores: ask.cpu,
-            },
+            Fail::Cpu => Self::Cpu { millicores: ask.cpu },
             Fail::Memory => Self::Memory { bytes: ask.memory },
             Fail::Excluded => Self::Excluded,
             Fail::BackOff => Self::BackOff,
             Fail::Unusable => Self::Unusable { gpus: ask.gpus },
             Fail::FreeGpus => Self::FreeGpus { gpus: ask.gpus },
-            Fail::FreeCpu => Self::FreeCpu {
-                millicores: ask.cpu,
-            },
+            Fail::FreeCpu => Self::FreeCpu { millicores: ask.cpu },
             Fail::FreeMemory => Self::FreeMemory { bytes: ask.memory },
         }
     }
@@ -252,12 +242,7 @@ pub struct Freeing {
 
 /// Explains a request, waiting or only thought of.
 #[must_use]
-pub fn explain(
-    fleet: &Fleet,
-    request: &Request,
-    context: &Context<'_>,
-    now_ms: i64,
-) -> Explanation {
+pub fn explain(fleet: &Fleet, request: &Request, context: &Context<'_>, now_ms: i64) -> Explanation {
     let ask = Ask::of(request);
     let prepared = Prepared::new(fleet, &ask);
     let mut pass = Pass::new(fleet, now_ms);
@@ -271,9 +256,7 @@ pub fn explain(
         fitting: nodes.iter().filter(|node| node.fits()).count(),
         needed,
         blockers: counted(&nodes, &ask, &kept),
-        queue: context
-            .queue
-            .map(|queue| place_in(fleet, queue, request, context)),
+        queue: context.queue.map(|queue| place_in(fleet, queue, request, context)),
         back_off_until_ms: request.not_before_ms.filter(|until| *until > now_ms),
         evicting: evicting(fleet, request),
         freed_by: Vec::new(),
@@ -341,11 +324,7 @@ fn keep_reservations(pass: &mut Pass<'_>, request: &Request, context: &Context<'
         };
         keep(pass, &ask, &room);
         let own = pass.fleet.evicting.get(&reservation.request);
-        for at in own
-            .into_iter()
-            .flatten()
-            .filter_map(|key| pass.fleet.by_key.get(key))
-        {
+        for at in own.into_iter().flatten().filter_map(|key| pass.fleet.by_key.get(key)) {
             let held = &pass.fleet.held[*at as usize];
             if let Some(hold) = pass.holds.get_mut(&held.entry) {
                 let claim = crate::pass::Claim {
@@ -353,11 +332,7 @@ fn keep_reservations(pass: &mut Pass<'_>, request: &Request, context: &Context<'
                     cpu: held.allocation.cpu_millicores,
                     memory: held.allocation.memory_bytes,
                 };
-                add(
-                    &mut hold.then,
-                    &pass.fleet.entries[held.entry as usize],
-                    claim,
-                );
+                add(&mut hold.then, &pass.fleet.entries[held.entry as usize], claim);
             }
         }
         kept.push(Kept {
@@ -441,11 +416,7 @@ fn counted(nodes: &[Judged<'_>], ask: &Ask, kept: &[Kept]) -> Vec<BlockerCount> 
     }
     let mut blockers: Vec<BlockerCount> = counts
         .into_iter()
-        .map(|(blocker, (nodes, total))| BlockerCount {
-            blocker,
-            nodes,
-            total,
-        })
+        .map(|(blocker, (nodes, total))| BlockerCount { blocker, nodes, total })
         .collect();
     blockers.sort_by_key(|b| (std::cmp::Reverse(b.nodes), std::cmp::Reverse(b.total)));
     blockers
@@ -472,13 +443,7 @@ fn ever_fits(pass: &Pass<'_>, prepared: &Prepared<'_>) -> bool {
     let needed = prepared.ask.nodes as usize;
     let fits = |(node, fit): &(u32, KindFit)| {
         let entry = pass.entry(*node);
-        pass.node_fits(
-            prepared.ask,
-            entry,
-            fit.suitable,
-            entry.free(),
-            Depth::Capacity,
-        )
+        pass.node_fits(prepared.ask, entry, fit.suitable, entry.free(), Depth::Capacity)
     };
     let nodes = prepared.each(pass.fleet).filter(fits);
     nodes.take(needed).count() == needed
@@ -490,23 +455,12 @@ fn freed_by(pass: &Pass<'_>, ask: &Ask, room: &Room) -> Vec<Freeing> {
     for (node, fit) in &room.nodes {
         let entry = pass.entry(*node);
         let mut free = free_by(pass, *node, i64::MIN);
-        free = if enough(ask, fit, free) {
-            free
-        } else {
-            pass.free(*node)
-        };
-        let mut held: Vec<&crate::fleet::Held> = entry
-            .held
-            .iter()
-            .map(|&at| &pass.fleet.held[at as usize])
-            .collect();
+        free = if enough(ask, fit, free) { free } else { pass.free(*node) };
+        let mut held: Vec<&crate::fleet::Held> = entry.held.iter().map(|&at| &pass.fleet.held[at as usize]).collect();
         held.sort_by(|a, b| {
             let key = |h: &crate::fleet::Held| {
                 let end = h.allocation.expected_end_ms;
-                (
-                    end.unwrap_or(i64::MAX),
-                    std::cmp::Reverse(h.mask.count_ones()),
-                )
+                (end.unwrap_or(i64::MAX), std::cmp::Reverse(h.mask.count_ones()))
             };
             key(a)
                 .cmp(&key(b))
@@ -537,9 +491,7 @@ fn freed_by(pass: &Pass<'_>, ask: &Ask, room: &Room) -> Vec<Freeing> {
     }
     freeing.sort_by(|a, b| {
         let key = |f: &Freeing| f.end_ms.unwrap_or(i64::MAX);
-        key(a)
-            .cmp(&key(b))
-            .then_with(|| a.allocation.cmp(&b.allocation))
+        key(a).cmp(&key(b)).then_with(|| a.allocation.cmp(&b.allocation))
     });
     freeing
 }
@@ -563,11 +515,7 @@ impl fmt::Display for Explanation {
             write!(f, ": {}", join(&first))?;
         }
         if let Some(place) = self.queue {
-            write!(
-                f,
-                "\nplace in the queue: {} of {}",
-                place.position, place.of
-            )?;
+            write!(f, "\nplace in the queue: {} of {}", place.position, place.of)?;
         }
         if let Some(until) = self.back_off_until_ms {
             write!(f, "\nnot tried again for {}", duration(until - self.now_ms))?;
@@ -579,11 +527,7 @@ impl fmt::Display for Explanation {
             write!(f, "\ntoday's fleet can never run it, even if empty")?;
         }
         if !self.freed_by.is_empty() {
-            let mut who: Vec<&RequestId> = self
-                .freed_by
-                .iter()
-                .map(|f| &f.allocation.request)
-                .collect();
+            let mut who: Vec<&RequestId> = self.freed_by.iter().map(|f| &f.allocation.request).collect();
             who.dedup();
             write!(f, "\nroom when {} ", join(&who))?;
             f.write_str(if who.len() == 1 { "ends" } else { "end" })?;

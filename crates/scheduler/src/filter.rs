@@ -44,11 +44,7 @@ impl Ask {
             filter: Filter {
                 // Without GPUs the filters on GPUs say nothing.
                 gpu_model: request.gpu_model.clone().filter(|_| needs_gpus),
-                gpu_memory_bytes: if needs_gpus {
-                    request.gpu_memory_bytes
-                } else {
-                    0
-                },
+                gpu_memory_bytes: if needs_gpus { request.gpu_memory_bytes } else { 0 },
                 selector: request.node_selector.clone().into_iter().collect(),
                 node: request.node.clone(),
                 tolerations,
@@ -81,9 +77,7 @@ impl Filter {
     /// Untolerated taints that would rather have nobody.
     pub(crate) fn unwelcome(&self, kind: &Kind) -> u32 {
         let taints = kind.key.taints.iter();
-        let unwelcome = taints.filter(|taint| {
-            taint.effect == TaintEffect::PreferNoSchedule && !self.tolerates(taint)
-        });
+        let unwelcome = taints.filter(|taint| taint.effect == TaintEffect::PreferNoSchedule && !self.tolerates(taint));
         crate::fleet::index(unwelcome.count())
     }
 
@@ -115,11 +109,7 @@ impl Filter {
 }
 
 pub(crate) fn low_mask(gpus: u32) -> u64 {
-    if gpus >= 64 {
-        u64::MAX
-    } else {
-        (1 << gpus) - 1
-    }
+    if gpus >= 64 { u64::MAX } else { (1 << gpus) - 1 }
 }
 
 /// One reason why one node fails, most fundamental first.
@@ -176,10 +166,7 @@ pub(crate) fn filter_fails<'a>(
         }
     }
     for taint in &kind.key.taints {
-        if taint.effect == TaintEffect::NoSchedule
-            && !filter.tolerates(taint)
-            && fail(Fail::Taint(taint))
-        {
+        if taint.effect == TaintEffect::NoSchedule && !filter.tolerates(taint) && fail(Fail::Taint(taint)) {
             return true;
         }
     }
@@ -188,12 +175,7 @@ pub(crate) fn filter_fails<'a>(
 
 /// Tells `report` each reason that a whole kind fails; for explaining. A kind
 /// passes if it passes [`filter_fails`] and has enough suitable GPUs.
-pub(crate) fn kind_fails<'a>(
-    fleet: &Fleet,
-    ask: &'a Ask,
-    kind: &'a Kind,
-    report: &mut impl FnMut(Fail<'a>),
-) {
+pub(crate) fn kind_fails<'a>(fleet: &Fleet, ask: &'a Ask, kind: &'a Kind, report: &mut impl FnMut(Fail<'a>)) {
     let filter = &ask.filter;
     filter_fails(fleet, filter, kind, &mut |fail| {
         report(fail);
@@ -259,23 +241,14 @@ pub(crate) fn node_fails<'a>(
     let Some(node) = entry.node.as_deref() else {
         return true;
     };
-    if ask
-        .filter
-        .node
-        .as_ref()
-        .is_some_and(|name| *name != entry.name)
-        && fail(Fail::NotNamed)
-    {
+    if ask.filter.node.as_ref().is_some_and(|name| *name != entry.name) && fail(Fail::NotNamed) {
         return true;
     }
     if depth != Depth::Capacity && !entry.ready && fail(Fail::State(node.state)) {
         return true;
     }
     for (key, value) in &ask.filter.selector {
-        if fleet.is_wide(key)
-            && node.labels.get(key) != Some(value)
-            && fail(Fail::Label(key, value))
-        {
+        if fleet.is_wide(key) && node.labels.get(key) != Some(value) && fail(Fail::Label(key, value)) {
             return true;
         }
     }

@@ -178,9 +178,7 @@ impl Entry {
 
 /// Whether it could ever be a victim, leaving time aside.
 pub(crate) fn is_low(allocation: &Allocation) -> bool {
-    allocation.priority == Priority::Low
-        && allocation.preemptible
-        && allocation.evicting_for.is_none()
+    allocation.priority == Priority::Low && allocation.preemptible && allocation.evicting_for.is_none()
 }
 
 impl Fleet {
@@ -278,8 +276,7 @@ impl Fleet {
         self.release(&allocation.key);
         let id = self.entry(&allocation.node);
         let gpus = allocation.gpus.len() as u64;
-        *self.holdings.entry(allocation.owner.clone()).or_default() +=
-            weight(gpus, allocation.cpu_millicores);
+        *self.holdings.entry(allocation.owner.clone()).or_default() += weight(gpus, allocation.cpu_millicores);
         if let Some(request) = &allocation.evicting_for {
             let keys = self.evicting.entry(request.clone()).or_default();
             keys.insert(allocation.key.clone());
@@ -404,9 +401,7 @@ impl Fleet {
 
     /// Everything held, in order of key.
     pub fn allocations(&self) -> impl Iterator<Item = &Allocation> {
-        self.by_key
-            .values()
-            .map(|&at| &self.held[at as usize].allocation)
+        self.by_key.values().map(|&at| &self.held[at as usize].allocation)
     }
 
     /// Indices of GPUs on a node that are usable and held by nobody.
@@ -507,8 +502,7 @@ impl Fleet {
             (free.count_ones(), reclaimable.count_ones())
         });
         let kind = &mut self.kinds[entry.kind as usize];
-        kind.victims
-            .set(entry.slot, entry.ready && entry.victims > 0);
+        kind.victims.set(entry.slot, entry.ready && entry.victims > 0);
         if entry.levels != levels {
             kind.cpu.change(entry.slot, entry.levels.0, levels.0);
             kind.memory.change(entry.slot, entry.levels.1, levels.1);
@@ -607,16 +601,11 @@ impl Fleet {
         let entry = &self.entries[id as usize];
         let (slot, kind) = (entry.slot, &mut self.kinds[entry.kind as usize]);
         let Some(node) = &entry.node else { return };
-        kind.hot
-            .set(slot, node.heat.is_some_and(|heat| heat >= HOT));
+        kind.hot.set(slot, node.heat.is_some_and(|heat| heat >= HOT));
         for image in &node.images {
             match kind.images.get_mut(image) {
                 Some(nodes) => nodes.set(slot, true),
-                None => kind
-                    .images
-                    .entry(image.clone())
-                    .or_default()
-                    .set(slot, true),
+                None => kind.images.entry(image.clone()).or_default().set(slot, true),
             }
         }
     }

@@ -58,12 +58,8 @@ impl Hold {
         {
             return Some(u64::MAX);
         }
-        let spares = |need: u64, then: u64, asked: u64| {
-            need == 0 || asked == 0 || then.saturating_sub(asked) >= need
-        };
-        if !spares(self.cpu, self.then.cpu, ask.cpu)
-            || !spares(self.memory, self.then.memory, ask.memory)
-        {
+        let spares = |need: u64, then: u64, asked: u64| need == 0 || asked == 0 || then.saturating_sub(asked) >= need;
+        if !spares(self.cpu, self.then.cpu, ask.cpu) || !spares(self.memory, self.then.memory, ask.memory) {
             return None;
         }
         let contested = self.then.gpus & self.suitable;
@@ -105,14 +101,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Whether a node fits whose kind has the `suitable` GPUs.
-    pub(crate) fn node_fits(
-        &self,
-        ask: &Ask,
-        entry: &Entry,
-        suitable: u64,
-        free: Free,
-        depth: Depth,
-    ) -> bool {
+    pub(crate) fn node_fits(&self, ask: &Ask, entry: &Entry, suitable: u64, free: Free, depth: Depth) -> bool {
         let sight = Sight {
             suitable,
             free,
@@ -151,10 +140,7 @@ impl<'a> Pass<'a> {
 
     /// Makes a `take` final: something runs there, until `end_ms` if known.
     pub(crate) fn start(&mut self, id: u32, claim: Claim, end_ms: Option<i64>) {
-        self.started
-            .entry(id)
-            .or_default()
-            .push(Started { claim, end_ms });
+        self.started.entry(id).or_default().push(Started { claim, end_ms });
         if let Some(hold) = self.holds.get_mut(&id) {
             let gone = matches!((hold.start_ms, end_ms), (Some(start), Some(end)) if end <= start);
             if !gone {

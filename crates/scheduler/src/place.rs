@@ -110,11 +110,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// Takes the best nodes for one request, all or none.
-    pub(crate) fn place(
-        &mut self,
-        pass: &mut Pass<'_>,
-        taste: Taste<'_>,
-    ) -> Result<Vec<Choice>, NotFound> {
+    pub(crate) fn place(&mut self, pass: &mut Pass<'_>, taste: Taste<'_>) -> Result<Vec<Choice>, NotFound> {
         if self.ask.nodes == 1 {
             let choice = self.find(pass, taste, &[], None)?;
             pass.take(choice.node, self.claim(choice.gpus));
@@ -154,12 +150,7 @@ impl<'a> Prepared<'a> {
         pass.node_fits(self.ask, entry, fit.suitable, entry.free(), Depth::Empty)
     }
 
-    fn gang(
-        &mut self,
-        pass: &mut Pass<'_>,
-        taste: Taste<'_>,
-        model: Option<&str>,
-    ) -> Result<Vec<Choice>, NotFound> {
+    fn gang(&mut self, pass: &mut Pass<'_>, taste: Taste<'_>, model: Option<&str>) -> Result<Vec<Choice>, NotFound> {
         let mut gang: Vec<Choice> = Vec::with_capacity(self.ask.nodes as usize);
         let mut chosen = Vec::with_capacity(self.ask.nodes as usize);
         while gang.len() < self.ask.nodes as usize {
@@ -224,31 +215,20 @@ impl<'a> Prepared<'a> {
     pub(crate) fn nodes(&self) -> Option<impl Iterator<Item = (u32, KindFit)>> {
         match &*self.candidates {
             Candidates::Kinds(_) => None,
-            Candidates::Nodes(nodes) => Some(
-                nodes
-                    .iter()
-                    .copied()
-                    .filter(|(_, fit)| fit.has(self.ask.gpus)),
-            ),
+            Candidates::Nodes(nodes) => Some(nodes.iter().copied().filter(|(_, fit)| fit.has(self.ask.gpus))),
         }
     }
 
     /// Every candidate node, ready or not, in no particular order.
-    pub(crate) fn each<'s>(
-        &'s self,
-        fleet: &'s Fleet,
-    ) -> impl Iterator<Item = (u32, KindFit)> + 's {
+    pub(crate) fn each<'s>(&'s self, fleet: &'s Fleet) -> impl Iterator<Item = (u32, KindFit)> + 's {
         let whole = match &*self.candidates {
             Candidates::Kinds(kinds) => &kinds[..],
             Candidates::Nodes(_) => &[],
         };
-        let of_kinds = whole
-            .iter()
-            .filter(|fit| fit.has(self.ask.gpus))
-            .flat_map(|fit| {
-                let slots = &fleet.kinds[fit.kind as usize].slots;
-                slots.iter().map(|node| (*node, *fit))
-            });
+        let of_kinds = whole.iter().filter(|fit| fit.has(self.ask.gpus)).flat_map(|fit| {
+            let slots = &fleet.kinds[fit.kind as usize].slots;
+            slots.iter().map(|node| (*node, *fit))
+        });
         self.nodes().into_iter().flatten().chain(of_kinds)
     }
 
@@ -277,11 +257,7 @@ impl<'a> Prepared<'a> {
             Candidates::Kinds(kinds) => search.kinds(kinds, &mut self.unfit, model),
         }
         let held = search.held;
-        search.best.ok_or(if held {
-            NotFound::Held
-        } else {
-            NotFound::NoRoom
-        })
+        search.best.ok_or(if held { NotFound::Held } else { NotFound::NoRoom })
     }
 }
 
@@ -302,9 +278,7 @@ impl Candidates {
             return Self::nodes(fleet, filter, nodes);
         }
         let kinds = (0..fleet.kinds.len()).map(index);
-        let mut kinds: Vec<KindFit> = kinds
-            .filter_map(|kind| KindFit::of(fleet, filter, kind))
-            .collect();
+        let mut kinds: Vec<KindFit> = kinds.filter_map(|kind| KindFit::of(fleet, filter, kind)).collect();
         // Numbers of kinds tell how the fleet came about; names do not.
         kinds.sort_by_key(|fit| {
             let first = fleet.kinds[fit.kind as usize].slots.first();
@@ -350,10 +324,7 @@ impl KindFit {
 
 fn model(fleet: &Fleet, node: u32, gpus: u64) -> &str {
     let kind = fleet.entries[node as usize].kind;
-    let gpu = fleet.kinds[kind as usize]
-        .key
-        .gpus
-        .get(gpus.trailing_zeros() as usize);
+    let gpu = fleet.kinds[kind as usize].key.gpus.get(gpus.trailing_zeros() as usize);
     gpu.map_or("", |gpu| &gpu.0)
 }
 
@@ -387,10 +358,7 @@ impl Search<'_> {
     /// what was found.
     fn kinds(&mut self, kinds: &[KindFit], unfit: &mut FastMap<u32, Bits>, model: Option<&str>) {
         let fleet = self.pass.fleet;
-        let largest = kinds
-            .iter()
-            .map(|fit| fleet.kinds[fit.kind as usize].gpus())
-            .max();
+        let largest = kinds.iter().map(|fit| fleet.kinds[fit.kind as usize].gpus()).max();
         let Some(most) = largest.and_then(|gpus| gpus.checked_sub(self.ask.gpus)) else {
             return;
         };
@@ -417,8 +385,7 @@ impl Search<'_> {
                 let cpu = kind.cpu.with(self.ask.cpu);
                 let memory = kind.memory.with(self.ask.memory);
                 let roomy = |i: usize| {
-                    cpu.map_or(u64::MAX, |nodes| nodes.word(i))
-                        & memory.map_or(u64::MAX, |nodes| nodes.word(i))
+                    cpu.map_or(u64::MAX, |nodes| nodes.word(i)) & memory.map_or(u64::MAX, |nodes| nodes.word(i))
                 };
                 for (extra, with_image, hot) in [
                     (0, true, false),
@@ -444,13 +411,7 @@ impl Search<'_> {
     }
 
     /// Nodes of one kind that differ in nothing but their free GPUs' links.
-    fn group(
-        &mut self,
-        fit: &KindFit,
-        words: usize,
-        members: impl Fn(usize) -> u64,
-        unfit: &mut FastMap<u32, Bits>,
-    ) {
+    fn group(&mut self, fit: &KindFit, words: usize, members: impl Fn(usize) -> u64, unfit: &mut FastMap<u32, Bits>) {
         let kind = &self.pass.fleet.kinds[fit.kind as usize];
         let mut seen = 0;
         for i in 0..words {
@@ -523,9 +484,9 @@ impl Search<'_> {
             fit.unwelcome * UNWELCOME,
         ];
         let cost = points.iter().sum();
-        let better = self.best.is_none_or(|best| {
-            cost < best.cost || cost == best.cost && entry.name < pass.entry(best.node).name
-        });
+        let better = self
+            .best
+            .is_none_or(|best| cost < best.cost || cost == best.cost && entry.name < pass.entry(best.node).name);
         if better {
             self.best = Some(Choice {
                 node,
@@ -534,11 +495,7 @@ impl Search<'_> {
                 points,
             });
         }
-        if links == 0 {
-            Looked::Ideal
-        } else {
-            Looked::Fits
-        }
+        if links == 0 { Looked::Ideal } else { Looked::Fits }
     }
 }
 

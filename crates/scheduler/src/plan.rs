@@ -92,13 +92,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// Every flaw, in order.
-    pub(crate) const ALL: [Self; 5] = [
-        Self::LeftOver,
-        Self::Links,
-        Self::NoImage,
-        Self::Hot,
-        Self::Unwelcome,
-    ];
+    pub(crate) const ALL: [Self; 5] = [Self::LeftOver, Self::Links, Self::NoImage, Self::Hot, Self::Unwelcome];
 }
 
 impl fmt::Display for Flaw {
@@ -213,12 +207,7 @@ impl fmt::Display for Plan {
             writeln!(f, "{preemption}")?;
         }
         for reservation in &self.reservations {
-            write!(
-                f,
-                "keep {} for {}",
-                join(&reservation.nodes),
-                reservation.request
-            )?;
+            write!(f, "keep {} for {}", join(&reservation.nodes), reservation.request)?;
             match reservation.start_ms {
                 _ if reservation.evicting => writeln!(f, ", starts after evictions")?,
                 Some(start) => writeln!(f, ", starts by {start}")?,

@@ -58,11 +58,7 @@ pub(crate) fn make_room<'a>(
     let sites = best_sites(pass, prepared, own, may_evict)?;
     let mut victims: Vec<(i64, &'a RequestId, u32)> = sites
         .iter()
-        .flat_map(|site| {
-            site.losers
-                .iter()
-                .map(|l| (l.ran_ms, l.request, l.workload))
-        })
+        .flat_map(|site| site.losers.iter().map(|l| (l.ran_ms, l.request, l.workload)))
         .collect();
     victims.sort_unstable_by(|a, b| b.cmp(a));
     victims.dedup();
@@ -144,9 +140,7 @@ pub(crate) fn ran_ms(pass: &Pass<'_>, workload: u32) -> Option<i64> {
     let mut ran = None;
     for &at in &pass.fleet.workloads[workload as usize] {
         let allocation = &pass.fleet.held[at as usize].allocation;
-        let protected = allocation
-            .min_run_until_ms
-            .is_some_and(|until| until > pass.now_ms);
+        let protected = allocation.min_run_until_ms.is_some_and(|until| until > pass.now_ms);
         if !is_low(allocation) || protected || pass.leaving.contains(&at) {
             return None;
         }
@@ -172,8 +166,7 @@ fn single<'a>(pass: &Pass<'a>, prepared: &Prepared<'_>) -> Option<Site<'a>> {
         };
         let mut free = pass.free(held.entry);
         add(&mut free, entry, claim_of(held));
-        let may_do = enough(prepared.ask, fit, free)
-            || pass.fleet.workloads[held.workload as usize].len() > 1;
+        let may_do = enough(prepared.ask, fit, free) || pass.fleet.workloads[held.workload as usize].len() > 1;
         if may_do && let Some(site) = site(pass, prepared, None, held.entry, *fit, true, 1) {
             return Some(site);
         }
@@ -257,9 +250,7 @@ fn site<'a>(
 ) -> Option<Site<'a>> {
     let ask = prepared.ask;
     let entry = pass.entry(node);
-    let resting = entry
-        .back_off_until_ms
-        .is_some_and(|until| until > pass.now_ms);
+    let resting = entry.back_off_until_ms.is_some_and(|until| until > pass.now_ms);
     if resting || pass.holds.contains_key(&node) || !prepared.fits_empty(pass, node, &fit) {
         return None;
     }
@@ -313,11 +304,7 @@ fn site<'a>(
 }
 
 /// The smallest sufficient set, and of those the one that lost least time.
-fn fewest<'a>(
-    losers: &[Loser<'a>],
-    most: usize,
-    sufficient: impl Fn(&[Loser<'a>]) -> bool,
-) -> Option<Vec<Loser<'a>>> {
+fn fewest<'a>(losers: &[Loser<'a>], most: usize, sufficient: impl Fn(&[Loser<'a>]) -> bool) -> Option<Vec<Loser<'a>>> {
     if !sufficient(losers) {
         return None;
     }

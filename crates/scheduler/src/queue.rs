@@ -323,8 +323,7 @@ impl<'a> Order<'a> {
     fn take_turn(&mut self, owner: usize) {
         if let Some(Some(rest)) = self.rests.get(owner) {
             let (age, id) = rest.head.0;
-            self.turns
-                .push(Reverse((self.shares[owner], *age, id, owner)));
+            self.turns.push(Reverse((self.shares[owner], *age, id, owner)));
         }
     }
 }

@@ -15,10 +15,7 @@ use crate::place::{Prepared, Taste};
 use crate::plan::join;
 use crate::preempt::make_room;
 use crate::request::HOST_IMAGE;
-use crate::{
-    Engine, NodeName, NodeState, Priority, Request, RequestId, TaintEffect, Toleration,
-    TolerationOperator,
-};
+use crate::{Engine, NodeName, NodeState, Priority, Request, RequestId, TaintEffect, Toleration, TolerationOperator};
 
 /// Remedies told at most.
 const TOLD: usize = 5;
@@ -190,8 +187,7 @@ pub(crate) fn find(pass: &mut Pass<'_>, request: &Request, nodes: &[Judged<'_>])
     // Nodes by what would have to change for them.
     let mut groups: BTreeMap<Vec<Lever<'_>>, Vec<&Judged<'_>>> = BTreeMap::new();
     for node in nodes.iter().filter(|node| !node.fits() && !node.is_kept()) {
-        let levers: Option<Vec<Lever<'_>>> =
-            node.fails.iter().map(|fail| Lever::of(*fail)).collect();
+        let levers: Option<Vec<Lever<'_>>> = node.fails.iter().map(|fail| Lever::of(*fail)).collect();
         if let Some(mut levers) = levers {
             levers.sort_unstable();
             levers.dedup();
@@ -322,17 +318,14 @@ fn changes(
     }
     let ask = Ask::of(&loose);
     let suitable = |node: &Judged<'_>| {
-        ask.filter
-            .suitable(&pass.fleet.kinds[node.entry.kind as usize])
-            & pass.free(node.node).gpus
+        ask.filter.suitable(&pass.fleet.kinds[node.entry.kind as usize]) & pass.free(node.node).gpus
     };
     let mut changes = Vec::with_capacity(levers.len());
     for lever in levers {
         changes.push(match *lever {
             Lever::Memory => Change::Memory {
                 from: request.memory_bytes,
-                to: rounded(amount(&|node| pass.free(node.node).memory)?)
-                    .filter(|to| *to < request.memory_bytes)?,
+                to: rounded(amount(&|node| pass.free(node.node).memory)?).filter(|to| *to < request.memory_bytes)?,
             },
             Lever::Cpu => {
                 let free = amount(&|node| pass.free(node.node).cpu)?;
@@ -367,10 +360,7 @@ fn changes(
                 if to == 0 || to >= request.gpus {
                     return None;
                 }
-                Change::Gpus {
-                    from: request.gpus,
-                    to,
-                }
+                Change::Gpus { from: request.gpus, to }
             }
             Lever::Model => Change::AnyGpuModel {
                 model: request.gpu_model.clone()?,

@@ -12,9 +12,7 @@ use crate::{AllocationKey, Engine, NodeName, Owner, RequestId, Taint, TaintEffec
 pub const HOST_IMAGE: &str = "host";
 
 /// How urgent a workload is. `High` may preempt `Low`; nothing else preempts.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Priority {
     /// May be preempted.
@@ -117,15 +115,13 @@ impl Request {
     /// 32 cores weigh as much as one GPU.
     #[must_use]
     pub fn weight(&self) -> u64 {
-        weight(u64::from(self.gpus), self.cpu_millicores)
-            .saturating_mul(u64::from(self.nodes.max(1)))
+        weight(u64::from(self.gpus), self.cpu_millicores).saturating_mul(u64::from(self.nodes.max(1)))
     }
 }
 
 /// Thousandths of a GPU that a held set weighs in the fair share.
 pub(crate) fn weight(gpus: u64, cpu_millicores: u64) -> u64 {
-    gpus.saturating_mul(1000)
-        .saturating_add(cpu_millicores / 32)
+    gpus.saturating_mul(1000).saturating_add(cpu_millicores / 32)
 }
 
 /// A taint that a request puts up with.

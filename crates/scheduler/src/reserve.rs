@@ -62,9 +62,7 @@ pub(crate) fn room(pass: &Pass<'_>, prepared: &Prepared<'_>) -> Option<Room> {
     } else {
         let mut ranked: Vec<((u32, u64, u64), u32, KindFit)> = prepared
             .each(pass.fleet)
-            .filter(|(node, fit)| {
-                !pass.holds.contains_key(node) && prepared.fits_empty(pass, *node, fit)
-            })
+            .filter(|(node, fit)| !pass.holds.contains_key(node) && prepared.fits_empty(pass, *node, fit))
             .map(|(node, fit)| (missing(pass, ask, node, &fit), node, fit))
             .collect();
         if ranked.len() < needed {
@@ -73,10 +71,7 @@ pub(crate) fn room(pass: &Pass<'_>, prepared: &Prepared<'_>) -> Option<Room> {
         ranked.select_nth_unstable_by(needed - 1, |a, b| {
             a.0.cmp(&b.0).then_with(|| by_name((a.1, a.2), (b.1, b.2)))
         });
-        nodes = ranked
-            .into_iter()
-            .map(|(_, node, fit)| (node, fit))
-            .collect();
+        nodes = ranked.into_iter().map(|(_, node, fit)| (node, fit)).collect();
         start_ms = None;
     }
     nodes.truncate(needed);
@@ -147,17 +142,14 @@ pub(crate) fn free_by(pass: &Pass<'_>, node: u32, time_ms: i64) -> Free {
 fn missing(pass: &Pass<'_>, ask: &Ask, node: u32, fit: &KindFit) -> (u32, u64, u64) {
     let free = free_by(pass, node, i64::MAX);
     (
-        ask.gpus
-            .saturating_sub((free.gpus & fit.suitable).count_ones()),
+        ask.gpus.saturating_sub((free.gpus & fit.suitable).count_ones()),
         ask.memory.saturating_sub(free.memory),
         ask.cpu.saturating_sub(free.cpu),
     )
 }
 
 pub(crate) fn enough(ask: &Ask, fit: &KindFit, free: Free) -> bool {
-    (free.gpus & fit.suitable).count_ones() >= ask.gpus
-        && free.cpu >= ask.cpu
-        && free.memory >= ask.memory
+    (free.gpus & fit.suitable).count_ones() >= ask.gpus && free.cpu >= ask.cpu && free.memory >= ask.memory
 }
 
 pub(crate) fn add(free: &mut Free, entry: &Entry, claim: Claim) {

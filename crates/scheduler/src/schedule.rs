@@ -171,9 +171,7 @@ impl<'a> Run<'a> {
             .collect();
         let first_come = |a: &Queued, b: &Queued| {
             let key = |q: &Queued| (Reverse(q.request.priority), q.request.submitted_at_ms);
-            key(a)
-                .cmp(&key(b))
-                .then_with(|| a.request.id.cmp(&b.request.id))
+            key(a).cmp(&key(b)).then_with(|| a.request.id.cmp(&b.request.id))
         };
         fronts.sort_by(|a, b| first_come(a, b));
         fronts.dedup_by(|a, b| a.request.id == b.request.id);
@@ -197,10 +195,8 @@ impl<'a> Run<'a> {
             let number = queued.mark.number;
             claimed.iter().position(|(q, _)| q.mark.number == number)
         };
-        let mut turns: Vec<(&'a Queued, Option<usize>)> = fronts
-            .iter()
-            .map(|queued| (*queued, has_claim(queued)))
-            .collect();
+        let mut turns: Vec<(&'a Queued, Option<usize>)> =
+            fronts.iter().map(|queued| (*queued, has_claim(queued))).collect();
         turns.sort_by_key(|(_, claim)| claim.is_some());
         // What is found out while claims come and go may not hold afterwards.
         self.hopeless_for_now |= !turns.is_empty();
@@ -217,8 +213,7 @@ impl<'a> Run<'a> {
                 order.charge(queued);
                 continue;
             }
-            let may_evict =
-                queued.request.priority == Priority::High && self.victims < self.limits.victims;
+            let may_evict = queued.request.priority == Priority::High && self.victims < self.limits.victims;
             let making = match claim {
                 Some(making) => Some(making),
                 None if self.could_ever_fit(queued) => self.find_room(queued, may_evict),
@@ -259,8 +254,7 @@ impl<'a> Run<'a> {
         let mut plan = self.plan;
         let making = self.making.len() as u64;
         for wait in Wait::ALL {
-            let count = self.walk.waiting[wait as usize]
-                + if wait == Wait::Preempting { making } else { 0 };
+            let count = self.walk.waiting[wait as usize] + if wait == Wait::Preempting { making } else { 0 };
             if count > 0 {
                 plan.waiting.insert(wait, count);
             }
@@ -493,8 +487,7 @@ impl<'a> Run<'a> {
             return;
         };
         keep(&mut self.pass, prepared.ask, &room);
-        self.reserved_kinds
-            .extend(prepared.kinds().map(|fit| fit.kind));
+        self.reserved_kinds.extend(prepared.kinds().map(|fit| fit.kind));
         let name = |(node, _): &(u32, _)| self.pass.entry(*node).name.clone();
         self.plan.reservations.push(Reservation {
             request: queued.request.id.clone(),

@@ -64,10 +64,7 @@ impl Topology {
                 }
             }
         }
-        let uniform = n < 2
-            || (0..n * n)
-                .filter(|i| i / n != i % n)
-                .all(|i| cost[i] == cost[1]);
+        let uniform = n < 2 || (0..n * n).filter(|i| i / n != i % n).all(|i| cost[i] == cost[1]);
         Self {
             cost,
             gpus: u32::try_from(n).unwrap_or(0),
@@ -172,8 +169,7 @@ impl Topology {
                 let next = ones(free & !mask)
                     .min_by_key(|&b| {
                         let costs = ones(mask).map(|a| self.pair(a, b));
-                        let (worst, sum) =
-                            costs.fold((0, 0), |(worst, sum), c| (c.max(worst), sum + c));
+                        let (worst, sum) = costs.fold((0, 0), |(worst, sum), c| (c.max(worst), sum + c));
                         (worst, sum, b)
                     })
                     .unwrap_or(first);
@@ -273,10 +269,7 @@ mod tests {
     fn uniform_takes_the_lowest() {
         let all: Vec<Gpu> = (0..8).map(|i| Gpu::new(i, "H100", None)).collect();
         let topology = Topology::new(&all, &[]);
-        assert_eq!(
-            topology.best(0b1111_0010, 3).map(|s| s.mask),
-            Some(0b0011_0010)
-        );
+        assert_eq!(topology.best(0b1111_0010, 3).map(|s| s.mask), Some(0b0011_0010));
     }
 
     #[test]

@@ -3,24 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler::{
-    Engine, Flaw, Gpu, GpuLink, Link, Node, NodeState, Request, Taint, TaintEffect, Toleration,
-    TolerationOperator,
+    Engine, Flaw, Gpu, GpuLink, Link, Node, NodeState, Request, Taint, TaintEffect, Toleration, TolerationOperator,
 };
 
 use crate::world::{GIB, World, ask, at, node};
 
 #[test]
 fn packs_tightly_and_keeps_whole_nodes_free() {
-    let mut world = World::new([
-        node("a", 8, "H100"),
-        node("b", 8, "H100"),
-        node("c", 4, "H100"),
-    ]);
-    world.submit([
-        at(1, ask("one", 1)),
-        at(2, ask("two", 3)),
-        at(3, ask("big", 8)),
-    ]);
+    let mut world = World::new([node("a", 8, "H100"), node("b", 8, "H100"), node("c", 4, "H100")]);
+    world.submit([at(1, ask("one", 1)), at(2, ask("two", 3)), at(3, ask("big", 8))]);
     assert_eq!(
         world.step(),
         "place one: c[0]\nplace two: c[1, 2, 3]\nplace big: a[0, 1, 2, 3, 4, 5, 6, 7]\n"
@@ -43,11 +34,7 @@ fn models_match_by_whole_words_and_memory_counts() {
     for gpu in &mut small.gpus {
         gpu.memory_bytes = Some(40 * GIB);
     }
-    let mut world = World::new([
-        node("a", 2, "NVIDIA A10"),
-        small,
-        node("c", 8, "NVIDIA A100-SXM4-80GB"),
-    ]);
+    let mut world = World::new([node("a", 2, "NVIDIA A10"), small, node("c", 8, "NVIDIA A100-SXM4-80GB")]);
     let a100 = |id: &str, gib: u64| Request {
         gpu_model: Some("A100".into()),
         gpu_memory_bytes: gib * GIB,
@@ -154,24 +141,13 @@ fn picks_linked_gpus_even_on_a_looser_node() {
     world.end(&"pair".into());
     world.hold(&ask("older", 5), "b", &[0, 1, 4, 5]);
     world.submit([ask("pair", 2)]);
-    assert_eq!(
-        world.step(),
-        "place pair: b[2, 6]\n",
-        "one more left over, but linked"
-    );
+    assert_eq!(world.step(), "place pair: b[2, 6]\n", "one more left over, but linked");
 }
 
 #[test]
 fn gangs_start_on_distinct_nodes_of_one_model_or_not_at_all() {
-    let mut world = World::new([
-        node("a", 4, "A100"),
-        node("b", 8, "H100"),
-        node("c", 8, "H100"),
-    ]);
-    let gang = |id: &str, nodes: u32| Request {
-        nodes,
-        ..ask(id, 4)
-    };
+    let mut world = World::new([node("a", 4, "A100"), node("b", 8, "H100"), node("c", 8, "H100")]);
+    let gang = |id: &str, nodes: u32| Request { nodes, ..ask(id, 4) };
     world.submit([at(1, gang("two", 2)), at(2, gang("four", 4))]);
     assert_eq!(
         world.step(),
@@ -243,10 +219,7 @@ fn labels_that_tell_nodes_apart_cost_no_kinds() {
 #[test]
 fn wide_labels_decide_as_narrow_ones_do() {
     let host = |i: usize| Node {
-        labels: BTreeMap::from([
-            ("host".into(), format!("h{i}")),
-            ("pool".into(), format!("p{}", i % 3)),
-        ]),
+        labels: BTreeMap::from([("host".into(), format!("h{i}")), ("pool".into(), format!("p{}", i % 3))]),
         ..node(&format!("n{i:03}"), 1 + (i % 4) as u32, "H100")
     };
     // Grows until the label tells too many nodes apart, then shrinks again.

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use scheduler::{
-    Change, Context, Fleet, Node, NodeState, Plan, Priority, Queue, Request, RequestId, Usage,
-    Wait, explain, schedule,
+    Change, Context, Fleet, Node, NodeState, Plan, Priority, Queue, Request, RequestId, Usage, Wait, explain, schedule,
 };
 
 use crate::random;
@@ -33,11 +32,7 @@ fn world(nodes: Vec<Node>, first: Vec<Request>, then: Vec<Request>) -> World {
 }
 
 fn worlds() -> impl Strategy<Value = World> {
-    (
-        random::nodes(6),
-        random::requests("r", 12),
-        random::requests("q", 20),
-    )
+    (random::nodes(6), random::requests("r", 12), random::requests("q", 20))
         .prop_map(|(nodes, first, then)| world(nodes, first, then))
 }
 
@@ -66,12 +61,7 @@ fn check_placement(world: &World, placement: &scheduler::Placement) {
     assert_eq!(nodes.len(), ranks.len(), "distinct nodes");
     for member in &placement.members {
         let node = &world.nodes[&member.node];
-        assert!(
-            world.suits(request, node),
-            "{} on {}",
-            request.id,
-            node.name
-        );
+        assert!(world.suits(request, node), "{} on {}", request.id, node.name);
         assert_eq!(member.gpus.len(), request.gpus as usize);
         for index in &member.gpus {
             let gpu = node.gpus.iter().find(|g| g.index == *index);
@@ -93,13 +83,7 @@ fn rebuilt(world: &World) -> Fleet {
 }
 
 fn plan_with(world: &World, fleet: &Fleet) -> Plan {
-    schedule(
-        fleet,
-        &world.queue,
-        &world.usage,
-        world.now_ms,
-        &world.limits,
-    )
+    schedule(fleet, &world.queue, &world.usage, world.now_ms, &world.limits)
 }
 
 proptest! {

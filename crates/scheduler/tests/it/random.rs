@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use scheduler::{
-    Engine, Gpu, GpuLink, Link, Node, NodeState, Priority, Request, Taint, TaintEffect, Toleration,
-    TolerationOperator,
+    Engine, Gpu, GpuLink, Link, Node, NodeState, Priority, Request, Taint, TaintEffect, Toleration, TolerationOperator,
 };
 
 use crate::world::GIB;
@@ -28,11 +27,7 @@ fn gpus() -> impl Strategy<Value = (Vec<Gpu>, Vec<GpuLink>)> {
                 switch: (layout > 1).then_some(i / 2),
                 ..Gpu::new(
                     i,
-                    if mixed && i % 2 == 1 {
-                        MODELS[2]
-                    } else {
-                        model
-                    },
+                    if mixed && i % 2 == 1 { MODELS[2] } else { model },
                     Some(if model == MODELS[2] { 16 } else { 80 } * GIB),
                 )
             };
@@ -63,10 +58,7 @@ pub(crate) fn node(name: String) -> impl Strategy<Value = Node> {
     (
         gpus(),
         prop::collection::vec(taint, 0..2),
-        prop::option::weighted(
-            0.15,
-            select(vec![NodeState::Draining, NodeState::Unreachable]),
-        ),
+        prop::option::weighted(0.15, select(vec![NodeState::Draining, NodeState::Unreachable])),
         subsequence(vec![Engine::Docker, Engine::Native], 1..=2),
         (1u64..9, 1u64..9),
         subsequence(vec!["pool", "zone"], 0..=2),
@@ -75,34 +67,19 @@ pub(crate) fn node(name: String) -> impl Strategy<Value = Node> {
         subsequence(vec!["i1", "i2"], 0..=2),
     )
         .prop_map(
-            move |(
-                (gpus, links),
+            move |((gpus, links), taints, state, engines, (cpu, memory), labels, heat, back_off, images)| Node {
+                gpus,
+                links,
                 taints,
-                state,
-                engines,
-                (cpu, memory),
-                labels,
+                state: state.unwrap_or(NodeState::Ready),
+                engines: engines.into_iter().collect(),
+                cpu_millicores: cpu * 8_000,
+                memory_bytes: memory * 64 * GIB,
+                labels: labels.into_iter().map(|l| (l.to_owned(), "x".to_owned())).collect(),
                 heat,
-                back_off,
-                images,
-            )| {
-                Node {
-                    gpus,
-                    links,
-                    taints,
-                    state: state.unwrap_or(NodeState::Ready),
-                    engines: engines.into_iter().collect(),
-                    cpu_millicores: cpu * 8_000,
-                    memory_bytes: memory * 64 * GIB,
-                    labels: labels
-                        .into_iter()
-                        .map(|l| (l.to_owned(), "x".to_owned()))
-                        .collect(),
-                    heat,
-                    back_off_until_ms: back_off,
-                    images: images.into_iter().map(str::to_owned).collect(),
-                    ..Node::new(name.as_str())
-                }
+                back_off_until_ms: back_off,
+                images: images.into_iter().map(str::to_owned).collect(),
+                ..Node::new(name.as_str())
             },
         )
 }
@@ -116,12 +93,7 @@ pub(crate) fn request(id: String) -> impl Strategy<Value = Request> {
     (
         (
             select(vec!["ann", "bob", "cid"]),
-            select(vec![
-                Priority::Low,
-                Priority::Low,
-                Priority::Normal,
-                Priority::High,
-            ]),
+            select(vec![Priority::Low, Priority::Low, Priority::Normal, Priority::High]),
             0i64..1_000,
             select(vec![1u32, 1, 1, 2, 3]),
             select(vec![0u32, 1, 1, 2, 3, 4, 8, 9]),
@@ -186,9 +158,5 @@ pub(crate) fn request(id: String) -> impl Strategy<Value = Request> {
 }
 
 pub(crate) fn requests(prefix: &'static str, most: usize) -> impl Strategy<Value = Vec<Request>> {
-    (0..=most).prop_flat_map(move |n| {
-        (0..n)
-            .map(|i| request(format!("{prefix}{i}")))
-            .collect::<Vec<_>>()
-    })
+    (0..=most).prop_flat_map(move |n| (0..n).map(|i| request(format!("{prefix}{i}"))).collect::<Vec<_>>())
 }

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler::{
-    Allocation, AllocationKey, Engine, Fleet, Gpu, Limits, Node, NodeName, NodeState, Plan,
-    Priority, Queue, Request, RequestId, TaintEffect, Usage, model_matches, schedule,
+    Allocation, AllocationKey, Engine, Fleet, Gpu, Limits, Node, NodeName, NodeState, Plan, Priority, Queue, Request,
+    RequestId, TaintEffect, Usage, model_matches, schedule,
 };
 
 pub(crate) const GIB: u64 = 1 << 30;
@@ -16,9 +16,7 @@ pub(crate) fn node(name: &str, gpus: u32, model: &str) -> Node {
     Node {
         cpu_millicores: 8_000 * u64::from(gpus.max(2)),
         memory_bytes: 64 * GIB * u64::from(gpus.max(2)),
-        gpus: (0..gpus)
-            .map(|i| Gpu::new(i, model, Some(80 * GIB)))
-            .collect(),
+        gpus: (0..gpus).map(|i| Gpu::new(i, model, Some(80 * GIB))).collect(),
         engines: BTreeSet::from([Engine::Docker, Engine::Native]),
         ..Node::new(name)
     }
@@ -103,13 +101,7 @@ impl World {
     }
 
     pub(crate) fn plan(&self) -> Plan {
-        schedule(
-            &self.fleet,
-            &self.queue,
-            &self.usage,
-            self.now_ms,
-            &self.limits,
-        )
+        schedule(&self.fleet, &self.queue, &self.usage, self.now_ms, &self.limits)
     }
 
     /// Carries a plan out.
@@ -231,19 +223,10 @@ pub(crate) fn gpu_suits(request: &Request, gpu: &Gpu) -> bool {
             .gpu_model
             .as_ref()
             .is_none_or(|model| model_matches(model, &gpu.model))
-        && (request.gpu_memory_bytes == 0
-            || gpu
-                .memory_bytes
-                .is_some_and(|bytes| bytes >= request.gpu_memory_bytes))
+        && (request.gpu_memory_bytes == 0 || gpu.memory_bytes.is_some_and(|bytes| bytes >= request.gpu_memory_bytes))
 }
 
-pub(crate) fn allocation(
-    request: &Request,
-    rank: u32,
-    node: &str,
-    gpus: &[u32],
-    now_ms: i64,
-) -> Allocation {
+pub(crate) fn allocation(request: &Request, rank: u32, node: &str, gpus: &[u32], now_ms: i64) -> Allocation {
     Allocation {
         key: AllocationKey::new(request.id.clone(), rank),
         node: node.into(),
