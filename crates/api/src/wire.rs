@@ -255,6 +255,9 @@ pub enum ToNode {
         /// After this long without an acknowledged sign of life (counted from when it was sent) the node must have
         /// stopped everything it runs.
         fence: Span,
+        /// There is no other gateway: while connections to this one are refused, nobody can declare the node lost,
+        /// and the node's time to fence starts anew with each refusal.
+        alone: bool,
     },
     /// The session can't be: why.
     #[serde(rename_all = "camelCase")]

@@ -1,1 +1,21 @@
-//! Clawbernetes: gateway.
+//! The gateway: keeps the fleet's state, decides what runs where, and serves every client.
+//!
+//! Decisions are pure ([`lifecycle`], [`decide`], the scheduler): from the [`view`] of the fleet to a [`draft`] of one
+//! transaction. The [`hub`] commits drafts to the store and feeds the store's changes back into the view; controllers
+//! look at the view and take one step at a time. [`serve`] holds the faces: HTTP, WebSocket and node sessions.
+
+pub mod auth;
+pub mod control;
+pub mod decide;
+pub mod draft;
+pub mod gateway;
+pub mod hub;
+pub mod keys;
+pub mod lifecycle;
+pub mod live;
+pub mod records;
+pub mod serve;
+pub mod view;
+
+pub use gateway::{Gateway, Options, StartError};
+pub use serve::Limits;

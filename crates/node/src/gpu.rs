@@ -1,6 +1,21 @@
 //! Drivers that find GPUs and read their numbers of the moment.
+//!
+//! - [`nvidia`]: NVML, loaded at run time
+//! - [`amd`]: sysfs of the amdgpu driver
+//! - [`simulated`]: made-up GPUs with replayable faults
+//! - [`probe`]: which of them this machine has
 
-use api::node::{GpuInfo, GpuPair, GpuSample, Vendor};
+pub mod amd;
+mod health;
+pub mod nvidia;
+mod pci;
+pub mod probe;
+pub mod simulated;
+
+use api::{
+    GpuIndex,
+    node::{GpuInfo, GpuPair, GpuSample, Vendor},
+};
 
 /// Why a driver can't be asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +52,15 @@ pub trait Driver: Send + Sync {
     /// Links between them; pairs that the driver can't tell are missing.
     fn links(&self) -> Vec<GpuPair>;
 
-    /// Their numbers of the moment, by index, for every GPU of the last inventory: one that vanished is there with
-    /// its health saying so.
+    /// Their numbers of the moment, by index, for every GPU that any inventory of this driver has held: one that
+    /// vanished since is there with its health saying so.
     fn sample(&self) -> Vec<GpuSample>;
+
+    /// What a person should know of the last inventory: GPUs that couldn't be read, modes that aren't supported.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Tells which GPUs workloads hold now, all of them each time. Real GPUs show by themselves what they do.
+    fn set_held(&self, _held: &[GpuIndex]) {}
 }

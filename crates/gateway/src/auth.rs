@@ -1,0 +1,185 @@
+//! Credentials: made, hashed, and told apart.
+//!
+//! A credential is `cb<kind>_<id>_<secret>`: the id finds the record, the secret's SHA-256 is compared in constant
+//! time. Secrets have 256 random bits, so that a fast hash is enough.
+
+use api::{
+    ApiError, ErrorCode, Timestamp,
+    auth::{Identity, Role},
+};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::view::View;
+
+/// What a credential is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A person or program.
+    Token,
+    /// Lets nodes in.
+    Join,
+    /// A node.
+    Node,
+}
+
+impl Kind {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Token => "cbt",
+            Self::Join => "cbj",
+            Self::Node => "cbn",
+        }
+    }
+}
+
+/// Random bytes of the operating system.
+///
+/// # Errors
+/// `INTERNAL` where the system has none, which no credential may be made without.
+pub fn random<const N: usize>() -> Result<[u8; N], ApiError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| ApiError::internal("no random numbers").cause(e.to_string()))?;
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A new credential and the hash to keep of it.
+///
+/// # Errors
+/// No random numbers.
+pub fn mint(kind: Kind, id: &str) -> Result<(String, String), ApiError> {
+    let secret = hex(&random::<32>()?);
+    let hash = hash(&secret);
+    Ok((format!("{}_{id}_{secret}", kind.prefix()), hash))
+}
+
+/// A new id: twelve hex digits.
+///
+/// # Errors
+/// No random numbers.
+pub fn new_id() -> Result<String, ApiError> {
+    Ok(hex(&random::<6>()?))
+}
+
+fn hash(secret: &str) -> String {
+    hex(&Sha256::digest(secret.as_bytes()))
+}
+
+fn same(hash_kept: &str, secret: &str) -> bool {
+    hash_kept.as_bytes().ct_eq(hash(secret).as_bytes()).into()
+}
+
+/// Splits a credential into kind, id and secret. `None`: it isn't one.
+fn split(credential: &str) -> Option<(Kind, &str, &str)> {
+    if credential.len() > 256 {
+        return None;
+    }
+    let (prefix, rest) = credential.split_once('_')?;
+    let (id, secret) = rest.rsplit_once('_')?;
+    let kind = [Kind::Token, Kind::Join, Kind::Node]
+        .into_iter()
+        .find(|k| k.prefix() == prefix)?;
+    Some((kind, id, secret))
+}
+
+/// Who bears a credential.
+///
+/// # Errors
+/// `AUTH_FAILED`. The message doesn't tell a wrong secret from an unknown id.
+pub fn identify(view: &View, credential: &str, now: Timestamp) -> Result<Identity, ApiError> {
+    let refused = || {
+        ApiError::new(
+            ErrorCode::AuthFailed,
+            "the token is not valid: unknown, revoked or mistyped",
+        )
+        .hint("clawbernetes auth login")
+    };
+    let (kind, id, secret) = split(credential).ok_or_else(refused)?;
+    match kind {
+        Kind::Token => {
+            let token = view.token(id).filter(|t| same(&t.hash, secret)).ok_or_else(refused)?;
+            let info = &token.info;
+            if info.expires_at.is_some_and(|at| at <= now) {
+                return Err(
+                    ApiError::new(ErrorCode::AuthFailed, format!("the token {id} has expired"))
+                        .hint("clawbernetes auth login"),
+                );
+            }
+            Ok(Identity {
+                name: info.name.clone(),
+                role: info.role,
+                token_id: info.id.clone(),
+                expires_at: info.expires_at,
+            })
+        }
+        Kind::Join => {
+            let token = view
+                .join_token(id)
+                .filter(|t| same(&t.hash, secret))
+                .ok_or_else(refused)?;
+            if token.expires_at <= now {
+                return Err(ApiError::new(ErrorCode::AuthFailed, "the join token has expired")
+                    .hint("make a new one: clawbernetes auth join-token"));
+            }
+            Ok(Identity {
+                name: format!("join-{id}"),
+                role: Role::Joiner,
+                token_id: id.to_owned(),
+                expires_at: Some(token.expires_at),
+            })
+        }
+        Kind::Node => {
+            let node = view
+                .node(&api::NodeName::new(id))
+                .filter(|n| same(&n.credential_hash, secret))
+                .ok_or_else(refused)?;
+            Ok(Identity {
+                name: node.name.to_string(),
+                role: Role::Node,
+                token_id: id.to_owned(),
+                expires_at: None,
+            })
+        }
+    }
+}
+
+/// Whether a credential in a file is still the one behind a record.
+#[must_use]
+pub fn matches(view: &View, credential: &str, now: Timestamp) -> bool {
+    identify(view, credential, now).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_split_and_compared() {
+        let (credential, kept) = mint(Kind::Node, "gpu_7").unwrap();
+        let (kind, id, secret) = split(&credential).unwrap();
+        assert_eq!((kind, id), (Kind::Node, "gpu_7"));
+        assert!(same(&kept, secret) && !same(&kept, "x"));
+        assert!(!credential.contains(&kept));
+    }
+
+    #[test]
+    fn nonsense_is_nobody() {
+        let view = View::default();
+        for bad in [
+            "",
+            "cbt",
+            "cbt__",
+            "cbt_x_y",
+            "xyz_a_b",
+            "cbn_node_secret",
+            &"_".repeat(10_000),
+        ] {
+            let error = identify(&view, bad, Timestamp::UNIX_EPOCH).unwrap_err();
+            assert_eq!(error.code, ErrorCode::AuthFailed, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What a node should run: the whole set, worked out from the view.
+
+use std::collections::BTreeMap;
+
+use api::{
+    NodeName,
+    wire::{Assignment, Gang, Stop},
+    workload::{EnvVar, JobKey, Member, Workload},
+};
+
+use crate::view::View;
+
+/// Everything that a node should run now, by job.
+#[must_use]
+pub fn desired(view: &View, node: &NodeName) -> BTreeMap<JobKey, Assignment> {
+    view.members_on(node)
+        .map(|(workload, member)| {
+            let assignment = assignment(view, workload, member);
+            (assignment.job.clone(), assignment)
+        })
+        .collect()
+}
+
+fn assignment(view: &View, w: &Workload, member: &Member) -> Assignment {
+    let spec = &w.spec;
+    let var = |name: &str, value: String| EnvVar {
+        name: name.to_owned(),
+        value,
+    };
+    let mut env = spec.env.clone();
+    env.push(var("CLAWBERNETES_WORKLOAD_ID", w.id.to_string()));
+    env.push(var("CLAWBERNETES_WORKLOAD_NAME", w.name.clone()));
+    env.push(var("CLAWBERNETES_NAMESPACE", w.namespace.clone()));
+    let gang = (w.members.len() > 1 || spec.distributed.is_some()).then(|| Gang {
+        world_size: spec
+            .distributed
+            .as_ref()
+            .and_then(|d| d.world_size)
+            .unwrap_or(w.members.len() as u32),
+        master_address: w.members.first().map(|m| address(view, &m.node)).unwrap_or_default(),
+        distributed: spec.distributed.clone(),
+    });
+    Assignment {
+        job: JobKey {
+            workload: w.id.clone(),
+            attempt: w.attempt,
+            rank: member.rank,
+        },
+        name: w.name.clone(),
+        namespace: w.namespace.clone(),
+        image: spec.image.clone(),
+        command: spec.command.clone(),
+        env,
+        volumes: spec.volumes.clone(),
+        gpus: member.gpus.clone(),
+        cpu: spec.cpu,
+        memory: spec.memory,
+        timeout: spec.timeout,
+        grace: spec.grace(),
+        checkpointing: spec.checkpointing.clone(),
+        gang,
+        health_check: spec.health_check.clone(),
+        hooks: spec.hooks.clone(),
+        stop: w.stop.as_ref().map(|s| Stop {
+            reason: s.reason,
+            grace: s.grace,
+        }),
+    }
+}
+
+/// Where other members reach a node: its `address` label if it has one, else its host name.
+fn address(view: &View, node: &NodeName) -> String {
+    view.node(node)
+        .and_then(|n| {
+            n.labels
+                .get("address")
+                .cloned()
+                .or_else(|| n.inventory.as_ref().map(|i| i.hostname.clone()))
+        })
+        .unwrap_or_else(|| node.to_string())
+}

@@ -1,0 +1,7 @@
+//! Decisions: from the view of the fleet to what should happen next. Synchronous, without clocks, sockets or files.
+
+pub mod assign;
+pub mod nodes;
+pub mod plan;
+pub mod submit;
+pub mod sweep;

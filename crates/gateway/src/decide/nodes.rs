@@ -1,0 +1,313 @@
+//! Nodes: let in, heard of, silent, lost, emptied, removed.
+
+use std::collections::BTreeMap;
+
+use api::{
+    ApiError, ErrorCode, GpuIndex, NodeName, Span, Timestamp,
+    event::Severity,
+    node::{Drain, GpuHealth, Inventory, Node, Reach},
+    time,
+    workload::{StopOrder, StopReason},
+};
+
+use crate::{
+    draft::{Draft, node_event},
+    lifecycle,
+    view::{Versioned, View},
+};
+
+/// A node that a join token lets in.
+#[must_use]
+pub fn joined(name: &NodeName, credential_hash: String, by: &str, now: Timestamp) -> (Node, api::event::Event) {
+    let node = Node {
+        name: name.clone(),
+        joined_at: now,
+        credential_hash,
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        drain: None,
+        reach: Reach::Joining,
+        reach_since: now,
+        inventory: None,
+        gpu_health: BTreeMap::new(),
+        session: 0,
+    };
+    let event = node_event(name, "Joined", format!("{name} joined"), by, Severity::Info, now);
+    (node, event)
+}
+
+/// A node's session begins: it is online, with the machine that its agent found.
+#[must_use]
+pub fn online(node: &Versioned<Node>, inventory: Inventory, labels: BTreeMap<String, String>, now: Timestamp) -> Draft {
+    let mut new = Node::clone(node);
+    let mut draft = Draft::new();
+    if node.reach != Reach::Online {
+        let message = match node.reach {
+            Reach::Joining => format!("{} is online for the first time", node.name),
+            _ => format!("{} is back after {}", node.name, time::between(node.reach_since, now)),
+        };
+        draft.event(
+            node.revision,
+            node_event(&node.name, "Online", message, "gateway", Severity::Info, now),
+        );
+        new.reach = Reach::Online;
+        new.reach_since = now;
+    }
+    new.session += 1;
+    new.labels.extend(labels);
+    new.gpu_health
+        .retain(|index, _| inventory.gpus.iter().any(|g| g.index == *index));
+    mark_vanished(&mut new, &inventory);
+    new.inventory = Some(keep_vanished(node.inventory.as_ref(), inventory));
+    draft.put_node(Some(node.revision), &new);
+    draft
+}
+
+/// GPUs that were there before and are not found any more stay in the inventory, as failed: their holders and their
+/// history don't vanish with them. They go when the machine is booted anew.
+fn keep_vanished(old: Option<&Inventory>, mut new: Inventory) -> Inventory {
+    if let Some(old) = old.filter(|old| old.boot_id == new.boot_id && old.boot_id.is_some()) {
+        for gpu in &old.gpus {
+            if !new.gpus.iter().any(|g| g.uuid == gpu.uuid) && !new.gpus.iter().any(|g| g.index == gpu.index) {
+                new.gpus.push(gpu.clone());
+            }
+        }
+        new.gpus.sort_by_key(|g| g.index);
+    }
+    new
+}
+
+fn mark_vanished(node: &mut Node, inventory: &Inventory) {
+    let Some(old) = &node.inventory else { return };
+    if old.boot_id != inventory.boot_id || old.boot_id.is_none() {
+        return;
+    }
+    for gpu in &old.gpus {
+        if !inventory.gpus.iter().any(|g| g.index == gpu.index) {
+            let reason = format!("{} is no longer found by its driver", gpu.uuid);
+            node.gpu_health.insert(gpu.index, GpuHealth::Failed { reason });
+        }
+    }
+}
+
+/// The machine, or the health of its GPUs, has changed. `None`: it hasn't.
+#[must_use]
+pub fn changed(
+    node: &Versioned<Node>,
+    inventory: Option<Inventory>,
+    health: &BTreeMap<GpuIndex, GpuHealth>,
+    now: Timestamp,
+) -> Option<Draft> {
+    let mut new = Node::clone(node);
+    let mut draft = Draft::new();
+    if let Some(inventory) = inventory {
+        mark_vanished(&mut new, &inventory);
+        new.inventory = Some(keep_vanished(node.inventory.as_ref(), inventory));
+    }
+    for (index, health) in health {
+        let known = new.gpu_health.get(index).unwrap_or(&GpuHealth::Ok);
+        if known == health {
+            continue;
+        }
+        let (reason, severity, message) = match health {
+            GpuHealth::Ok => (
+                "GpuRecovered",
+                Severity::Info,
+                format!("GPU {index} of {} is well again", node.name),
+            ),
+            other => (
+                if other.usable() { "GpuDegraded" } else { "GpuFailed" },
+                if other.usable() {
+                    Severity::Warning
+                } else {
+                    Severity::Error
+                },
+                format!("GPU {index} of {}: {}", node.name, other.reason().unwrap_or("unknown")),
+            ),
+        };
+        draft.event(
+            node.revision,
+            node_event(&node.name, reason, message, "gateway", severity, now),
+        );
+        match health {
+            GpuHealth::Ok => new.gpu_health.remove(index),
+            other => new.gpu_health.insert(*index, other.clone()),
+        };
+    }
+    if new == **node {
+        return None;
+    }
+    draft.put_node(Some(node.revision), &new);
+    Some(draft)
+}
+
+/// How long a node may be silent.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Before it counts as unreachable.
+    pub unreachable: Span,
+    /// Before it is declared lost. Its agent fences itself strictly earlier.
+    pub lost: Span,
+}
+
+/// A node that has been silent for `silence`: unreachable, then lost. `None`: nothing new.
+#[must_use]
+pub fn silent(node: &Versioned<Node>, silence: Span, patience: Patience, now: Timestamp) -> Option<Draft> {
+    let (reach, reason, message, severity) = match node.reach {
+        Reach::Online if silence >= patience.unreachable => (
+            Reach::Unreachable,
+            ErrorCode::NodeUnreachable.as_str(),
+            format!(
+                "{} has been silent for {silence}; its workloads are unknown until {}",
+                node.name, patience.lost
+            ),
+            Severity::Warning,
+        ),
+        Reach::Unreachable if silence >= patience.lost => (
+            Reach::Lost,
+            "Lost",
+            format!(
+                "{} has been silent for {silence}: it is fenced and its workloads are lost",
+                node.name
+            ),
+            Severity::Error,
+        ),
+        _ => return None,
+    };
+    let mut draft = Draft::new();
+    let new = Node {
+        reach,
+        reach_since: now,
+        ..Node::clone(node)
+    };
+    draft.put_node(Some(node.revision), &new);
+    draft.event(
+        node.revision,
+        node_event(&node.name, reason, message, "gateway", severity, now),
+    );
+    Some(draft)
+}
+
+/// The next step of taking down what ran on lost nodes, and of emptying drained ones: one draft a workload.
+#[must_use]
+pub fn evict(view: &View, now: Timestamp) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    for node in view.nodes() {
+        if node.reach == Reach::Lost {
+            for before in view.on_node(&node.name) {
+                if let Some(step) = lifecycle::lose(before, &node.name, now) {
+                    let mut draft = Draft::new();
+                    // Only while it is lost: a node that comes back at this moment keeps its work.
+                    draft.node_unchanged(node);
+                    draft.step(before, step);
+                    drafts.push(draft);
+                }
+            }
+        }
+        let Some(drain) = &node.drain else { continue };
+        let over = drain.timeout.is_some_and(|t| time::between(drain.since, now) >= t);
+        if !drain.force && !over {
+            continue;
+        }
+        for before in view.on_node(&node.name) {
+            let order = StopOrder {
+                reason: StopReason::Drained,
+                grace: before.spec.grace(),
+                by: drain.by.clone(),
+                at: now,
+                in_favour_of: None,
+                message: None,
+            };
+            if before.stop.is_none()
+                && let Some(step) = lifecycle::order_stop(before, order)
+            {
+                let mut draft = Draft::new();
+                draft.step(before, step);
+                drafts.push(draft);
+            }
+        }
+    }
+    drafts
+}
+
+/// Begins to empty a node.
+#[must_use]
+pub fn drain(node: &Versioned<Node>, force: bool, timeout: Option<Span>, by: &str, now: Timestamp) -> Draft {
+    let since = node.drain.as_ref().map_or(now, |d| d.since);
+    let new = Node {
+        drain: Some(Drain {
+            since,
+            by: by.to_owned(),
+            timeout,
+            force,
+        }),
+        ..Node::clone(node)
+    };
+    let mut draft = Draft::new();
+    draft.put_node(Some(node.revision), &new);
+    let how = match (force, timeout) {
+        (true, _) => "its workloads are stopped now".to_owned(),
+        (false, Some(timeout)) => format!("its workloads are stopped after {timeout}"),
+        (false, None) => "its workloads may finish".to_owned(),
+    };
+    let message = format!("{} takes no new work; {how}", node.name);
+    draft.event(
+        node.revision,
+        node_event(&node.name, "Draining", message, by, Severity::Info, now),
+    );
+    draft
+}
+
+/// Lets a node take work again. `None`: it isn't drained.
+#[must_use]
+pub fn undrain(node: &Versioned<Node>, by: &str, now: Timestamp) -> Option<Draft> {
+    node.drain.as_ref()?;
+    let mut draft = Draft::new();
+    draft.put_node(
+        Some(node.revision),
+        &Node {
+            drain: None,
+            ..Node::clone(node)
+        },
+    );
+    let message = format!("{} takes work again", node.name);
+    draft.event(
+        node.revision,
+        node_event(&node.name, "Undrained", message, by, Severity::Info, now),
+    );
+    Some(draft)
+}
+
+/// Removes a node with everything on it.
+///
+/// # Errors
+/// `CONFLICT` while workloads are on it, unless forced.
+pub fn remove(view: &View, node: &Versioned<Node>, force: bool, by: &str, now: Timestamp) -> Result<Draft, ApiError> {
+    let mut draft = Draft::new();
+    let busy: Vec<_> = view.on_node(&node.name).collect();
+    if !busy.is_empty() && !force {
+        let ids: Vec<&str> = busy.iter().take(5).map(|w| w.id.as_str()).collect();
+        return Err(ApiError::conflict(format!(
+            "{} workloads are on {}: {}",
+            busy.len(),
+            node.name,
+            ids.join(", ")
+        ))
+        .hint(format!(
+            "clawbernetes node drain {0}, or clawbernetes node remove {0} --force",
+            node.name
+        )));
+    }
+    for before in busy {
+        if let Some(step) = lifecycle::lose(before, &node.name, now) {
+            draft.step(before, step);
+        }
+    }
+    draft.delete_node(node);
+    let message = format!("{} was removed", node.name);
+    draft.event(
+        node.revision,
+        node_event(&node.name, "Removed", message, by, Severity::Warning, now),
+    );
+    Ok(draft)
+}

@@ -1,0 +1,522 @@
+//! The scheduler's picture of the fleet, kept up to date one change at a time, and its plans as transactions.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use api::{
+    Cpu, NodeName, Size, Span, Timestamp, WorkloadId,
+    node::{EngineKind, GpuLink as ApiLink, Node, Reach, TaintEffect},
+    op::{Blocker, Explanation, ProposedMember},
+    time,
+    workload::{
+        GpuOnNode, HOST_IMAGE, HeldGpu, Member, MemberState, Phase, Priority, StopOrder, StopReason,
+        TolerationOperator, Workload, WorkloadSpec,
+    },
+};
+use scheduler::{
+    Allocation, AllocationKey, Context, Fleet, Limits, NodeState, Placement, Plan, Queue, Request, RequestId, Usage,
+};
+
+use crate::{
+    draft::Draft,
+    lifecycle,
+    view::{Touched, View},
+};
+
+/// CPU reserved for a member that names none: a node is shared by ten such a core, and no more.
+pub const DEFAULT_CPU: Cpu = Cpu(100);
+
+/// Time in which past use loses half of its weight in the fair share.
+const USAGE_HALF_LIFE: Span = Span::secs(24 * 3600);
+
+/// The scheduler's picture.
+#[derive(Debug)]
+pub struct Planner {
+    fleet: Fleet,
+    queue: Queue,
+    usage: Usage,
+    /// Past use by owner, in thousandths of a GPU-hour, as of a moment.
+    spent: HashMap<String, (f64, Timestamp)>,
+    /// Attempts whose use is already in `spent`.
+    counted: HashSet<(WorkloadId, u32)>,
+    /// What each workload holds in `fleet`.
+    held: HashMap<WorkloadId, Vec<AllocationKey>>,
+    /// Waiting workloads that others were, or are being, preempted for.
+    favoured: HashSet<RequestId>,
+    /// Wake-up times of workloads that are not to be placed yet.
+    delayed: BTreeSet<(Timestamp, WorkloadId)>,
+    /// A running workload isn't preempted before it has run this long.
+    min_run: Span,
+    limits: Limits,
+    last: Plan,
+}
+
+impl Planner {
+    /// An empty picture.
+    #[must_use]
+    pub fn new(min_run: Span) -> Self {
+        Self {
+            fleet: Fleet::new(),
+            queue: Queue::new(),
+            usage: Usage::new(),
+            spent: HashMap::new(),
+            counted: HashSet::new(),
+            held: HashMap::new(),
+            favoured: HashSet::new(),
+            delayed: BTreeSet::new(),
+            min_run,
+            limits: Limits {
+                placements: 512,
+                ..Limits::default()
+            },
+            last: Plan::default(),
+        }
+    }
+
+    /// Takes in what changed. `view` is the fleet at or after the change.
+    pub fn apply(&mut self, touched: &Touched, now: Timestamp) {
+        match touched {
+            Touched::Node(_, Some(node)) => self.fleet.upsert_node(scheduler_node(node)),
+            Touched::Node(name, None) => {
+                self.fleet.remove_node(&name.as_str().into());
+            }
+            Touched::Workload(id, workload, _) => self.apply_workload(id, workload.as_deref(), now),
+            Touched::Other => {}
+        }
+    }
+
+    fn apply_workload(&mut self, id: &WorkloadId, workload: Option<&Workload>, now: Timestamp) {
+        let request_id = RequestId::from(id.as_str());
+        for key in self.held.remove(id).unwrap_or_default() {
+            self.fleet.release(&key);
+        }
+        let Some(w) = workload else {
+            self.queue.remove(&request_id);
+            self.favoured.remove(&request_id);
+            return;
+        };
+        if w.phase == Phase::Pending {
+            let preempting = self.favoured.contains(&request_id);
+            self.queue.upsert(Request {
+                preempting,
+                ..request(w)
+            });
+            if let Some(at) = w.not_before {
+                self.delayed.insert((at, id.clone()));
+            }
+        } else {
+            self.queue.remove(&request_id);
+            self.favoured.remove(&request_id);
+        }
+        let mut keys = Vec::new();
+        for member in w.members.iter().filter(|m| !m.state.ended()) {
+            let allocation = self.allocation(w, member);
+            keys.push(allocation.key.clone());
+            self.fleet.bind(allocation);
+        }
+        if !keys.is_empty() {
+            self.held.insert(id.clone(), keys);
+        }
+        if let Some(favoured) = w.stop.as_ref().and_then(|s| s.in_favour_of.as_ref()) {
+            let favoured = RequestId::from(favoured.as_str());
+            if self.queue.set_preempting(&favoured, true) {
+                self.favoured.insert(favoured);
+            }
+        }
+        self.count_usage(w, now);
+    }
+
+    fn allocation(&self, w: &Workload, member: &Member) -> Allocation {
+        let started = match &member.state {
+            MemberState::Running { started_at } => *started_at,
+            _ => w.timeline.last().map_or(w.submitted_at, |t| t.at),
+        };
+        let spec = &w.spec;
+        let preempted_for = w.stop.as_ref().filter(|s| s.reason == StopReason::Preempted);
+        Allocation {
+            key: AllocationKey::new(w.id.as_str(), member.rank),
+            node: member.node.as_str().into(),
+            gpus: member.gpus.iter().map(|g| g.index).collect(),
+            cpu_millicores: reserved_cpu(spec),
+            memory_bytes: spec.memory.map_or(0, Size::bytes),
+            owner: w.owner.as_str().into(),
+            priority: priority(spec.priority),
+            started_at_ms: started.as_millisecond(),
+            min_run_until_ms: Some(time::after(started, self.min_run).as_millisecond()),
+            expected_end_ms: spec
+                .timeout
+                .map(|t| time::after(time::after(started, t), spec.grace()).as_millisecond()),
+            preemptible: w.stop.is_none(),
+            evicting_for: preempted_for
+                .and_then(|s| s.in_favour_of.as_ref())
+                .map(|id| id.as_str().into()),
+        }
+    }
+
+    /// Adds an attempt that is over to its owner's past use.
+    fn count_usage(&mut self, w: &Workload, now: Timestamp) {
+        if w.members.is_empty() || !w.members.iter().all(|m| m.state.ended()) || w.spec.gpus.count == 0 {
+            return;
+        }
+        if !self.counted.insert((w.id.clone(), w.attempt)) {
+            return;
+        }
+        let used: f64 = w.members.iter().map(gpu_hours).sum::<f64>() * 1000.0;
+        let entry = self.spent.entry(w.owner.clone()).or_insert((0.0, now));
+        *entry = (decayed(*entry, now) + used, now);
+        self.usage.set(w.owner.as_str(), entry.0 as u64);
+    }
+
+    /// When a pass could find something new although nothing changed. `None`: never.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        self.delayed.first().map(|(at, _)| *at)
+    }
+
+    /// Whether anything waits.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// One pass: what to place and whom to push aside.
+    pub fn pass(&mut self, now: Timestamp) -> Plan {
+        while let Some((at, _)) = self.delayed.first()
+            && *at <= now
+        {
+            self.delayed.pop_first();
+        }
+        let plan = scheduler::schedule(
+            &self.fleet,
+            &self.queue,
+            &self.usage,
+            now.as_millisecond(),
+            &self.limits,
+        );
+        self.last = Plan {
+            placements: Vec::new(),
+            ..plan.clone()
+        };
+        plan
+    }
+
+    /// Why a workload waits, or where it would go.
+    #[must_use]
+    pub fn explain(&self, w: &Workload, now: Timestamp) -> Explanation {
+        let request = request(w);
+        let queued = w.phase == Phase::Pending && self.queue.get(&request.id).is_some();
+        let context = Context {
+            queue: queued.then_some(&self.queue),
+            usage: Some(&self.usage),
+            plan: Some(&self.last),
+        };
+        let told = scheduler::explain(&self.fleet, &request, &context, now.as_millisecond());
+        let mut out = Explanation {
+            summary: told.to_string().lines().next().unwrap_or_default().to_owned(),
+            blockers: told
+                .blockers
+                .iter()
+                .map(|b| Blocker {
+                    reason: b.blocker.describe(b.nodes),
+                    nodes: b.nodes as u32,
+                })
+                .collect(),
+            queue_position: told.queue.map(|q| q.position as u32),
+            waiting_for: told
+                .freed_by
+                .iter()
+                .map(|f| WorkloadId::new(f.allocation.request.as_str()))
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
+            estimate: told.start_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
+            suggestions: told.remedies.iter().map(ToString::to_string).collect(),
+            fits_empty_fleet: Some(told.ever_fits),
+            ..Explanation::default()
+        };
+        if let Some(at) = w.not_before
+            && at > now
+        {
+            out.summary = format!("waits for its next attempt until {at}; {}", out.summary);
+        }
+        out
+    }
+
+    /// Where workloads that don't exist yet would go now, each as if the ones before it were already placed.
+    #[must_use]
+    pub fn preview(&self, workloads: &[Workload], now: Timestamp) -> Vec<Explanation> {
+        let mut queue = Queue::new();
+        for w in workloads {
+            queue.upsert(request(w));
+        }
+        let plan = scheduler::schedule(
+            &self.fleet,
+            &queue,
+            &self.usage,
+            now.as_millisecond(),
+            &Limits::default(),
+        );
+        workloads
+            .iter()
+            .map(|w| {
+                let mut out = self.explain(w, now);
+                let id = RequestId::from(w.id.as_str());
+                if let Some(placement) = plan.placements.iter().find(|p| p.request == id) {
+                    out.placement = placement.members.iter().map(proposed).collect();
+                    let nodes: BTreeSet<_> = out.placement.iter().map(|m| m.node.to_string()).collect();
+                    out.because = vec![format!(
+                        "{} of {} nodes fit; tightest packing, best GPU links, whole nodes kept free",
+                        self.explain_count(w, now),
+                        self.fleet.node_count()
+                    )];
+                    out.summary = format!(
+                        "would start now on {}",
+                        nodes.into_iter().collect::<Vec<_>>().join(", ")
+                    );
+                }
+                if let Some(preemption) = plan.preemptions.iter().find(|p| p.request == id) {
+                    out.preempts = preemption
+                        .victims
+                        .iter()
+                        .map(|v| WorkloadId::new(v.request.as_str()))
+                        .collect();
+                }
+                out
+            })
+            .collect()
+    }
+
+    fn explain_count(&self, w: &Workload, now: Timestamp) -> usize {
+        scheduler::explain(&self.fleet, &request(w), &Context::default(), now.as_millisecond()).fitting
+    }
+}
+
+fn proposed(member: &scheduler::Member) -> ProposedMember {
+    let node = NodeName::new(member.node.as_str());
+    let gpus = member
+        .gpus
+        .iter()
+        .map(|index| GpuOnNode {
+            node: node.clone(),
+            index: *index,
+        })
+        .collect();
+    ProposedMember {
+        rank: member.rank,
+        node,
+        gpus,
+    }
+}
+
+/// GPU-hours that an ended member held.
+#[must_use]
+pub fn gpu_hours(member: &Member) -> f64 {
+    match &member.state {
+        MemberState::Ended {
+            started_at: Some(started),
+            at,
+            ..
+        } => time::between(*started, *at).millis() as f64 / 3_600_000.0 * member.gpus.len() as f64,
+        _ => 0.0,
+    }
+}
+
+fn decayed((amount, at): (f64, Timestamp), now: Timestamp) -> f64 {
+    amount * 0.5f64.powf(time::between(at, now).millis() as f64 / USAGE_HALF_LIFE.millis() as f64)
+}
+
+fn reserved_cpu(spec: &WorkloadSpec) -> u64 {
+    u64::from(spec.cpu.unwrap_or(DEFAULT_CPU).millis())
+}
+
+fn priority(priority: Priority) -> scheduler::Priority {
+    match priority {
+        Priority::Low => scheduler::Priority::Low,
+        Priority::Normal => scheduler::Priority::Normal,
+        Priority::High => scheduler::Priority::High,
+    }
+}
+
+fn request(w: &Workload) -> Request {
+    let spec = &w.spec;
+    let native = spec.image == HOST_IMAGE;
+    Request {
+        priority: priority(spec.priority),
+        namespace: w.namespace.clone(),
+        submitted_at_ms: w.submitted_at.as_millisecond(),
+        not_before_ms: w.not_before.map(|t| t.as_millisecond()),
+        nodes: spec.node_count(),
+        gpus: spec.gpus.count,
+        gpu_model: spec.gpus.model.clone(),
+        gpu_memory_bytes: spec.gpus.memory.map_or(0, Size::bytes),
+        cpu_millicores: reserved_cpu(spec),
+        memory_bytes: spec.memory.map_or(0, Size::bytes),
+        node_selector: spec.node_selector.clone(),
+        node: w.target.as_ref().or(spec.node.as_ref()).map(|n| n.as_str().into()),
+        excluded_nodes: w.avoid.iter().map(|n| n.as_str().into()).collect(),
+        tolerations: spec
+            .tolerations
+            .iter()
+            .map(|t| scheduler::Toleration {
+                key: t.key.clone().unwrap_or_default(),
+                operator: match t.operator {
+                    TolerationOperator::Equal => scheduler::TolerationOperator::Equal,
+                    TolerationOperator::Exists => scheduler::TolerationOperator::Exists,
+                },
+                value: t.value.clone(),
+                effect: t.effect.map(taint_effect),
+            })
+            .collect(),
+        image: spec.image.clone(),
+        engine: Some(if native {
+            scheduler::Engine::Native
+        } else {
+            scheduler::Engine::Docker
+        }),
+        timeout_ms: spec.timeout.and_then(|t| i64::try_from(t.millis()).ok()),
+        ..Request::new(w.id.as_str(), w.owner.as_str())
+    }
+}
+
+fn taint_effect(effect: TaintEffect) -> scheduler::TaintEffect {
+    match effect {
+        TaintEffect::NoSchedule => scheduler::TaintEffect::NoSchedule,
+        TaintEffect::PreferNoSchedule => scheduler::TaintEffect::PreferNoSchedule,
+    }
+}
+
+fn scheduler_node(node: &Node) -> scheduler::Node {
+    let state = match node.reach {
+        Reach::Joining => NodeState::Joining,
+        Reach::Unreachable => NodeState::Unreachable,
+        Reach::Lost => NodeState::Lost,
+        Reach::Online if node.drain.is_some() => NodeState::Draining,
+        Reach::Online => NodeState::Ready,
+    };
+    let mut out = scheduler::Node {
+        labels: node.labels.clone(),
+        taints: node
+            .taints
+            .iter()
+            .map(|t| scheduler::Taint {
+                key: t.key.clone(),
+                value: t.value.clone(),
+                effect: taint_effect(t.effect),
+            })
+            .collect(),
+        state,
+        engines: BTreeSet::new(),
+        ..scheduler::Node::new(node.name.as_str())
+    };
+    let Some(inventory) = &node.inventory else {
+        return out;
+    };
+    out.cpu_millicores = u64::from(inventory.cpu.millis());
+    out.memory_bytes = inventory.memory_total_bytes.bytes();
+    out.engines = inventory
+        .engines
+        .iter()
+        .map(|e| match e.kind {
+            EngineKind::Docker => scheduler::Engine::Docker,
+            EngineKind::Native => scheduler::Engine::Native,
+            EngineKind::Kubernetes => scheduler::Engine::Kubernetes,
+        })
+        .collect();
+    out.gpus = inventory
+        .gpus
+        .iter()
+        .map(|gpu| {
+            let health = node.gpu_health.get(&gpu.index);
+            scheduler::Gpu {
+                unusable: health
+                    .filter(|h| !h.usable())
+                    .map(|h| h.reason().unwrap_or("it can't be used").to_owned()),
+                numa: gpu.numa_node,
+                ..scheduler::Gpu::new(gpu.index, gpu.model.clone(), gpu.memory_total_bytes.map(Size::bytes))
+            }
+        })
+        .collect();
+    out.links = inventory
+        .links
+        .iter()
+        .map(|pair| scheduler::GpuLink {
+            a: pair.a,
+            b: pair.b,
+            link: match pair.link {
+                ApiLink::NvLink { lanes } => scheduler::Link::NvLink(lanes),
+                ApiLink::Xgmi { .. } => scheduler::Link::NvLink(1),
+                ApiLink::SameSwitch => scheduler::Link::SameSwitch,
+                ApiLink::SameNuma => scheduler::Link::SameNuma,
+                ApiLink::System => scheduler::Link::System,
+            },
+        })
+        .collect();
+    out
+}
+
+/// The transaction that binds a placement, on the condition that the workload, its nodes and its GPUs are as the
+/// plan saw them. `None`: it has been overtaken.
+#[must_use]
+pub fn bind(view: &View, placement: &Placement, now: Timestamp) -> Option<Draft> {
+    let before = view.workload(&WorkloadId::new(placement.request.as_str()))?;
+    let mut draft = Draft::new();
+    let mut members = Vec::with_capacity(placement.members.len());
+    let mut nodes = BTreeMap::new();
+    for member in &placement.members {
+        let node = view.node(&NodeName::new(member.node.as_str()))?;
+        if node.reach != Reach::Online || node.drain.is_some() {
+            return None;
+        }
+        let inventory = node.inventory.as_ref()?;
+        let gpus: Option<Vec<HeldGpu>> = member
+            .gpus
+            .iter()
+            .map(|index| {
+                let gpu = inventory.gpus.iter().find(|g| g.index == *index)?;
+                view.holder(&node.name, *index).is_none().then(|| HeldGpu {
+                    index: *index,
+                    uuid: gpu.uuid.clone(),
+                })
+            })
+            .collect();
+        members.push(Member {
+            rank: member.rank,
+            node: node.name.clone(),
+            gpus: gpus?,
+            state: MemberState::Assigned,
+        });
+        nodes.insert(node.name.clone(), node);
+    }
+    for node in nodes.values() {
+        draft.node_unchanged(node);
+    }
+    let step = lifecycle::bind(before, members, now)?;
+    draft.step(before, step);
+    Some(draft)
+}
+
+/// The transactions that begin a preemption: an order to stop for each victim.
+#[must_use]
+pub fn preempt(view: &View, plan: &Plan, now: Timestamp) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    for preemption in &plan.preemptions {
+        for victim in &preemption.victims {
+            let Some(before) = view.workload(&WorkloadId::new(victim.request.as_str())) else {
+                continue;
+            };
+            let order = StopOrder {
+                reason: StopReason::Preempted,
+                grace: before.spec.grace(),
+                by: "scheduler".to_owned(),
+                at: now,
+                in_favour_of: Some(WorkloadId::new(preemption.request.as_str())),
+                message: None,
+            };
+            if let Some(step) = lifecycle::order_stop(before, order) {
+                let mut draft = Draft::new();
+                draft.step(before, step);
+                drafts.push(draft);
+            }
+        }
+    }
+    drafts
+}

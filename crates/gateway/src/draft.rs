@@ -1,0 +1,208 @@
+//! A transaction in the making: typed records in, compare-and-swap out, with the events that tell of it.
+
+use api::{
+    GpuIndex, NodeName, Timestamp,
+    event::{Event, Severity},
+    node::Node,
+    workload::Workload,
+};
+use serde::Serialize;
+use store::{LeaseId, Revision, Txn};
+
+use crate::{
+    keys,
+    lifecycle::Step,
+    records::{Claim, JoinToken, Token},
+    view::Versioned,
+};
+
+/// A transaction in the making.
+#[derive(Debug, Clone, Default)]
+pub struct Draft {
+    txn: Txn,
+    events: u32,
+}
+
+/// Records are plain data with string keys: writing them as JSON can't fail.
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+impl Draft {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The transaction.
+    pub fn finish(self) -> Txn {
+        self.txn
+    }
+
+    fn with(&mut self, change: impl FnOnce(Txn) -> Txn) {
+        self.txn = change(std::mem::take(&mut self.txn));
+    }
+
+    /// A node as it should be. `seen`: its revision when this was decided; `None`: it didn't exist.
+    pub fn put_node(&mut self, seen: Option<Revision>, node: &Node) {
+        let key = keys::node(&node.name);
+        self.with(|txn| match seen {
+            Some(revision) => txn.unchanged(&key, revision),
+            None => txn.absent(&key),
+        });
+        self.with(|txn| txn.put(key.clone(), json(node)));
+    }
+
+    /// Holds only if a node hasn't changed since it was seen.
+    pub fn node_unchanged(&mut self, node: &Versioned<Node>) {
+        self.with(|txn| txn.unchanged(keys::node(&node.name), node.revision));
+    }
+
+    /// Removes a node.
+    pub fn delete_node(&mut self, node: &Versioned<Node>) {
+        let key = keys::node(&node.name);
+        self.with(|txn| txn.unchanged(&key, node.revision).delete(key.clone()));
+    }
+
+    /// A new workload, whose name must be free.
+    pub fn create_workload(&mut self, workload: &Workload, events: Vec<Event>) {
+        let key = keys::workload(&workload.id);
+        let name = keys::name(&workload.namespace, &workload.name);
+        self.with(|txn| {
+            txn.absent(&key)
+                .absent(&name)
+                .put(key.clone(), json(workload))
+                .put(name.clone(), workload.id.as_str().to_owned())
+        });
+        for event in events {
+            self.event(Revision::ZERO, event);
+        }
+    }
+
+    /// A workload's next step, with the GPUs that it takes and gives back.
+    pub fn step(&mut self, before: &Versioned<Workload>, step: Step) {
+        let Step {
+            workload,
+            events,
+            claimed,
+            released,
+        } = step;
+        let key = keys::workload(&workload.id);
+        self.with(|txn| txn.unchanged(&key, before.revision).put(key.clone(), json(&workload)));
+        if workload.phase.ended() && !before.phase.ended() {
+            self.with(|txn| txn.delete(keys::name(&workload.namespace, &workload.name)));
+        }
+        for (node, gpu, rank) in claimed {
+            let claim = Claim {
+                workload: workload.id.clone(),
+                attempt: workload.attempt,
+                rank,
+            };
+            self.claim(&node, gpu, &claim);
+        }
+        for (node, gpu) in released {
+            self.with(|txn| txn.delete(keys::claim(&node, gpu)));
+        }
+        for event in events {
+            self.event(before.revision, event);
+        }
+    }
+
+    fn claim(&mut self, node: &NodeName, gpu: GpuIndex, claim: &Claim) {
+        let key = keys::claim(node, gpu);
+        self.with(|txn| txn.absent(&key).put(key.clone(), json(claim)));
+    }
+
+    /// Removes an ended workload's record.
+    pub fn delete_workload(&mut self, workload: &Versioned<Workload>) {
+        let key = keys::workload(&workload.id);
+        self.with(|txn| txn.unchanged(&key, workload.revision).delete(key.clone()));
+    }
+
+    /// A token as it should be. `seen`: its revision when this was decided; `None`: it didn't exist.
+    pub fn put_token(&mut self, seen: Option<Revision>, token: &Token) {
+        let key = keys::token(&token.info.id);
+        self.with(|txn| match seen {
+            Some(revision) => txn.unchanged(&key, revision),
+            None => txn.absent(&key),
+        });
+        self.with(|txn| txn.put(key.clone(), json(token)));
+    }
+
+    /// Removes a token.
+    pub fn delete_token(&mut self, token: &Versioned<Token>) {
+        let key = keys::token(&token.info.id);
+        self.with(|txn| txn.unchanged(&key, token.revision).delete(key.clone()));
+    }
+
+    /// A new join token, which goes with its lease.
+    pub fn create_join_token(&mut self, token: &JoinToken) {
+        let key = keys::join(&token.id);
+        self.with(|txn| {
+            txn.absent(&key)
+                .put_leased(key.clone(), json(token), LeaseId(token.lease))
+        });
+    }
+
+    /// One use less of a join token, which is gone with its last.
+    pub fn use_join_token(&mut self, token: &Versioned<JoinToken>) {
+        let key = keys::join(&token.id);
+        self.with(|txn| txn.unchanged(&key, token.revision));
+        match token.uses_left {
+            Some(0 | 1) => self.with(|txn| txn.delete(key.clone())),
+            Some(uses) => {
+                let left = JoinToken {
+                    uses_left: Some(uses - 1),
+                    ..JoinToken::clone(token)
+                };
+                self.with(|txn| txn.put_leased(key.clone(), json(&left), LeaseId(left.lease)));
+            }
+            None => {}
+        }
+    }
+
+    /// The answer to a creating call, kept with a lease; the transaction fails if there is one already.
+    pub fn answer<T: Serialize>(&mut self, identity: &str, key: &str, answer: &T, lease: LeaseId) {
+        let key = keys::answer(identity, key);
+        self.with(|txn| txn.absent(&key).put_leased(key.clone(), json(answer), lease));
+    }
+
+    /// Something that happened. `about`: the revision that the decision stood on, which makes the key unique.
+    pub fn event(&mut self, about: Revision, event: Event) {
+        let key = format!(
+            "{}{:016}-{}-{}-{}",
+            keys::EVENTS,
+            event.at.as_microsecond().max(0),
+            about.0,
+            event.subject,
+            self.events
+        );
+        self.events += 1;
+        self.with(|txn| txn.put(key, json(&event)));
+    }
+}
+
+/// An event about a node.
+#[must_use]
+pub fn node_event(
+    node: &NodeName,
+    reason: &str,
+    message: impl Into<String>,
+    actor: &str,
+    severity: Severity,
+    at: Timestamp,
+) -> Event {
+    Event {
+        id: String::new(),
+        at,
+        kind: "node".to_owned(),
+        subject: node.to_string(),
+        namespace: None,
+        node: Some(node.to_string()),
+        reason: reason.to_owned(),
+        message: message.into(),
+        actor: actor.to_owned(),
+        severity,
+    }
+}

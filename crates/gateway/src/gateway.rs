@@ -1,0 +1,276 @@
+//! A running gateway: its parts put together, started and stopped.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use api::{ApiError, Span, auth::Role};
+use store::Store;
+use telemetry::logs::LogStore;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth,
+    control::{self, start_planner},
+    decide::{nodes::Patience, sweep::Retention},
+    draft::Draft,
+    hub::{Hub, now},
+    live::Nodes,
+    serve::{self, App, Limits},
+};
+
+/// How a gateway runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it listens. Port 0: any free port.
+    pub listen: SocketAddr,
+    /// Where it keeps everything.
+    pub data: PathBuf,
+    /// How often nodes give a sign of life.
+    pub heartbeat: Span,
+    /// After how long a silent node counts as unreachable.
+    pub unreachable_after: Span,
+    /// After how long a silent node is declared lost.
+    pub lost_after: Span,
+    /// How long a workload runs at least before it may be preempted.
+    pub min_run: Span,
+    /// How long ended workloads, their logs, and events are kept.
+    pub keep_age: Span,
+    /// How many ended workloads are kept.
+    pub keep_count: usize,
+    /// Most bytes of logs on disk. `None`: no bound.
+    pub logs_max_bytes: Option<u64>,
+    /// Limits for callers.
+    pub limits: Limits,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            data: PathBuf::from("."),
+            heartbeat: Span::secs(10),
+            unreachable_after: Span::secs(30),
+            lost_after: Span::secs(300),
+            min_run: Span::secs(60),
+            keep_age: Span::secs(30 * 86_400),
+            keep_count: 50_000,
+            logs_max_bytes: Some(20 << 30),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Why a gateway can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder can't be made or written.
+    #[error("the data folder {} can't be used", path.display())]
+    Data {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The store can't be opened.
+    #[error("the store can't be opened")]
+    Store(#[from] store::StoreError),
+    /// The logs can't be opened.
+    #[error("the logs can't be opened")]
+    Logs(#[from] telemetry::logs::LogError),
+    /// The address is taken, or not this machine's.
+    #[error("can't listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The times don't fit each other.
+    #[error("{0}")]
+    Times(String),
+    /// The state can't be read, or the first token can't be made.
+    #[error("{0}")]
+    State(#[from] ApiError),
+}
+
+/// A running gateway. Dropping it leaves its tasks running; call [`Gateway::stop`].
+pub struct Gateway {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The admin token that was made at the first start.
+    pub admin_token: String,
+    /// The state, for whoever runs in the same process.
+    pub hub: Arc<Hub>,
+    live: Arc<Nodes>,
+    stop: CancellationToken,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// Share of the time to loss after which a node must have fenced itself: the rest is the margin for clocks that run
+/// at different speeds and for the time that killing takes.
+const FENCE_SHARE: f64 = 0.9;
+
+impl Gateway {
+    /// Opens the data folder, takes up where the last one left off, and begins to serve.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        check_times(&options)?;
+        let data = |path: &Path, source| StartError::Data {
+            path: path.to_owned(),
+            source,
+        };
+        make_private_dir(&options.data).map_err(|e| data(&options.data, e))?;
+        let store = Store::open(options.data.join("state.redb"), store::embedded::Options::default())?;
+        let log_options = telemetry::logs::Options {
+            max_bytes: options.logs_max_bytes,
+            ..Default::default()
+        };
+        let logs = Arc::new(LogStore::open(options.data.join("logs"), log_options)?);
+        let listener = TcpListener::bind(options.listen)
+            .await
+            .map_err(|source| StartError::Listen {
+                address: options.listen,
+                source,
+            })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen {
+            address: options.listen,
+            source,
+        })?;
+        let (hub, touched, following) = Hub::start(store).await?;
+        let token_file = options.data.join("admin.token");
+        let admin_token = admin_token(&hub, &token_file).await?;
+        let stop = CancellationToken::new();
+        let live = Arc::new(Nodes::default());
+        let planner = start_planner(Arc::clone(&hub), touched, options.min_run, stop.clone());
+        let app = Arc::new(App {
+            hub: Arc::clone(&hub),
+            live: Arc::clone(&live),
+            logs: Arc::clone(&logs),
+            planner,
+            access: serve::Access::new(options.limits),
+            started_at: now(),
+            heartbeat: options.heartbeat,
+            fence: Span((options.lost_after.millis() as f64 * FENCE_SHARE) as u64),
+            stop: stop.clone(),
+        });
+        let patience = Patience {
+            unreachable: options.unreachable_after,
+            lost: options.lost_after,
+        };
+        let retention = Retention {
+            age: options.keep_age,
+            count: options.keep_count,
+        };
+        let watching = control::watch_over(
+            Arc::clone(&hub),
+            Arc::clone(&live),
+            logs,
+            patience,
+            retention,
+            stop.clone(),
+        );
+        let listening = serve::listen(listener, serve::router(app), options.limits.connections, stop.clone());
+        let tasks = vec![tokio::spawn(watching), tokio::spawn(listening), following];
+        Ok(Self {
+            address,
+            admin_token,
+            hub,
+            live,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Ends sessions and requests, and closes the store. What nodes run goes on running.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.live.end_all();
+        let Self { hub, tasks, .. } = self;
+        let mut tasks = tasks.into_iter();
+        for task in tasks.by_ref().take(2) {
+            let _ = task.await;
+        }
+        hub.store().close().await;
+        for task in tasks {
+            let _ = task.await;
+        }
+    }
+}
+
+fn check_times(options: &Options) -> Result<(), StartError> {
+    let Options {
+        heartbeat,
+        unreachable_after,
+        lost_after,
+        ..
+    } = *options;
+    if heartbeat.is_zero() || unreachable_after.millis() < heartbeat.millis() * 2 {
+        return Err(StartError::Times(format!(
+            "a node can't be unreachable after {unreachable_after} when it gives a sign of life every {heartbeat}: \
+             allow at least two of them"
+        )));
+    }
+    if lost_after <= unreachable_after {
+        return Err(StartError::Times(format!(
+            "a node must be unreachable ({unreachable_after}) before it is lost ({lost_after})"
+        )));
+    }
+    Ok(())
+}
+
+fn make_private_dir(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The admin token in its file, or a new one where there is none that works: the first start, or a lost file.
+async fn admin_token(hub: &Hub, file: &Path) -> Result<String, StartError> {
+    let failed = |source| StartError::Data {
+        path: file.to_owned(),
+        source,
+    };
+    match fs::read_to_string(file) {
+        Ok(token) if auth::matches(&hub.view(), token.trim(), now()) => return Ok(token.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let (token, record) = serve::mint_token("admin", Role::Admin, None, "gateway")?;
+    // The file first: a token that is only in the store would be of use to nobody.
+    write_private(file, &token).map_err(failed)?;
+    hub.decide(|_| {
+        let mut draft = Draft::new();
+        draft.put_token(None, &record);
+        Ok(Some(draft))
+    })
+    .await?;
+    Ok(token)
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+///
+/// # Errors
+/// Those of the file system.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let new = path.with_extension("new");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}

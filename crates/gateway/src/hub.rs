@@ -1,0 +1,241 @@
+//! Where decisions meet the store: drafts are committed here, and the store's changes come back into the view.
+//!
+//! ```text
+//! handler or controller --draft--> store --changes--> view --touched--> planner, node sessions
+//! ```
+//!
+//! Whoever commits waits until the view has caught up, and so reads its own writes. Readers take the view's lock for
+//! as long as it takes to clone a few `Arc`s, and never wait for the scheduler.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
+};
+
+use api::{ApiError, ErrorCode, NodeName, Timestamp};
+use store::{FailedCondition, Range, Revision, Store, StoreError, TxnOutcome};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::{
+    draft::Draft,
+    view::{Touched, View},
+};
+
+/// Tries of a decision that keeps being overtaken, before its caller is told.
+const TRIES: usize = 32;
+
+/// What became of a draft.
+#[derive(Debug)]
+pub enum Committed {
+    /// It is on disk, and in the view.
+    Done,
+    /// Something that it stood on has changed: look again.
+    Overtaken(Vec<FailedCondition>),
+}
+
+/// The store and the view of it.
+pub struct Hub {
+    store: Store,
+    view: RwLock<View>,
+    applied: watch::Sender<Revision>,
+    nodes: Mutex<HashMap<NodeName, Arc<Notify>>>,
+    planner: mpsc::UnboundedSender<Arc<Vec<Touched>>>,
+    /// Wakes the followers of single workloads.
+    changes: tokio::sync::broadcast::Sender<Arc<Vec<Touched>>>,
+}
+
+/// An error of the store, for a caller.
+#[must_use]
+pub fn store_error(error: &StoreError) -> ApiError {
+    match error {
+        StoreError::StorageFull { .. } => ApiError::new(
+            ErrorCode::StorageFull,
+            "the gateway's disk is full: nothing was changed",
+        )
+        .cause(error.to_string())
+        .hint("make room on the disk that holds the gateway's data folder; service resumes by itself"),
+        other => ApiError::internal("the gateway's store failed").cause(other.to_string()),
+    }
+}
+
+impl Hub {
+    /// Reads the store into a view, and begins to follow it. The receiver gets everything that changes from here on,
+    /// after a first message with everything there is.
+    ///
+    /// # Errors
+    /// The store can't be read, or holds records that this version doesn't know.
+    pub async fn start(
+        store: Store,
+    ) -> Result<
+        (
+            Arc<Self>,
+            mpsc::UnboundedReceiver<Arc<Vec<Touched>>>,
+            tokio::task::JoinHandle<()>,
+        ),
+        ApiError,
+    > {
+        let mut view = View::default();
+        let mut everything = Vec::new();
+        let mut rest = Range::all();
+        let mut from = None;
+        loop {
+            let page = store
+                .range(rest.clone(), 4096, store::Order::Ascending)
+                .await
+                .map_err(|e| store_error(&e))?;
+            let first = *from.get_or_insert(page.revision);
+            for record in &page.records {
+                if record.key.starts_with(crate::keys::EVENTS) || record.key.starts_with(crate::keys::ANSWERS) {
+                    continue;
+                }
+                let touched = view.apply(&store::Change::Put(record.clone())).map_err(|e| {
+                    ApiError::internal(e.to_string()).cause(
+                        std::error::Error::source(&e)
+                            .map(ToString::to_string)
+                            .unwrap_or_default(),
+                    )
+                })?;
+                everything.push(touched);
+            }
+            view.reached(first);
+            match page.records.last() {
+                Some(last) if page.more => rest = rest.after(&last.key),
+                _ => break,
+            }
+        }
+        let from = view.revision();
+        let watch = store.watch(Range::all(), from).await.map_err(|e| store_error(&e))?;
+        let (planner, touched) = mpsc::unbounded_channel();
+        let (applied, _) = watch::channel(from);
+        let (changes, _) = tokio::sync::broadcast::channel(1024);
+        let _ = planner.send(Arc::new(everything));
+        let hub = Arc::new(Self {
+            store,
+            view: RwLock::new(view),
+            applied,
+            nodes: Mutex::default(),
+            planner,
+            changes,
+        });
+        let task = tokio::spawn(Arc::clone(&hub).follow(watch));
+        Ok((hub, touched, task))
+    }
+
+    async fn follow(self: Arc<Self>, mut watch: store::Watch) {
+        loop {
+            let batch = match watch.next().await {
+                Ok(batch) => batch,
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    // The view reads from memory as fast as the store writes to disk; falling behind the whole
+                    // history means a defect, and going on with holes would be worse than stopping.
+                    tracing::error!(%error, "the view lost the store's track; the gateway must be restarted");
+                    std::process::abort();
+                }
+            };
+            let touched = self.apply(&batch);
+            for one in &touched {
+                self.wake(one);
+            }
+            let touched = Arc::new(touched);
+            let _ = self.changes.send(Arc::clone(&touched));
+            let _ = self.planner.send(touched);
+            self.applied.send_replace(batch.revision);
+        }
+    }
+
+    fn apply(&self, batch: &store::WatchBatch) -> Vec<Touched> {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = Vec::new();
+        for change in &batch.changes {
+            match view.apply(change) {
+                Ok(Touched::Other) => {}
+                Ok(touched) => all.push(touched),
+                Err(error) => tracing::error!(%error, "a record was skipped"),
+            }
+        }
+        view.reached(batch.revision);
+        all
+    }
+
+    fn wake(&self, touched: &Touched) {
+        let Touched::Workload(_, _, nodes) = touched else {
+            return;
+        };
+        let all = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        for node in nodes {
+            if let Some(notify) = all.get(node) {
+                notify.notify_one();
+            }
+        }
+    }
+
+    /// The fleet now. Held for as short as possible: clone what is needed.
+    pub fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The store itself.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Woken whenever what a node should run may have changed.
+    #[must_use]
+    pub fn node_wakes(&self, node: &NodeName) -> Arc<Notify> {
+        let mut all = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(node.clone()).or_default())
+    }
+
+    /// Everything that changes from now on. A receiver that falls behind is told how many batches it missed.
+    #[must_use]
+    pub fn changes(&self) -> tokio::sync::broadcast::Receiver<Arc<Vec<Touched>>> {
+        self.changes.subscribe()
+    }
+
+    /// Commits a draft, and waits until the view has it.
+    ///
+    /// # Errors
+    /// The store can't take it (`STORAGE_FULL`, `INTERNAL`).
+    pub async fn commit(&self, draft: Draft) -> Result<Committed, ApiError> {
+        match self.store.txn(draft.finish()).await.map_err(|e| store_error(&e))? {
+            TxnOutcome::Committed(revision) => {
+                let mut applied = self.applied.subscribe();
+                if applied.wait_for(|done| *done >= revision).await.is_err() {
+                    return Err(ApiError::internal("the gateway is shutting down"));
+                }
+                Ok(Committed::Done)
+            }
+            TxnOutcome::Conflict { failed } => Ok(Committed::Overtaken(failed)),
+        }
+    }
+
+    /// Decides on the present view and commits, again and again while it is overtaken. `decide` gives `None` where
+    /// there is nothing to do. The answer says whether something was committed.
+    ///
+    /// # Errors
+    /// Those of `decide` and of the store; `CONFLICT` when it was overtaken too often.
+    pub async fn decide<D>(&self, mut decide: D) -> Result<bool, ApiError>
+    where
+        D: FnMut(&View) -> Result<Option<Draft>, ApiError>,
+    {
+        for _ in 0..TRIES {
+            let Some(draft) = decide(&self.view())? else {
+                return Ok(false);
+            };
+            if let Committed::Done = self.commit(draft).await? {
+                return Ok(true);
+            }
+            // The change that overtook us is committed; let the view see it.
+            tokio::task::yield_now().await;
+        }
+        Err(ApiError::conflict("it keeps changing: try again"))
+    }
+}
+
+/// The wall clock.
+#[must_use]
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}

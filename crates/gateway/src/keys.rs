@@ -1,0 +1,73 @@
+//! How the gateway's records are named in the store.
+
+use api::{GpuIndex, NodeName, WorkloadId};
+
+/// Every node: [`api::node::Node`].
+pub const NODES: &str = "/node/";
+/// Every workload: [`api::workload::Workload`].
+pub const WORKLOADS: &str = "/workload/";
+/// The id behind the name of every workload that hasn't ended.
+pub const NAMES: &str = "/name/";
+/// The holder of every GPU that has one: [`crate::records::Claim`].
+pub const CLAIMS: &str = "/claim/";
+/// Every token: [`crate::records::Token`].
+pub const TOKENS: &str = "/token/";
+/// Every join token: [`crate::records::JoinToken`].
+pub const JOINS: &str = "/join/";
+/// Answers to creating calls, by identity and idempotency key.
+pub const ANSWERS: &str = "/answer/";
+/// Every event, by time: [`api::event::Event`].
+pub const EVENTS: &str = "/event/";
+
+/// Key of a node.
+pub fn node(name: &NodeName) -> String {
+    format!("{NODES}{name}")
+}
+
+/// Key of a workload.
+pub fn workload(id: &WorkloadId) -> String {
+    format!("{WORKLOADS}{id}")
+}
+
+/// Key that makes a name unique among the workloads of a namespace that haven't ended.
+pub fn name(namespace: &str, name: &str) -> String {
+    format!("{NAMES}{namespace}/{name}")
+}
+
+/// Key of a GPU's claim: while it exists, the GPU has a holder.
+pub fn claim(node: &NodeName, gpu: GpuIndex) -> String {
+    format!("{CLAIMS}{node}/{gpu:04}")
+}
+
+/// Key of a token.
+pub fn token(id: &str) -> String {
+    format!("{TOKENS}{id}")
+}
+
+/// Key of a join token.
+pub fn join(id: &str) -> String {
+    format!("{JOINS}{id}")
+}
+
+/// Key of a creating call's answer.
+pub fn answer(identity: &str, key: &str) -> String {
+    format!("{ANSWERS}{identity}/{key}")
+}
+
+/// The node and GPU that a claim's key names. `None`: it isn't a claim's key.
+pub fn parse_claim(key: &str) -> Option<(NodeName, GpuIndex)> {
+    let (node, gpu) = key.strip_prefix(CLAIMS)?.rsplit_once('/')?;
+    Some((NodeName::new(node), gpu.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_are_read_back() {
+        let node = NodeName::new("rack1.gpu-7");
+        assert_eq!(parse_claim(&claim(&node, 3)), Some((node, 3)));
+        assert_eq!(parse_claim("/node/x"), None);
+    }
+}

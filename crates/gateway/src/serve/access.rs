@@ -1,0 +1,180 @@
+//! Who may come in, and how often.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use api::{
+    ApiError, ErrorCode,
+    auth::{Identity, Scope},
+};
+use axum::http::{HeaderMap, header::AUTHORIZATION};
+
+use crate::{auth, hub::now, view::View};
+
+/// How much one caller may ask.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Calls a second of one identity, over time.
+    pub calls_per_second: f64,
+    /// Calls that it may save up.
+    pub burst: f64,
+    /// Failed logins a second of one address, over time.
+    pub failures_per_second: f64,
+    /// Failed logins that one address may make at once.
+    pub failure_burst: f64,
+    /// Largest request body in bytes.
+    pub body_bytes: usize,
+    /// Connections at once.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            calls_per_second: 10_000.0,
+            burst: 20_000.0,
+            failures_per_second: 1.0,
+            failure_burst: 20.0,
+            body_bytes: 4 << 20,
+            connections: 16_384,
+        }
+    }
+}
+
+/// A bucket that fills over time: a call takes one.
+#[derive(Debug)]
+struct Bucket {
+    level: f64,
+    at: Instant,
+}
+
+/// Buckets kept at once; past that, full ones are dropped.
+const BUCKETS_MAX: usize = 10_000;
+
+/// Limits, and who has used how much of them.
+#[derive(Debug, Default)]
+pub struct Access {
+    /// What is allowed.
+    pub limits: Limits,
+    /// The lease that answers to creating calls are kept with at present, and since when.
+    pub answer_lease: tokio::sync::Mutex<Option<(store::LeaseId, api::Timestamp)>>,
+    calls: Mutex<HashMap<String, Bucket>>,
+    failures: Mutex<HashMap<IpAddr, Bucket>>,
+}
+
+/// Takes one from a bucket. `Err`: seconds until there is one.
+fn take<K: std::hash::Hash + Eq>(
+    buckets: &Mutex<HashMap<K, Bucket>>,
+    key: K,
+    rate: f64,
+    burst: f64,
+    cost: f64,
+) -> Result<(), f64> {
+    let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Instant::now();
+    let refilled = |b: &Bucket| (b.level + now.duration_since(b.at).as_secs_f64() * rate).min(burst);
+    if buckets.len() >= BUCKETS_MAX {
+        buckets.retain(|_, b| refilled(b) < burst);
+    }
+    let bucket = buckets.entry(key).or_insert(Bucket { level: burst, at: now });
+    bucket.level = refilled(bucket);
+    bucket.at = now;
+    if bucket.level < 1.0 {
+        return Err((1.0 - bucket.level) / rate);
+    }
+    bucket.level -= cost;
+    Ok(())
+}
+
+impl Access {
+    /// With these limits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
+    /// Lets a caller in to an operation of this scope.
+    ///
+    /// # Errors
+    /// `AUTH_FAILED`, `PERMISSION_DENIED`, or `QUOTA_EXCEEDED` with the time to wait.
+    pub fn admit(&self, view: &View, headers: &HeaderMap, from: IpAddr, scope: Scope) -> Result<Identity, ApiError> {
+        let slow_down = |seconds: f64, what: &str| {
+            ApiError::new(ErrorCode::QuotaExceeded, format!("too many {what}"))
+                .hint(format!("try again in {}", api::Span((seconds * 1000.0).ceil() as u64)))
+        };
+        let failing = |cost: f64| {
+            take(
+                &self.failures,
+                from,
+                self.limits.failures_per_second,
+                self.limits.failure_burst,
+                cost,
+            )
+            .map_err(|seconds| slow_down(seconds, "failed logins from this address"))
+        };
+        let Some(credential) = bearer(headers) else {
+            return Err(ApiError::new(ErrorCode::AuthFailed, "no token was given")
+                .hint("clawbernetes auth login, or set CLAWBERNETES_TOKEN"));
+        };
+        failing(0.0)?;
+        let identity = match auth::identify(view, credential, now()) {
+            Ok(identity) => identity,
+            Err(error) => {
+                failing(1.0)?;
+                tracing::warn!(%from, code = %error.code, "a call was refused: {}", error.message);
+                return Err(error);
+            }
+        };
+        take(
+            &self.calls,
+            identity.token_id.clone(),
+            self.limits.calls_per_second,
+            self.limits.burst,
+            1.0,
+        )
+        .map_err(|seconds| slow_down(seconds, "calls with this token"))?;
+        if !identity.role.allows(scope) {
+            tracing::warn!(%from, identity = identity.name, role = %identity.role, ?scope, "a call was not allowed");
+            return Err(ApiError::new(
+                ErrorCode::PermissionDenied,
+                format!("{} ({}) may not do this", identity.name, identity.role),
+            )
+            .hint("ask an admin for a token with a role that may: clawbernetes auth token create --role operator"));
+        }
+        Ok(identity)
+    }
+}
+
+/// The bearer token of a call. `None`: there is none.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_runs_dry_and_says_for_how_long() {
+        let buckets = Mutex::default();
+        for _ in 0..3 {
+            assert_eq!(take(&buckets, 1, 0.001, 3.0, 1.0), Ok(()));
+        }
+        let wait = take(&buckets, 1, 0.001, 3.0, 1.0).unwrap_err();
+        assert!(wait > 900.0 && wait <= 1000.0, "{wait}");
+        assert_eq!(
+            take(&buckets, 2, 0.001, 3.0, 1.0),
+            Ok(()),
+            "another caller isn't affected"
+        );
+    }
+}

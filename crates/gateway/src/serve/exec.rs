@@ -1,0 +1,177 @@
+//! A command inside a workload: the caller's WebSocket on one side, the node's session on the other.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use api::{
+    ApiError, ErrorCode, NodeName,
+    op::{EXEC_SCOPE, ExecEnd, ExecStart},
+    wire::{ExecEvent, ExecRequest, ToNode},
+    workload::{JobKey, LogSource, MemberState},
+};
+use axum::{
+    extract::{
+        ConnectInfo, State,
+        ws::{Message, WebSocket, WebSocketUpgrade},
+    },
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use tokio::sync::mpsc;
+
+use super::{App, face::Failed};
+use crate::decide::submit::DEFAULT_NAMESPACE;
+
+/// Pieces of output that may wait for a slow caller. Past that the command is ended rather than output dropped.
+const AHEAD: usize = 4096;
+/// The first frame must have come by then.
+const START_DEADLINE: Duration = Duration::from_secs(10);
+
+static COMMANDS: AtomicU64 = AtomicU64::new(1);
+
+/// The WebSocket at [`api::op::EXEC_PATH`].
+pub async fn face(
+    State(app): State<Arc<App>>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Response {
+    let admitted = app.access.admit(&app.hub.view(), &headers, from.ip(), EXEC_SCOPE);
+    if let Err(error) = admitted {
+        return Failed(error).into_response();
+    }
+    match upgrade {
+        Ok(upgrade) => upgrade.on_upgrade(move |socket| run(app, socket)),
+        Err(error) => Failed(
+            ApiError::new(ErrorCode::InvalidArgument, "a command runs over a WebSocket").cause(error.to_string()),
+        )
+        .into_response(),
+    }
+}
+
+async fn run(app: Arc<App>, mut socket: WebSocket) {
+    let first = tokio::time::timeout(START_DEADLINE, socket.recv()).await;
+    let end = match first {
+        Ok(Some(Ok(Message::Text(text)))) => match serde_json::from_str::<ExecStart>(&text) {
+            Ok(start) => carry(&app, &mut socket, start).await,
+            Err(error) => Err(ApiError::new(
+                ErrorCode::InvalidArgument,
+                format!("the request can't be read: {error}"),
+            )),
+        },
+        _ => Err(ApiError::new(
+            ErrorCode::InvalidArgument,
+            "the first frame is the request, as JSON text",
+        )),
+    };
+    let end = match end {
+        Ok(Some(code)) => ExecEnd::Exit(code),
+        Ok(None) => return,
+        Err(error) => ExecEnd::Error(error),
+    };
+    let text = serde_json::to_string(&end).unwrap_or_default();
+    let _ = socket.send(Message::Text(text.into())).await;
+    let _ = socket.send(Message::Close(None)).await;
+}
+
+/// Where a workload's member runs.
+fn place(app: &App, start: &ExecStart) -> Result<(NodeName, JobKey), ApiError> {
+    let view = app.hub.view();
+    let w = view.find_workload(&start.id, start.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE))?;
+    let member = w.members.iter().find(|m| m.rank == start.rank);
+    let member = member
+        .filter(|m| matches!(m.state, MemberState::Running { .. }))
+        .ok_or_else(|| {
+            ApiError::conflict(format!(
+                "{} doesn't run (rank {}): it is {}",
+                w.name, start.rank, w.phase
+            ))
+        })?;
+    Ok((
+        member.node.clone(),
+        JobKey {
+            workload: w.id.clone(),
+            attempt: w.attempt,
+            rank: member.rank,
+        },
+    ))
+}
+
+/// Carries a command. `Some`: its exit code; `None`: the caller has gone.
+async fn carry(app: &App, socket: &mut WebSocket, start: ExecStart) -> Result<Option<i32>, ApiError> {
+    if start.command.is_empty() {
+        return Err(ApiError::invalid("command", "no command was given"));
+    }
+    let (node, job) = place(app, &start)?;
+    let unreachable = || ApiError::new(ErrorCode::NodeUnreachable, format!("node {node} isn't connected"));
+    let session = app
+        .live
+        .with(&node, |live| live.session.clone())
+        .ok_or_else(unreachable)?;
+    let id = COMMANDS.fetch_add(1, Ordering::Relaxed);
+    let (send, events) = mpsc::channel(AHEAD);
+    app.live.register_exec(id, send);
+    let request = ExecRequest::Start {
+        job,
+        command: start.command,
+    };
+    let carried = match session.send.send(ToNode::Exec { id, request }).await {
+        Ok(()) => relay(socket, &session.send, id, events).await,
+        Err(_) => Err(unreachable()),
+    };
+    app.live.end_exec(id);
+    if !matches!(carried, Ok(Some(_))) {
+        let _ = session
+            .send
+            .send(ToNode::Exec {
+                id,
+                request: ExecRequest::Kill,
+            })
+            .await;
+    }
+    carried
+}
+
+async fn relay(
+    socket: &mut WebSocket,
+    node: &mpsc::Sender<ToNode>,
+    id: u64,
+    mut events: mpsc::Receiver<ExecEvent>,
+) -> Result<Option<i32>, ApiError> {
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(ExecEvent::Output { source, data }) => {
+                    let mut framed = Vec::with_capacity(data.len() + 1);
+                    framed.push(if source == LogSource::Stderr { 2 } else { 1 });
+                    framed.extend(data);
+                    if socket.send(Message::Binary(framed.into())).await.is_err() {
+                        return Ok(None);
+                    }
+                }
+                Some(ExecEvent::Exited { code }) => return Ok(Some(code)),
+                Some(ExecEvent::Failed { error }) => return Err(error),
+                None => return Err(ApiError::new(ErrorCode::NodeUnreachable, "the node's session ended")),
+            },
+            heard = socket.recv() => {
+                let data = match heard {
+                    Some(Ok(Message::Binary(bytes))) => bytes.to_vec(),
+                    Some(Ok(Message::Text(text))) => text.as_bytes().to_vec(),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                    _ => return Ok(None),
+                };
+                let input = ToNode::Exec { id, request: ExecRequest::Input { data } };
+                if node.send(input).await.is_err() {
+                    return Err(ApiError::new(ErrorCode::NodeUnreachable, "the node's session ended"));
+                }
+            }
+            () = node.closed() => return Err(ApiError::new(ErrorCode::NodeUnreachable, "the node's session ended")),
+        }
+    }
+}

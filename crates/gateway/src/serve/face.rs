@@ -1,0 +1,313 @@
+//! Operations as HTTP and WebSocket: written once for all of them.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+
+use api::{
+    ApiError, ErrorCode,
+    auth::Identity,
+    error::ErrorBody,
+    op::{Effect, Frame, IDEMPOTENCY_HEADER, OPERATIONS, Operation, Streaming, path},
+};
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{
+        ConnectInfo, FromRequestParts, Request, State,
+        ws::{Message, WebSocket, WebSocketUpgrade},
+    },
+    http::{HeaderMap, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use futures_util::{Stream, StreamExt};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::App;
+
+/// Longest first frame of a stream, and longest idempotency key.
+const FIRST_FRAME_MAX: usize = 64 << 10;
+const IDEMPOTENCY_KEY_MAX: usize = 128;
+
+/// One call.
+pub struct Call {
+    /// The gateway.
+    pub app: Arc<App>,
+    /// Who calls.
+    pub identity: Identity,
+    /// What makes a repetition of a creating call answer what the first one answered.
+    pub idempotency: Option<String>,
+}
+
+impl Call {
+    /// The caller as events name it.
+    pub fn actor(&self) -> String {
+        format!("user:{}", self.identity.name)
+    }
+}
+
+/// An error as an answer.
+pub struct Failed(pub ApiError);
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, axum::Json(ErrorBody { error: self.0 })).into_response()
+    }
+}
+
+/// Routes in the making: each operation of the table must get one.
+pub struct Faces {
+    router: Router<Arc<App>>,
+    missing: BTreeSet<&'static str>,
+}
+
+impl Faces {
+    pub fn new(router: Router<Arc<App>>) -> Self {
+        Self {
+            router,
+            missing: OPERATIONS.iter().map(|o| o.name).collect(),
+        }
+    }
+
+    /// Serves an operation with one answer.
+    pub fn unary<O, F, Fut>(&mut self, handler: F)
+    where
+        O: Operation,
+        F: Fn(Call, O::Request) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<O::Response, ApiError>> + Send + 'static,
+    {
+        self.missing.remove(O::NAME);
+        let face = move |State(app): State<Arc<App>>, ConnectInfo(from): ConnectInfo<SocketAddr>, request: Request| async move {
+            let (parts, body) = request.into_parts();
+            let answer = async {
+                if parts.method != Method::POST && !(parts.method == Method::GET && O::EFFECT == Effect::Reads) {
+                    return Err(not_this_way::<O>(&parts.method));
+                }
+                let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE)?;
+                let idempotency = if O::EFFECT == Effect::Creates {
+                    idempotency_key(&parts.headers)?
+                } else {
+                    None
+                };
+                let asked: O::Request = if parts.method == Method::GET {
+                    from_query(parts.uri.query().unwrap_or_default())?
+                } else {
+                    from_json(&read_body(body, app.access.limits.body_bytes).await?)?
+                };
+                handler(
+                    Call {
+                        app: Arc::clone(&app),
+                        identity,
+                        idempotency,
+                    },
+                    asked,
+                )
+                .await
+            };
+            match answer.await {
+                Ok(answer) => json(StatusCode::OK, &answer),
+                Err(error) => Failed(error).into_response(),
+            }
+        };
+        self.router = std::mem::take(&mut self.router).route(&path(O::NAME), any(face));
+    }
+
+    /// Serves an operation that answers many items: over WebSocket, where the first frame is the request, or over
+    /// plain HTTP, a line each.
+    pub fn streaming<O, F, S>(&mut self, handler: F)
+    where
+        O: Streaming,
+        F: Fn(Call, O::Request) -> S + Clone + Send + Sync + 'static,
+        S: Stream<Item = Result<O::Item, ApiError>> + Send + 'static,
+    {
+        self.missing.remove(O::NAME);
+        let face = move |State(app): State<Arc<App>>, ConnectInfo(from): ConnectInfo<SocketAddr>, request: Request| async move {
+            let (mut parts, body) = request.into_parts();
+            let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE);
+            let identity = match identity {
+                Ok(identity) => identity,
+                Err(error) => return Failed(error).into_response(),
+            };
+            let call = Call {
+                app: Arc::clone(&app),
+                identity,
+                idempotency: None,
+            };
+            if let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &app).await {
+                let query = parts.uri.query().map(str::to_owned);
+                return upgrade
+                    .max_message_size(FIRST_FRAME_MAX)
+                    .on_upgrade(move |socket| async move {
+                        over_websocket::<O, _, _>(socket, call, query, handler).await;
+                    });
+            }
+            let asked: Result<O::Request, ApiError> = async {
+                if parts.method == Method::GET {
+                    from_query(parts.uri.query().unwrap_or_default())
+                } else {
+                    from_json(&read_body(body, app.access.limits.body_bytes).await?)
+                }
+            }
+            .await;
+            match asked {
+                Ok(asked) => over_http(call, asked, handler),
+                Err(error) => Failed(error).into_response(),
+            }
+        };
+        self.router = std::mem::take(&mut self.router).route(&path(O::NAME), any(face));
+    }
+
+    /// The routes.
+    pub fn finish(self) -> Router<Arc<App>> {
+        debug_assert!(self.missing.is_empty(), "operations without a face: {:?}", self.missing);
+        self.router
+    }
+}
+
+fn not_this_way<O: Operation>(method: &Method) -> ApiError {
+    let ways = if O::EFFECT == Effect::Reads {
+        "GET or POST"
+    } else {
+        "POST"
+    };
+    ApiError::new(
+        ErrorCode::InvalidArgument,
+        format!("{} is called by {ways}, not {method}", O::NAME),
+    )
+}
+
+/// The answer to a path that doesn't exist.
+pub async fn no_such_path(request: Request) -> Failed {
+    let path = request.uri().path();
+    Failed(ApiError::not_found(format!("there is nothing at {path}")).hint("/openapi.json lists what there is"))
+}
+
+fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
+        Err(error) => {
+            Failed(ApiError::internal("the answer couldn't be written").cause(error.to_string())).into_response()
+        }
+    }
+}
+
+async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    to_bytes(body, limit).await.map_err(|error| {
+        ApiError::new(
+            ErrorCode::InvalidArgument,
+            format!("the request is larger than {}, or broke off", api::Size(limit as u64)),
+        )
+        .cause(error.to_string())
+    })
+}
+
+/// Reads a request; an empty body is an empty object.
+fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let bytes = if bytes.is_empty() { b"{}" } else { bytes };
+    serde_json::from_slice(bytes).map_err(|error| {
+        ApiError::new(
+            ErrorCode::InvalidArgument,
+            format!("the request can't be read: {error}"),
+        )
+        .hint("/openapi.json has its schema")
+    })
+}
+
+fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
+    serde_urlencoded::from_str(query).map_err(|error| {
+        ApiError::new(ErrorCode::InvalidArgument, format!("the query can't be read: {error}"))
+            .hint("/openapi.json has its schema")
+    })
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get(IDEMPOTENCY_HEADER) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    let fits =
+        (1..=IDEMPOTENCY_KEY_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
+    if !fits {
+        return Err(ApiError::invalid(
+            IDEMPOTENCY_HEADER,
+            format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_MAX} visible characters other than '/'"),
+        ));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+fn frame<T: Serialize>(frame: &Frame<T>) -> String {
+    serde_json::to_string(frame)
+        .unwrap_or_else(|error| format!(r#"{{"error":{{"code":"INTERNAL","message":{:?}}}}}"#, error.to_string()))
+}
+
+async fn over_websocket<O, F, S>(mut socket: WebSocket, call: Call, query: Option<String>, handler: F)
+where
+    O: Streaming,
+    F: Fn(Call, O::Request) -> S,
+    S: Stream<Item = Result<O::Item, ApiError>> + Send,
+{
+    let asked: Result<O::Request, ApiError> = match query {
+        Some(query) if !query.is_empty() => from_query(&query),
+        _ => match socket.recv().await {
+            Some(Ok(Message::Text(text))) => from_json(text.as_bytes()),
+            Some(Ok(Message::Binary(bytes))) => from_json(&bytes),
+            _ => return,
+        },
+    };
+    let stop = call.app.stop.clone();
+    let last = match asked {
+        Err(error) => Frame::<()>::Error(error),
+        Ok(asked) => {
+            let items = handler(call, asked);
+            let mut items = std::pin::pin!(items);
+            loop {
+                tokio::select! {
+                    item = items.next() => match item {
+                        Some(Ok(item)) => {
+                            if socket.send(Message::Text(frame(&Frame::Item(item)).into())).await.is_err() {
+                                return;
+                            }
+                        }
+                        Some(Err(error)) => break Frame::Error(error),
+                        None => break Frame::End,
+                    },
+                    // A stream has nothing to say after its request: whatever comes is an end, or a ping that the
+                    // library has answered.
+                    heard = socket.recv() => match heard {
+                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                        _ => return,
+                    },
+                    () = stop.cancelled() => return,
+                }
+            }
+        }
+    };
+    let _ = socket.send(Message::Text(frame(&last).into())).await;
+    let _ = socket.send(Message::Close(None)).await;
+}
+
+/// Items as lines. A failure after the first line is a last line with the error.
+fn over_http<Q, T, F, S>(call: Call, asked: Q, handler: F) -> Response
+where
+    T: Serialize + Send + 'static,
+    F: Fn(Call, Q) -> S,
+    S: Stream<Item = Result<T, ApiError>> + Send + 'static,
+{
+    let stop = call.app.stop.clone();
+    let lines = handler(call, asked).map(|item| {
+        let mut line = match item {
+            Ok(item) => serde_json::to_vec(&item),
+            Err(error) => serde_json::to_vec(&ErrorBody { error }),
+        }
+        .unwrap_or_default();
+        line.push(b'\n');
+        Ok::<_, std::convert::Infallible>(Bytes::from(line))
+    });
+    let lines = lines.take_until(async move { stop.cancelled().await });
+    (
+        [(header::CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(lines),
+    )
+        .into_response()
+}

@@ -1,0 +1,231 @@
+//! Operations on nodes.
+
+use api::{
+    ApiError, ErrorCode, NodeName,
+    id::check_name,
+    node::{Node, NodeDetail, NodeView},
+    op::{DrainRequest, JoinRequest, Joined, LabelRequest, NodeFilter, NodeRef, RemoveRequest, TaintRequest},
+};
+
+use super::{App, face::Call, views};
+use crate::{
+    auth::{self, Kind},
+    decide::nodes,
+    draft::{Draft, node_event},
+    hub::now,
+    view::{Versioned, View},
+};
+
+/// Most labels or taints of a node, and longest label value.
+const LABELS_MAX: usize = 128;
+const LABEL_VALUE_MAX: usize = 256;
+
+/// `node.join`
+pub async fn join(call: Call, request: JoinRequest) -> Result<Joined, ApiError> {
+    check_name(request.name.as_str())
+        .map_err(|e| ApiError::invalid("name", format!("'{}' is no name of a node: {e}", request.name)))?;
+    let suffix = auth::new_id()?;
+    let mut joined = None;
+    call.app
+        .hub
+        .decide(|view| {
+            let name = match (view.node(&request.name).is_some(), request.exact) {
+                (false, _) => request.name.clone(),
+                (true, true) => {
+                    return Err(ApiError {
+                        field: Some("name".to_owned()),
+                        ..ApiError::new(
+                            ErrorCode::AlreadyExists,
+                            format!("a node named '{}' exists", request.name),
+                        )
+                    }
+                    .hint(format!(
+                        "choose another --name, or first: clawbernetes node remove {}",
+                        request.name
+                    )));
+                }
+                (true, false) => {
+                    let stem: String = request.name.as_str().chars().take(56).collect();
+                    NodeName::new(format!("{}-{}", stem.trim_end_matches(['-', '.']), &suffix[..4]))
+                }
+            };
+            let (credential, hash) = auth::mint(Kind::Node, name.as_str())?;
+            let (node, event) = nodes::joined(&name, hash, &call.actor(), now());
+            let mut draft = Draft::new();
+            draft.put_node(None, &node);
+            draft.event(view.revision(), event);
+            // An admin's own token lets nodes in as well, and isn't used up.
+            if let Some(token) = view.join_token(&call.identity.token_id) {
+                draft.use_join_token(token);
+            }
+            joined = Some(Joined { name, credential });
+            Ok(Some(draft))
+        })
+        .await?;
+    joined.ok_or_else(|| ApiError::internal("no node was made"))
+}
+
+/// `node.list`
+pub async fn list(call: Call, filter: NodeFilter) -> Result<Vec<NodeView>, ApiError> {
+    let app = &call.app;
+    let view = app.hub.view();
+    let fits = |node: &NodeView| {
+        let model = |g: &api::node::GpuView| {
+            filter
+                .gpu_type
+                .as_ref()
+                .is_none_or(|wanted| scheduler::model_matches(&g.model, wanted))
+        };
+        (!filter.available || node.gpus_free > 0) && (filter.gpu_type.is_none() || node.gpus.iter().any(model))
+    };
+    Ok(view
+        .nodes()
+        .map(|n| views::node(&view, &app.live, n))
+        .filter(fits)
+        .collect())
+}
+
+/// `node.get`
+pub async fn get(call: Call, request: NodeRef) -> Result<NodeDetail, ApiError> {
+    let view = call.app.hub.view();
+    Ok(views::detail(
+        &view,
+        &call.app.live,
+        view.find_node(&request.id)?,
+        now(),
+    ))
+}
+
+/// Changes a node by a decision, and shows it as it is then.
+async fn change(
+    app: &App,
+    id: &str,
+    mut decide: impl FnMut(&View, &Versioned<Node>) -> Result<Option<Draft>, ApiError>,
+) -> Result<NodeDetail, ApiError> {
+    let mut name = None;
+    app.hub
+        .decide(|view| {
+            let node = view.find_node(id)?;
+            name = Some(node.name.clone());
+            decide(view, node)
+        })
+        .await?;
+    let view = app.hub.view();
+    let node = name
+        .and_then(|name| view.node(&name))
+        .ok_or_else(|| crate::view::gone(id))?;
+    Ok(views::detail(&view, &app.live, node, now()))
+}
+
+/// `node.drain`
+pub async fn drain(call: Call, request: DrainRequest) -> Result<NodeDetail, ApiError> {
+    let by = call.actor();
+    change(&call.app, &request.id, |_, node| {
+        Ok(Some(nodes::drain(node, request.force, request.timeout, &by, now())))
+    })
+    .await
+}
+
+/// `node.undrain`
+pub async fn undrain(call: Call, request: NodeRef) -> Result<NodeDetail, ApiError> {
+    let by = call.actor();
+    change(&call.app, &request.id, |_, node| Ok(nodes::undrain(node, &by, now()))).await
+}
+
+/// A label's or taint's key: `team`, `topology.example.com/rack`.
+fn check_key(key: &str) -> Result<(), ApiError> {
+    let fits = (1..=128).contains(&key.len())
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/'));
+    if fits {
+        Ok(())
+    } else {
+        Err(ApiError::invalid(
+            "set",
+            format!("'{}' is no key (letters, digits, - _ . /)", key.escape_debug()),
+        ))
+    }
+}
+
+fn check_value(value: &str) -> Result<(), ApiError> {
+    if value.len() <= LABEL_VALUE_MAX && !value.chars().any(char::is_control) {
+        Ok(())
+    } else {
+        Err(ApiError::invalid(
+            "set",
+            format!("a value has at most {LABEL_VALUE_MAX} characters and no control characters"),
+        ))
+    }
+}
+
+/// `node.label`
+pub async fn label(call: Call, request: LabelRequest) -> Result<NodeDetail, ApiError> {
+    for (key, value) in &request.set {
+        check_key(key)?;
+        check_value(value)?;
+    }
+    let by = call.actor();
+    change(&call.app, &request.id, |_, node| {
+        let mut new = Node::clone(node);
+        new.labels.extend(request.set.clone());
+        new.labels.retain(|key, _| !request.remove.contains(key));
+        edited(node, new, "Labelled", "labels", &by)
+    })
+    .await
+}
+
+/// `node.taint`
+pub async fn taint(call: Call, request: TaintRequest) -> Result<NodeDetail, ApiError> {
+    for taint in &request.set {
+        check_key(&taint.key)?;
+        check_value(&taint.value)?;
+    }
+    let by = call.actor();
+    change(&call.app, &request.id, |_, node| {
+        let mut new = Node::clone(node);
+        new.taints.retain(|t| {
+            !request.remove.contains(&t.key) && !request.set.iter().any(|s| s.key == t.key && s.effect == t.effect)
+        });
+        new.taints.extend(request.set.iter().cloned());
+        edited(node, new, "Tainted", "taints", &by)
+    })
+    .await
+}
+
+fn edited(node: &Versioned<Node>, new: Node, reason: &str, what: &str, by: &str) -> Result<Option<Draft>, ApiError> {
+    if new == **node {
+        return Ok(None);
+    }
+    if new.labels.len() > LABELS_MAX || new.taints.len() > LABELS_MAX {
+        return Err(ApiError::invalid(
+            "set",
+            format!("a node has at most {LABELS_MAX} {what}"),
+        ));
+    }
+    let mut draft = Draft::new();
+    draft.put_node(Some(node.revision), &new);
+    let message = format!("the {what} of {} changed", node.name);
+    draft.event(
+        node.revision,
+        node_event(&node.name, reason, message, by, api::event::Severity::Info, now()),
+    );
+    Ok(Some(draft))
+}
+
+/// `node.remove`
+pub async fn remove(call: Call, request: RemoveRequest) -> Result<NodeDetail, ApiError> {
+    let app = &call.app;
+    let by = call.actor();
+    let mut removed = None;
+    app.hub
+        .decide(|view| {
+            let node = view.find_node(&request.id)?;
+            removed = Some(views::detail(view, &app.live, node, now()));
+            nodes::remove(view, node, request.force, &by, now()).map(Some)
+        })
+        .await?;
+    let removed = removed.ok_or_else(|| crate::view::gone(&request.id))?;
+    app.live.remove(&removed.view.name);
+    Ok(removed)
+}

@@ -1,0 +1,533 @@
+//! A node's session, from its hello to its end.
+//!
+//! Four loops: one reads frames and notes signs of life at once; one writes; one pushes what the node should run
+//! whenever that changes; one takes in logs and observations, and acknowledges what is on disk. A node sends at most
+//! one unacknowledged frame of each kind, so that nothing here grows without bound.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use api::{
+    ApiError, ErrorCode, NodeName, WorkloadId,
+    auth::Scope,
+    node::{Connectivity, GpuHealth, Inventory},
+    wire::{Assignment, FRAME_MAX_BYTES, FromNode, LogLine, Observation, PROTOCOL, Seen, ToNode},
+    workload::{JobKey, LogSource},
+};
+use axum::{
+    extract::{
+        ConnectInfo, State,
+        ws::{Message, WebSocket, WebSocketUpgrade},
+    },
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use futures_util::{SinkExt, StreamExt, stream::SplitSink};
+use telemetry::logs::{Chunk, Line, Source, StreamId};
+use tokio::sync::{Notify, mpsc};
+
+use super::{App, face::Failed};
+use crate::{
+    decide::{assign, nodes},
+    draft::Draft,
+    hub::now,
+    lifecycle,
+    live::Session,
+    view::gone,
+};
+
+/// A node must have said hello by then.
+const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// A node must have read a message by then.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// Messages to a node that may wait.
+const SEND_AHEAD: usize = 256;
+/// Frames of a node that may wait: one of logs, one of observations, and what else it says.
+const WORK_AHEAD: usize = 16;
+/// Time before what the store couldn't take is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+static SESSIONS: AtomicU64 = AtomicU64::new(1);
+
+/// The WebSocket at [`api::op::NODE_SESSION_PATH`].
+pub async fn face(
+    State(app): State<Arc<App>>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Response {
+    let admitted = app
+        .access
+        .admit(&app.hub.view(), &headers, from.ip(), Scope::NodeSession);
+    let identity = match admitted {
+        Ok(identity) => identity,
+        Err(error) => return Failed(error).into_response(),
+    };
+    match upgrade {
+        Ok(upgrade) => upgrade
+            .max_message_size(FRAME_MAX_BYTES)
+            .max_frame_size(FRAME_MAX_BYTES)
+            .on_upgrade(move |socket| session(app, NodeName::new(identity.name), from, socket)),
+        Err(error) => Failed(
+            ApiError::new(ErrorCode::InvalidArgument, "a node's session is a WebSocket").cause(error.to_string()),
+        )
+        .into_response(),
+    }
+}
+
+fn text(message: &ToNode) -> Message {
+    // Messages are plain data with string keys: writing them as JSON can't fail.
+    Message::Text(serde_json::to_string(message).unwrap_or_default().into())
+}
+
+/// Reads a frame. `None`: the session is over.
+async fn read(
+    socket: &mut (impl StreamExt<Item = Result<Message, axum::Error>> + Unpin),
+    node: &NodeName,
+) -> Option<FromNode> {
+    loop {
+        let parsed = match socket.next().await? {
+            Ok(Message::Text(text)) => serde_json::from_str(&text),
+            Ok(Message::Binary(bytes)) => serde_json::from_slice(&bytes),
+            Ok(Message::Ping(_) | Message::Pong(_)) => continue,
+            Ok(Message::Close(_)) => return None,
+            Err(error) => {
+                tracing::info!(%node, %error, "a node's session broke");
+                return None;
+            }
+        };
+        match parsed {
+            Ok(message) => return Some(message),
+            Err(error) => {
+                tracing::warn!(%node, %error, "a node sent a frame that can't be read; its session is ended");
+                return None;
+            }
+        }
+    }
+}
+
+struct Hello {
+    inventory: Inventory,
+    labels: BTreeMap<String, String>,
+}
+
+/// Checks a node's first words.
+fn check_hello(node: &NodeName, first: Option<FromNode>) -> Result<Hello, ApiError> {
+    let Some(FromNode::Hello {
+        protocol,
+        name,
+        inventory,
+        labels,
+        ..
+    }) = first
+    else {
+        return Err(ApiError::new(ErrorCode::InvalidArgument, "a session begins with hello"));
+    };
+    if protocol != PROTOCOL {
+        return Err(ApiError::new(
+            ErrorCode::InvalidArgument,
+            format!("the node speaks protocol {protocol}, this gateway {PROTOCOL}"),
+        )
+        .hint("run the same version of clawbernetes on both"));
+    }
+    if name != *node {
+        tracing::warn!(%node, claims = %name, "a node claimed another's name");
+        return Err(ApiError::new(
+            ErrorCode::PermissionDenied,
+            format!("this credential is {node}'s, not {name}'s"),
+        ));
+    }
+    if inventory.engines.is_empty() {
+        return Err(ApiError::new(ErrorCode::InvalidArgument, "the node offers no engine"));
+    }
+    Ok(Hello {
+        inventory: *inventory,
+        labels,
+    })
+}
+
+async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, mut socket: WebSocket) {
+    let first = tokio::time::timeout(HELLO_DEADLINE, read(&mut socket, &node))
+        .await
+        .ok()
+        .flatten();
+    let begun = match check_hello(&node, first) {
+        Ok(hello) => begin(&app, &node, hello).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = begun {
+        tracing::warn!(%node, %from, code = %error.code, "a node was refused: {}", error.message);
+        let _ = socket.send(text(&ToNode::Refused { error })).await;
+        return;
+    }
+    let (sink, mut stream) = socket.split();
+    let (send, outgoing) = mpsc::channel(SEND_AHEAD);
+    let (work, waiting) = mpsc::channel(WORK_AHEAD);
+    let resync = Arc::new(Notify::new());
+    let end = Arc::new(Notify::new());
+    let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
+    app.live.seen(&node, now());
+    let older = app.live.with(&node, |live| {
+        live.connectivity = Connectivity {
+            address: Some(from.to_string()),
+            since: Some(now()),
+            round_trip_ms: None,
+            clock_offset_ms: None,
+        };
+        live.session.replace(Session {
+            number,
+            send: send.clone(),
+            end: Arc::clone(&end),
+        })
+    });
+    if let Some(older) = older {
+        older.end.notify_one();
+    }
+    tracing::info!(%node, %from, "a node's session began");
+    let reading = async {
+        while let Some(message) = read(&mut stream, &node).await {
+            if !heard(&app, &node, message, &send, &work, &resync).await {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        () = write(sink, outgoing) => {}
+        () = push(&app, &node, &send, &resync) => {}
+        () = take_in(&app, &node, waiting, &send) => {}
+        () = end.notified() => tracing::info!(%node, "a node's session was replaced or ended"),
+        () = app.stop.cancelled() => {}
+    }
+    app.live.with(&node, |live| {
+        if live.session.as_ref().is_some_and(|s| s.number == number) {
+            live.session = None;
+            live.connectivity = Connectivity {
+                address: None,
+                since: None,
+                round_trip_ms: None,
+                clock_offset_ms: None,
+            };
+        }
+    });
+    tracing::info!(%node, "a node's session ended");
+}
+
+/// Records that the node is online.
+async fn begin(app: &App, node: &NodeName, hello: Hello) -> Result<(), ApiError> {
+    app.hub
+        .decide(|view| {
+            let known = view.node(node).ok_or_else(|| gone(node.as_str()))?;
+            Ok(Some(nodes::online(
+                known,
+                hello.inventory.clone(),
+                hello.labels.clone(),
+                now(),
+            )))
+        })
+        .await
+        .map(|_| ())
+}
+
+async fn write(mut sink: SplitSink<WebSocket, Message>, mut outgoing: mpsc::Receiver<ToNode>) {
+    while let Some(message) = outgoing.recv().await {
+        match tokio::time::timeout(WRITE_DEADLINE, sink.send(text(&message))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+/// What has to be on disk before it is acknowledged.
+enum Work {
+    Logs(Vec<(JobKey, Vec<LogLine>)>),
+    Observations(Vec<Observation>),
+    Changed(Option<Inventory>, BTreeMap<u32, GpuHealth>),
+}
+
+/// Takes a frame. False: the session is over.
+async fn heard(
+    app: &App,
+    node: &NodeName,
+    message: FromNode,
+    send: &mpsc::Sender<ToNode>,
+    work: &mpsc::Sender<Work>,
+    resync: &Notify,
+) -> bool {
+    let at = now();
+    app.live.seen(node, at);
+    let work = |item| async { work.send(item).await.is_ok() };
+    match message {
+        FromNode::Hello { .. } => {
+            tracing::warn!(%node, "a node said hello twice");
+            false
+        }
+        FromNode::Heartbeat {
+            number,
+            at: theirs,
+            round_trip_ms,
+            sample,
+        } => {
+            let health = sample.gpus.iter().map(|g| (g.index, g.health.clone())).collect();
+            app.live.with(node, |live| {
+                live.connectivity.round_trip_ms = round_trip_ms;
+                let half = round_trip_ms.unwrap_or(0.0) / 2.0;
+                let offset = (theirs.as_microsecond() - at.as_microsecond()) as f64 / 1000.0 + half;
+                live.connectivity.clock_offset_ms = Some(offset);
+                live.sample = Some(*sample);
+            });
+            // A node that reads nothing is as good as gone: its session ends with the writer's deadline.
+            let _ = send.try_send(ToNode::HeartbeatAck { number });
+            let new = app
+                .hub
+                .view()
+                .node(node)
+                .is_some_and(|known| nodes::changed(known, None, &health, at).is_some());
+            !new || work(Work::Changed(None, health)).await
+        }
+        FromNode::Changed { inventory } => work(Work::Changed(Some(*inventory), BTreeMap::new())).await,
+        FromNode::Observations { observations } => work(Work::Observations(observations)).await,
+        FromNode::Logs { streams } => work(Work::Logs(streams)).await,
+        FromNode::Pulling { job, progress } => {
+            app.live.set_pull(job, progress);
+            true
+        }
+        FromNode::Resync => {
+            resync.notify_one();
+            true
+        }
+        FromNode::Exec { id, event } => {
+            if let Some(caller) = app.live.exec(id) {
+                // A caller that doesn't read holds up its own command only: its channel is drained by its session.
+                let _ = caller.try_send(event);
+            }
+            true
+        }
+    }
+}
+
+/// Tells the node what it should run: all of it first, changes from then on.
+async fn push(app: &App, node: &NodeName, send: &mpsc::Sender<ToNode>, resync: &Notify) {
+    let wake = app.hub.node_wakes(node);
+    let welcome = ToNode::Welcome {
+        protocol: PROTOCOL,
+        at: now(),
+        heartbeat: app.heartbeat,
+        fence: app.fence,
+        alone: true,
+    };
+    if send.send(welcome).await.is_err() {
+        return;
+    }
+    let mut generation = 0;
+    let mut sent: Option<BTreeMap<JobKey, Assignment>> = None;
+    loop {
+        let wanted = assign::desired(&app.hub.view(), node);
+        let (put, forget): (Vec<Assignment>, Vec<JobKey>) = match &sent {
+            None => (wanted.values().cloned().collect(), Vec::new()),
+            Some(sent) => (
+                wanted
+                    .iter()
+                    .filter(|(job, a)| sent.get(*job) != Some(*a))
+                    .map(|(_, a)| a.clone())
+                    .collect(),
+                sent.keys().filter(|job| !wanted.contains_key(*job)).cloned().collect(),
+            ),
+        };
+        if sent.is_none() || !put.is_empty() || !forget.is_empty() {
+            let base = sent.is_some().then_some(generation);
+            generation += 1;
+            if send
+                .send(ToNode::Desired {
+                    generation,
+                    base,
+                    put,
+                    forget,
+                })
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+        sent = Some(wanted);
+        tokio::select! {
+            () = wake.notified() => {}
+            () = resync.notified() => sent = None,
+        }
+    }
+}
+
+/// Puts logs and observations on disk, and acknowledges them.
+async fn take_in(app: &App, node: &NodeName, mut waiting: mpsc::Receiver<Work>, send: &mpsc::Sender<ToNode>) {
+    while let Some(work) = waiting.recv().await {
+        let ack = match work {
+            Work::Logs(streams) => Some(ToNode::LogsAck {
+                through: keep_logs(app, node, streams).await,
+            }),
+            Work::Observations(observations) => {
+                let through = observations.iter().map(|o| o.number).max().unwrap_or(0);
+                keep_observations(app, node, observations).await;
+                Some(ToNode::ObservationsAck { through })
+            }
+            Work::Changed(inventory, health) => {
+                let change = app.hub.decide(|view| {
+                    let known = view.node(node).ok_or_else(|| gone(node.as_str()))?;
+                    Ok(nodes::changed(known, inventory.clone(), &health, now()))
+                });
+                if let Err(error) = change.await {
+                    tracing::warn!(%node, %error, "a change of the machine wasn't kept");
+                }
+                None
+            }
+        };
+        if let Some(ack) = ack
+            && send.send(ack).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Keeps lines of the jobs that are this node's; tries again for as long as the disk can't take them.
+async fn keep_logs(app: &App, node: &NodeName, streams: Vec<(JobKey, Vec<LogLine>)>) -> Vec<(JobKey, u64)> {
+    let mut done: Vec<(JobKey, u64)> = Vec::new();
+    let mut chunks: Vec<Chunk> = Vec::new();
+    for (job, lines) in streams {
+        if runs_on(app, node, &job) {
+            chunks.push(chunk(job, lines));
+        } else {
+            // Of a workload that is no longer kept, or another node's: there is no place for them, ever.
+            done.push((job, lines.last().map_or(0, |l| l.number)));
+        }
+    }
+    loop {
+        match app.logs.append(chunks.clone()).await {
+            Ok(through) => {
+                done.extend(through.into_iter().map(|(s, n)| {
+                    (
+                        JobKey {
+                            workload: WorkloadId::new(s.workload),
+                            attempt: s.attempt,
+                            rank: s.rank,
+                        },
+                        n,
+                    )
+                }));
+                return done;
+            }
+            Err(error) => {
+                tracing::warn!(%node, %error, "log lines couldn't be kept; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Whether a job is, or was, this node's.
+fn runs_on(app: &App, node: &NodeName, job: &JobKey) -> bool {
+    let view = app.hub.view();
+    let Some(w) = view.workload(&job.workload) else {
+        return false;
+    };
+    let members = if w.attempt == job.attempt {
+        Some(&w.members)
+    } else {
+        w.past.iter().find(|p| p.attempt == job.attempt).map(|p| &p.members)
+    };
+    members.is_some_and(|members| members.iter().any(|m| m.rank == job.rank && m.node == *node))
+}
+
+fn chunk(job: JobKey, lines: Vec<LogLine>) -> Chunk {
+    let lines = lines.into_iter().map(|l| Line {
+        number: l.number,
+        at_ns: l.at_ns,
+        source: match l.source {
+            LogSource::Stdout => Source::Stdout,
+            LogSource::Stderr => Source::Stderr,
+            LogSource::System => Source::System,
+        },
+        text: l.text.into(),
+        partial: l.partial,
+    });
+    Chunk {
+        stream: stream(job),
+        lines: lines.collect(),
+        end: None,
+    }
+}
+
+fn stream(job: JobKey) -> StreamId {
+    StreamId {
+        workload: job.workload.as_str().to_owned(),
+        attempt: job.attempt,
+        rank: job.rank,
+    }
+}
+
+/// Takes observations in: one transaction a workload, all of them in one commit; tries again for as long as the
+/// store can't take them.
+async fn keep_observations(app: &App, node: &NodeName, observations: Vec<Observation>) {
+    let mut by_workload: BTreeMap<WorkloadId, Vec<&Observation>> = BTreeMap::new();
+    for observation in &observations {
+        by_workload
+            .entry(observation.job.workload.clone())
+            .or_default()
+            .push(observation);
+    }
+    let kept = by_workload.iter().map(|(id, seen)| async move {
+        loop {
+            let decided = app
+                .hub
+                .decide(|view| {
+                    let Some(before) = view.workload(id) else {
+                        return Ok(None);
+                    };
+                    let step = lifecycle::observe_all(before, node, seen.iter().map(|o| (&o.job, &o.seen)), now());
+                    Ok(step.map(|step| {
+                        let mut draft = Draft::new();
+                        draft.step(before, step);
+                        draft
+                    }))
+                })
+                .await;
+            match decided {
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::warn!(%node, %id, %error, "an observation couldn't be kept; trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    });
+    futures_util::future::join_all(kept).await;
+    let mut ends = Vec::new();
+    for observation in observations {
+        app.live.end_pull(&observation.job);
+        if let Seen::Ended { last_line, .. } = observation.seen
+            && runs_on(app, node, &observation.job)
+        {
+            ends.push(Chunk {
+                stream: stream(observation.job),
+                lines: Vec::new(),
+                end: Some(last_line),
+            });
+        }
+    }
+    while !ends.is_empty() {
+        match app.logs.append(ends.clone()).await {
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%node, %error, "the end of a log couldn't be kept; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Streams about one workload: its output, and its state.
+
+use std::sync::Arc;
+
+use api::{
+    ApiError, ErrorCode, Timestamp, WorkloadId,
+    op::{LogEntry, LogsRequest, WorkloadDetail, WorkloadRef},
+    workload::LogSource,
+};
+use futures_util::Stream;
+use telemetry::logs::{Cursor, Entry, LogError, Page, Query, Source};
+use tokio::sync::mpsc;
+
+use super::{events::tokio_stream, face::Call, workload_ops};
+use crate::{decide::submit::DEFAULT_NAMESPACE, view::Touched};
+
+/// Items that wait for a slow reader; after that the producer waits, and reads on from disk.
+const AHEAD: usize = 1024;
+
+/// `workload.logs`
+pub fn logs(call: Call, request: LogsRequest) -> impl Stream<Item = Result<LogEntry, ApiError>> + Send {
+    let (send, receive) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        if let Err(error) = send_logs(&call, request, &send).await {
+            let _ = send.send(Err(error)).await;
+        }
+    });
+    tokio_stream(receive)
+}
+
+type Sender<T> = mpsc::Sender<Result<T, ApiError>>;
+
+async fn send_logs(call: &Call, request: LogsRequest, send: &Sender<LogEntry>) -> Result<(), ApiError> {
+    let app = &call.app;
+    let namespace = request.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+    let id = app.hub.view().find_workload(&request.id, namespace)?.id.clone();
+    let cursor = match &request.cursor {
+        None => None,
+        Some(text) => Some(text.parse::<Cursor>().map_err(|e| {
+            ApiError::invalid("cursor", format!("'{}' is no cursor", text.escape_debug())).cause(e.to_string())
+        })?),
+    };
+    let mut query = Query {
+        cursor,
+        tail: request.tail,
+        since_ns: request
+            .since
+            .map(|t| i64::try_from(t.as_nanosecond()).unwrap_or(i64::MAX)),
+        // A cursor goes out with each page: pages are kept small, so that resuming repeats little.
+        limit: 1_000,
+        ..Query::default()
+    };
+    if !request.follow {
+        return send_stored(call, &id, query, send).await;
+    }
+    // Changes are subscribed to before the state is read, so that none is missed in between.
+    let mut changes = app.hub.changes();
+    let mut follow = app.logs.follow(id.as_str(), query.clone());
+    let mut finished = false;
+    loop {
+        let (ended, no_end) = match app.hub.view().workload(&id) {
+            Some(w) => (
+                w.phase.ended(),
+                w.attempt == 0 || w.members.iter().all(without_last_line),
+            ),
+            None => (true, true),
+        };
+        if ended && finished {
+            return Ok(());
+        }
+        if ended && no_end {
+            query.tail = query.tail.filter(|_| query.cursor.is_none());
+            return send_stored(call, &id, query, send).await;
+        }
+        tokio::select! {
+            page = follow.next() => {
+                let page = match page {
+                    Ok(page) => page,
+                    Err(LogError::WorkloadRemoved { .. } | LogError::Closed) => return Ok(()),
+                    Err(error) => return Err(log_error(&error)),
+                };
+                finished = page.finished;
+                query.cursor = Some(page.cursor.clone());
+                if !send_page(page, send).await {
+                    return Ok(());
+                }
+            }
+            change = changes.recv() => match change {
+                Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return Ok(()),
+            },
+            () = send.closed() => return Ok(()),
+        }
+    }
+}
+
+/// Sends what is stored now.
+async fn send_stored(call: &Call, id: &WorkloadId, mut query: Query, send: &Sender<LogEntry>) -> Result<(), ApiError> {
+    loop {
+        let (logs, workload, asked) = (Arc::clone(&call.app.logs), id.to_string(), query.clone());
+        let page = tokio::task::spawn_blocking(move || logs.read(&workload, &asked)).await;
+        let page = page
+            .map_err(|_| ApiError::internal("reading the logs broke off"))?
+            .map_err(|e| log_error(&e))?;
+        let complete = page.complete;
+        query.cursor = Some(page.cursor.clone());
+        query.tail = None;
+        if !send_page(page, send).await || complete {
+            return Ok(());
+        }
+    }
+}
+
+/// A member that never started, or whose end nobody saw, has no last line to wait for.
+fn without_last_line(member: &api::workload::Member) -> bool {
+    use api::workload::{MemberState, Outcome};
+    matches!(
+        &member.state,
+        MemberState::Ended {
+            outcome: Outcome::StartFailed { .. } | Outcome::Unknown { .. },
+            ..
+        }
+    )
+}
+
+/// False: the reader has gone.
+async fn send_page(page: Page, send: &Sender<LogEntry>) -> bool {
+    // The cursor of a page stands behind its last entry. Entries before it carry none of their own: a reader that
+    // resumes there gets the page's rest again, and knows doubles by their numbers.
+    let cursor = page.cursor.to_string();
+    let mut entries: Vec<LogEntry> = page.entries.into_iter().map(entry).collect();
+    if let Some(last) = entries.last_mut() {
+        last.cursor = cursor;
+    }
+    for entry in entries {
+        if send.send(Ok(entry)).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+fn time(ns: i64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(ns)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn entry(entry: Entry) -> LogEntry {
+    let missing = |attempt, rank, from: u64, to: u64, at_ns, why: &str| LogEntry {
+        at: time(at_ns),
+        source: LogSource::System,
+        attempt,
+        rank,
+        number: from,
+        text: if from == to {
+            format!("[line {from} {why}]")
+        } else {
+            format!("[lines {from} to {to} {why}]")
+        },
+        partial: false,
+        gap: true,
+        cursor: String::new(),
+    };
+    match entry {
+        Entry::Line { attempt, rank, line } => LogEntry {
+            at: time(line.at_ns),
+            source: match line.source {
+                Source::Stdout => LogSource::Stdout,
+                Source::Stderr => LogSource::Stderr,
+                Source::System => LogSource::System,
+            },
+            attempt,
+            rank,
+            number: line.number,
+            text: String::from_utf8_lossy(&line.text).into_owned(),
+            partial: line.partial,
+            gap: false,
+            cursor: String::new(),
+        },
+        Entry::Gap {
+            attempt,
+            rank,
+            from,
+            to,
+            at_ns,
+        } => missing(attempt, rank, from, to, at_ns, "never arrived"),
+        Entry::Removed {
+            attempt,
+            rank,
+            from,
+            to,
+        } => missing(attempt, rank, from, to, 0, "no longer kept"),
+    }
+}
+
+fn log_error(error: &LogError) -> ApiError {
+    match error {
+        LogError::StorageFull { .. } => ApiError::new(ErrorCode::StorageFull, "the disk of the logs is full"),
+        other => ApiError::internal("the logs can't be read").cause(other.to_string()),
+    }
+}
+
+/// `workload.watch`
+pub fn watch(call: Call, request: WorkloadRef) -> impl Stream<Item = Result<WorkloadDetail, ApiError>> + Send {
+    let (send, receive) = mpsc::channel(16);
+    tokio::spawn(async move {
+        if let Err(error) = send_states(&call, request, &send).await {
+            let _ = send.send(Err(error)).await;
+        }
+    });
+    tokio_stream(receive)
+}
+
+async fn send_states(call: &Call, request: WorkloadRef, send: &Sender<WorkloadDetail>) -> Result<(), ApiError> {
+    let app = &call.app;
+    let mut changes = app.hub.changes();
+    let namespace = request.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+    let found = app.hub.view().find_workload(&request.id, namespace)?.clone();
+    let id = found.id.clone();
+    let mut shown = None;
+    loop {
+        let Some(workload) = app.hub.view().workload(&id).cloned() else {
+            return Ok(());
+        };
+        if shown != Some(workload.revision) {
+            shown = Some(workload.revision);
+            let ended = workload.phase.ended();
+            let detail = workload_ops::detail(app, workload.value).await?;
+            if send.send(Ok(detail)).await.is_err() || ended {
+                return Ok(());
+            }
+        }
+        loop {
+            let change = tokio::select! {
+                change = changes.recv() => change,
+                () = send.closed() => return Ok(()),
+            };
+            match change {
+                Ok(touched) => {
+                    if touched
+                        .iter()
+                        .any(|t| matches!(t, Touched::Workload(other, ..) if *other == id))
+                    {
+                        break;
+                    }
+                }
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => break,
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! The fleet in memory: every record of the store, typed and indexed, as of one revision.
+//!
+//! It is fed by the store's changes alone, in order, so that a restarted gateway, a follower and a simulation see
+//! the same. Nothing else writes to it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use api::{
+    ApiError, ErrorCode, GpuIndex, NodeName, WorkloadId,
+    node::Node,
+    workload::{Member, Phase, Workload},
+};
+use serde::de::DeserializeOwned;
+use store::{Change, Record, Revision};
+
+use crate::{
+    keys,
+    records::{Claim, JoinToken, Token},
+};
+
+/// A record and the revision at which it was last written: what a compare-and-swap needs.
+#[derive(Debug)]
+pub struct Versioned<T> {
+    /// The record.
+    pub value: Arc<T>,
+    /// When it was last written.
+    pub revision: Revision,
+}
+
+impl<T> Clone for Versioned<T> {
+    fn clone(&self) -> Self {
+        Self {
+            value: Arc::clone(&self.value),
+            revision: self.revision,
+        }
+    }
+}
+
+impl<T> std::ops::Deref for Versioned<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// What a change touched.
+#[derive(Debug, Clone)]
+pub enum Touched {
+    /// A node; `None` when it was removed.
+    Node(NodeName, Option<Versioned<Node>>),
+    /// A workload, and the nodes that it is on or was on; `None` when it was removed.
+    Workload(WorkloadId, Option<Versioned<Workload>>, Vec<NodeName>),
+    /// Something that no controller waits for.
+    Other,
+}
+
+/// A stored record that this version can't read.
+#[derive(Debug, thiserror::Error)]
+#[error("record {key} can't be read")]
+pub struct Unreadable {
+    /// Its key.
+    pub key: String,
+    /// What is wrong with it.
+    #[source]
+    pub source: serde_json::Error,
+}
+
+/// The fleet as of one revision.
+#[derive(Debug, Default)]
+pub struct View {
+    revision: Revision,
+    nodes: BTreeMap<NodeName, Versioned<Node>>,
+    workloads: BTreeMap<WorkloadId, Versioned<Workload>>,
+    /// Workloads that haven't ended.
+    active: BTreeSet<WorkloadId>,
+    /// Workloads with a member that hasn't ended, by node.
+    on_node: HashMap<NodeName, BTreeSet<WorkloadId>>,
+    /// All workloads, ended ones too, by namespace and name.
+    names: BTreeMap<(String, String), BTreeSet<WorkloadId>>,
+    claims: BTreeMap<(NodeName, GpuIndex), Claim>,
+    tokens: BTreeMap<String, Versioned<Token>>,
+    joins: BTreeMap<String, Versioned<JoinToken>>,
+}
+
+fn read<T: DeserializeOwned>(record: &Record) -> Result<Versioned<T>, Unreadable> {
+    serde_json::from_slice(&record.value)
+        .map(|value| Versioned {
+            value: Arc::new(value),
+            revision: record.modified,
+        })
+        .map_err(|source| Unreadable {
+            key: record.key.to_string(),
+            source,
+        })
+}
+
+/// Nodes where a workload still has something.
+fn nodes_of(workload: &Workload) -> impl Iterator<Item = &NodeName> {
+    workload.members.iter().filter(|m| !m.state.ended()).map(|m| &m.node)
+}
+
+impl View {
+    /// The revision up to which every change is in.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Says that everything up to a revision has been applied.
+    pub fn reached(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// Takes a change in, and says what it touched.
+    ///
+    /// # Errors
+    /// The record isn't of this version; the view is as before.
+    pub fn apply(&mut self, change: &Change) -> Result<Touched, Unreadable> {
+        match change {
+            Change::Put(record) => self.put(record),
+            Change::Delete { key, .. } => Ok(self.delete(key)),
+        }
+    }
+
+    fn put(&mut self, record: &Record) -> Result<Touched, Unreadable> {
+        let key: &str = &record.key;
+        if let Some(id) = key.strip_prefix(keys::WORKLOADS) {
+            let new: Versioned<Workload> = read(record)?;
+            return Ok(self.put_workload(WorkloadId::new(id), new));
+        }
+        if let Some(name) = key.strip_prefix(keys::NODES) {
+            let node: Versioned<Node> = read(record)?;
+            let name = NodeName::new(name);
+            self.nodes.insert(name.clone(), node.clone());
+            return Ok(Touched::Node(name, Some(node)));
+        }
+        if let Some((node, gpu)) = keys::parse_claim(key) {
+            let claim: Versioned<Claim> = read(record)?;
+            self.claims.insert((node, gpu), Arc::unwrap_or_clone(claim.value));
+        } else if let Some(id) = key.strip_prefix(keys::TOKENS) {
+            self.tokens.insert(id.to_owned(), read(record)?);
+        } else if let Some(id) = key.strip_prefix(keys::JOINS) {
+            self.joins.insert(id.to_owned(), read(record)?);
+        }
+        Ok(Touched::Other)
+    }
+
+    fn put_workload(&mut self, id: WorkloadId, new: Versioned<Workload>) -> Touched {
+        let old = self.workloads.insert(id.clone(), new.clone());
+        let mut touched: Vec<NodeName> = Vec::new();
+        if let Some(old) = &old {
+            for node in nodes_of(old) {
+                if let Some(set) = self.on_node.get_mut(node) {
+                    set.remove(&id);
+                }
+                touched.push(node.clone());
+            }
+        } else {
+            self.names
+                .entry((new.namespace.clone(), new.name.clone()))
+                .or_default()
+                .insert(id.clone());
+        }
+        for node in nodes_of(&new) {
+            self.on_node.entry(node.clone()).or_default().insert(id.clone());
+            if !touched.contains(node) {
+                touched.push(node.clone());
+            }
+        }
+        if new.phase.ended() {
+            self.active.remove(&id);
+        } else {
+            self.active.insert(id.clone());
+        }
+        Touched::Workload(id, Some(new), touched)
+    }
+
+    fn delete(&mut self, key: &str) -> Touched {
+        if let Some(id) = key.strip_prefix(keys::WORKLOADS) {
+            let id = WorkloadId::new(id);
+            let mut touched = Vec::new();
+            if let Some(old) = self.workloads.remove(&id) {
+                self.active.remove(&id);
+                for node in nodes_of(&old) {
+                    if let Some(set) = self.on_node.get_mut(node) {
+                        set.remove(&id);
+                    }
+                    touched.push(node.clone());
+                }
+                let name = (old.namespace.clone(), old.name.clone());
+                if let Some(ids) = self.names.get_mut(&name) {
+                    ids.remove(&id);
+                    if ids.is_empty() {
+                        self.names.remove(&name);
+                    }
+                }
+            }
+            return Touched::Workload(id, None, touched);
+        }
+        if let Some(name) = key.strip_prefix(keys::NODES) {
+            let name = NodeName::new(name);
+            self.nodes.remove(&name);
+            return Touched::Node(name, None);
+        }
+        if let Some(claim) = keys::parse_claim(key) {
+            self.claims.remove(&claim);
+        } else if let Some(id) = key.strip_prefix(keys::TOKENS) {
+            self.tokens.remove(id);
+        } else if let Some(id) = key.strip_prefix(keys::JOINS) {
+            self.joins.remove(id);
+        }
+        Touched::Other
+    }
+
+    /// Every node, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Versioned<Node>> {
+        self.nodes.values()
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, name: &NodeName) -> Option<&Versioned<Node>> {
+        self.nodes.get(name)
+    }
+
+    /// Every workload, by id.
+    pub fn workloads(&self) -> impl Iterator<Item = &Versioned<Workload>> {
+        self.workloads.values()
+    }
+
+    /// A workload.
+    #[must_use]
+    pub fn workload(&self, id: &WorkloadId) -> Option<&Versioned<Workload>> {
+        self.workloads.get(id)
+    }
+
+    /// Workloads that haven't ended, by id.
+    pub fn active(&self) -> impl Iterator<Item = &Versioned<Workload>> {
+        self.active.iter().filter_map(|id| self.workloads.get(id))
+    }
+
+    /// Number of workloads, ended ones too.
+    #[must_use]
+    pub fn workload_count(&self) -> usize {
+        self.workloads.len()
+    }
+
+    /// Workloads that have something on a node, by id.
+    pub fn on_node(&self, node: &NodeName) -> impl Iterator<Item = &Versioned<Workload>> {
+        self.on_node
+            .get(node)
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.workloads.get(id))
+    }
+
+    /// Members on a node that haven't ended.
+    pub fn members_on<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = (&'a Versioned<Workload>, &'a Member)> {
+        self.on_node(node).flat_map(move |w| {
+            w.members
+                .iter()
+                .filter(move |m| m.node == *node && !m.state.ended())
+                .map(move |m| (w, m))
+        })
+    }
+
+    /// Every GPU that has a holder.
+    pub fn claims(&self) -> impl Iterator<Item = (&(NodeName, GpuIndex), &Claim)> {
+        self.claims.iter()
+    }
+
+    /// A GPU's holder. `None`: it is free.
+    #[must_use]
+    pub fn holder(&self, node: &NodeName, gpu: GpuIndex) -> Option<&Claim> {
+        self.claims.get(&(node.clone(), gpu))
+    }
+
+    /// Every token.
+    pub fn tokens(&self) -> impl Iterator<Item = &Versioned<Token>> {
+        self.tokens.values()
+    }
+
+    /// A token.
+    #[must_use]
+    pub fn token(&self, id: &str) -> Option<&Versioned<Token>> {
+        self.tokens.get(id)
+    }
+
+    /// A join token.
+    #[must_use]
+    pub fn join_token(&self, id: &str) -> Option<&Versioned<JoinToken>> {
+        self.joins.get(id)
+    }
+
+    /// The workload that a person means: an id, a name, or the beginning of either where only one fits. Among
+    /// workloads of one name the one that hasn't ended comes first, then the youngest.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, also when several fit; the message says which.
+    pub fn find_workload(&self, text: &str, namespace: &str) -> Result<&Versioned<Workload>, ApiError> {
+        if let Some(workload) = self.workloads.get(text) {
+            return Ok(workload);
+        }
+        let named = |ids: &BTreeSet<WorkloadId>| {
+            ids.iter()
+                .filter_map(|id| self.workloads.get(id))
+                .max_by_key(|w| (!w.phase.ended(), w.submitted_at, w.id.clone()))
+        };
+        if let Some(workload) = self.names.get(&(namespace.to_owned(), text.to_owned())).and_then(named) {
+            return Ok(workload);
+        }
+        let by_id = self
+            .workloads
+            .range::<str, _>((std::ops::Bound::Included(text), std::ops::Bound::Unbounded));
+        let ids = by_id
+            .take_while(|(id, _)| !text.is_empty() && id.as_str().starts_with(text))
+            .map(|(_, w)| w);
+        let names = self
+            .names
+            .range((namespace.to_owned(), text.to_owned())..)
+            .take_while(|((ns, name), _)| !text.is_empty() && ns == namespace && name.starts_with(text))
+            .filter_map(|(_, ids)| named(ids));
+        let found: Vec<_> = ids.chain(names).take(6).collect();
+        match found.as_slice() {
+            [one] => Ok(one),
+            [] => Err(
+                ApiError::not_found(format!("there is no workload '{text}' in namespace '{namespace}'"))
+                    .hint("clawbernetes workload list"),
+            ),
+            several => {
+                let names: Vec<String> = several.iter().map(|w| format!("{} ({})", w.id, w.name)).collect();
+                Err(
+                    ApiError::not_found(format!("'{text}' fits several workloads: {}", names.join(", ")))
+                        .hint("give more of the id"),
+                )
+            }
+        }
+    }
+
+    /// The node that a person means: its name, or the beginning of it where only one fits.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, also when several fit.
+    pub fn find_node(&self, text: &str) -> Result<&Versioned<Node>, ApiError> {
+        if let Some(node) = self.nodes.get(text) {
+            return Ok(node);
+        }
+        let range = self
+            .nodes
+            .range::<str, _>((std::ops::Bound::Included(text), std::ops::Bound::Unbounded));
+        let found: Vec<_> = range
+            .take_while(|(name, _)| !text.is_empty() && name.as_str().starts_with(text))
+            .map(|(_, n)| n)
+            .take(6)
+            .collect();
+        match found.as_slice() {
+            [one] => Ok(one),
+            [] => Err(ApiError::not_found(format!("there is no node '{text}'")).hint("clawbernetes node list")),
+            several => {
+                let names: Vec<&str> = several.iter().map(|n| n.name.as_str()).collect();
+                Err(ApiError::not_found(format!(
+                    "'{text}' fits several nodes: {}",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// The active workload of a name, if there is one.
+    #[must_use]
+    pub fn active_named(&self, namespace: &str, name: &str) -> Option<&Versioned<Workload>> {
+        self.names
+            .get(&(namespace.to_owned(), name.to_owned()))?
+            .iter()
+            .filter_map(|id| self.workloads.get(id))
+            .find(|w| !w.phase.ended())
+    }
+
+    /// Checks what must hold at every revision; the text says what doesn't.
+    ///
+    /// # Errors
+    /// The first invariant that is broken.
+    pub fn check(&self) -> Result<(), String> {
+        for ((node, gpu), claim) in &self.claims {
+            let Some(workload) = self.workloads.get(&claim.workload) else {
+                return Err(format!(
+                    "GPU {gpu} of {node} is held by {}, which doesn't exist",
+                    claim.workload
+                ));
+            };
+            let held = workload.attempt == claim.attempt
+                && workload.members.iter().any(|m| {
+                    m.rank == claim.rank
+                        && m.node == *node
+                        && !m.state.ended()
+                        && m.gpus.iter().any(|g| g.index == *gpu)
+                });
+            if !held {
+                return Err(format!(
+                    "GPU {gpu} of {node} is leaked: {} no longer runs there",
+                    claim.workload
+                ));
+            }
+        }
+        for workload in self.workloads.values() {
+            for member in workload.members.iter().filter(|m| !m.state.ended()) {
+                if workload.phase.ended() || workload.phase == Phase::Pending {
+                    return Err(format!(
+                        "{} is {} but still has rank {}",
+                        workload.id, workload.phase, member.rank
+                    ));
+                }
+                for gpu in &member.gpus {
+                    let holder = self.claims.get(&(member.node.clone(), gpu.index));
+                    if holder.is_none_or(|c| c.workload != workload.id || c.rank != member.rank) {
+                        return Err(format!(
+                            "{} uses GPU {} of {} without holding it",
+                            workload.id, gpu.index, member.node
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `NOT_FOUND` for something that was there a moment ago.
+#[must_use]
+pub fn gone(what: &str) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, format!("{what} was removed meanwhile"))
+}
