@@ -8,10 +8,7 @@
     reason = "a test that can't go on says where and why, on its own output"
 )]
 
-<<<<<<< HEAD
+mod docker;
 mod gpu_amd;
 mod gpu_nvidia;
 mod native;
-=======
-mod docker;
->>>>>>> docker
