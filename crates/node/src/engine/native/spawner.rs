@@ -50,7 +50,7 @@ pub(super) fn serve(config: &Config) -> io::Result<()> {
         if ended {
             let mut buffer = [0; 1024];
             let _ = rustix::io::read(&signals, &mut buffer);
-            while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
+            while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
                 let Some(job) = shims.remove(&pid) else { continue };
                 let how = match (status.exit_status(), status.terminating_signal()) {
                     (Some(code), _) => format!("exit code {code}"),
