@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs::{self, File},
     io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -48,7 +49,8 @@ impl Spool {
     /// The folder can't be made.
     pub fn open(folder: impl Into<PathBuf>, limits: Limits) -> io::Result<Self> {
         let folder = folder.into();
-        fs::create_dir_all(&folder)?;
+        // What jobs say is nobody else's business.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         Ok(Self {
             folder,
             limits,
