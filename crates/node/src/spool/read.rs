@@ -375,7 +375,7 @@ mod tests {
         assert_eq!(numbers(&spool.read(&job, 5, 18).unwrap()), [5, 6, 7]);
         assert_eq!(numbers(&spool.read(&job, 8, 0).unwrap()), [8]);
         assert_eq!(spool.last(&job).unwrap(), Some((42, 420)));
-        assert_eq!(spool.jobs().unwrap(), [job.clone()]);
+        assert_eq!(spool.jobs().unwrap(), std::slice::from_ref(&job));
         spool.remove(&job).unwrap();
         assert_eq!(spool.jobs().unwrap(), []);
         assert_eq!(spool.last(&job).unwrap(), None);

@@ -22,10 +22,33 @@ use clawbernetes_node::{
 use tokio::sync::mpsc;
 
 struct Rig {
-    folder: tempfile::TempDir,
+    folder: Folder,
     engine: NativeEngine,
     spool: Spool,
     events: mpsc::UnboundedReceiver<EngineEvent>,
+}
+
+/// A folder whose processes go with it, also when a test fails.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        for (pid, _) in processes(self.path()) {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
 }
 
 fn key(name: &str) -> JobKey {
@@ -67,14 +90,14 @@ fn config(folder: &std::path::Path) -> Config {
 
 impl Rig {
     fn new() -> Self {
-        Self::at(tempfile::tempdir().unwrap())
+        Self::at(Folder::new())
     }
 
-    fn at(folder: tempfile::TempDir) -> Self {
+    fn at(folder: Folder) -> Self {
         Self::with(folder, |_| {})
     }
 
-    fn with(folder: tempfile::TempDir, change: impl FnOnce(&mut Config)) -> Self {
+    fn with(folder: Folder, change: impl FnOnce(&mut Config)) -> Self {
         let spool = Spool::open(folder.path().join("spool"), Limits::default()).unwrap();
         let (sender, events) = mpsc::unbounded_channel();
         let mut config = config(folder.path());
@@ -152,15 +175,21 @@ impl Rig {
     }
 }
 
-/// All processes that carry this folder in their environment.
+/// The commands of all processes that carry this folder in their environment.
 fn alive(folder: &Path) -> Vec<String> {
+    processes(folder).into_iter().map(|(_, command)| command).collect()
+}
+
+/// All processes that carry this folder in their environment, with their commands.
+fn processes(folder: &Path) -> Vec<(i32, String)> {
     let mark = folder.as_os_str().as_encoded_bytes();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let environ = std::fs::read(entry.path().join("environ")).unwrap_or_default();
         if environ.windows(mark.len()).any(|part| part == mark) {
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            found.push(String::from_utf8_lossy(&command).into_owned());
+            let pid = entry.file_name().to_str().and_then(|pid| pid.parse().ok()).unwrap();
+            found.push((pid, String::from_utf8_lossy(&command).into_owned()));
         }
     }
     found
@@ -475,7 +504,7 @@ async fn out_of_memory_is_the_kernels_word() {
 
 #[tokio::test]
 async fn without_cgroups_it_says_so_and_still_leaves_nothing_behind() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let none = folder.path().join("none");
     let mut rig = Rig::with(folder, |config| config.cgroups = none);
     let limitations = rig.engine.info().limitations;
@@ -555,7 +584,7 @@ async fn jobs_are_adopted_with_their_true_ends() {
 #[tokio::test]
 async fn an_agent_that_is_killed_leaves_its_jobs_running() {
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let mut agent = tokio::process::Command::new(env!("CARGO_BIN_EXE_clawbernetes-test-agent"))
         .arg("agent")
         .arg(folder.path())
@@ -796,7 +825,10 @@ async fn commands_run_inside_a_job() {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = loop {
         match exec.events.recv().await.unwrap() {
-            ExecEvent::Output { source, data } if source == LogSource::Stdout => out.extend(data),
+            ExecEvent::Output {
+                source: LogSource::Stdout,
+                data,
+            } => out.extend(data),
             ExecEvent::Output { data, .. } => err.extend(data),
             ExecEvent::Exited { code } => break code,
             ExecEvent::Failed { error } => panic!("{error}"),

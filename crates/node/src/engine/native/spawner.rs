@@ -34,6 +34,7 @@ pub(super) struct Config {
 
 /// Serves the agent on standard input until it goes.
 pub(super) fn serve(config: &Config) -> io::Result<()> {
+    sys::close_inherited();
     // Out of the reach of the terminal's signals to the agent.
     let _ = rustix::process::setsid();
     let signals = sys::signal_file(&[Signal::CHILD, Signal::INT, Signal::TERM, Signal::HUP])?;
