@@ -69,29 +69,52 @@ fn allowed(expression: &str) -> bool {
 fn metadata() -> Result<Metadata, String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
         .output()
         .map_err(|error| format!("cargo metadata can't be run: {error}"))?;
     if !output.status.success() {
-        return Err(format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr)));
+        return Err(format!(
+            "cargo metadata failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| format!("cargo metadata can't be read: {error}"))
 }
 
 fn audit(metadata: &Metadata) -> Vec<String> {
     let used: BTreeSet<&str> = metadata.resolve.nodes.iter().map(|node| node.id.as_str()).collect();
-    let packages = metadata.packages.iter().filter(|package| used.contains(package.id.as_str()));
+    let packages = metadata
+        .packages
+        .iter()
+        .filter(|package| used.contains(package.id.as_str()));
     let mut found = Vec::new();
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for package in packages {
         versions.entry(&package.name).or_default().insert(&package.version);
         match &package.license {
             Some(licence) if allowed(licence) => {}
-            Some(licence) => found.push(format!("{} {}: licence {licence} isn't on the list", package.name, package.version)),
+            Some(licence) => found.push(format!(
+                "{} {}: licence {licence} isn't on the list",
+                package.name, package.version
+            )),
             None => found.push(format!("{} {}: names no licence", package.name, package.version)),
         }
-        if package.source.as_ref().is_some_and(|source| !source.starts_with("registry+")) {
-            found.push(format!("{} {}: doesn't come from a registry", package.name, package.version));
+        if package
+            .source
+            .as_ref()
+            .is_some_and(|source| !source.starts_with("registry+"))
+        {
+            found.push(format!(
+                "{} {}: doesn't come from a registry",
+                package.name, package.version
+            ));
         }
     }
     let doubled: Vec<_> = versions.iter().filter(|(_, versions)| versions.len() > 1).collect();
@@ -109,7 +132,11 @@ fn audit(metadata: &Metadata) -> Vec<String> {
     found
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is what the program is for")]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is what the program is for"
+)]
 fn main() -> ExitCode {
     let found = match metadata() {
         Ok(metadata) => audit(&metadata),
@@ -132,7 +159,9 @@ mod tests {
 
     #[test]
     fn licence_expressions() {
-        assert!(allowed("MIT OR Apache-2.0") && allowed("MIT/Apache-2.0") && allowed("(MIT OR GPL-3.0) AND Unicode-3.0"));
+        assert!(
+            allowed("MIT OR Apache-2.0") && allowed("MIT/Apache-2.0") && allowed("(MIT OR GPL-3.0) AND Unicode-3.0")
+        );
         assert!(allowed("GPL-3.0 OR MIT") && !allowed("GPL-3.0") && !allowed("MIT AND GPL-3.0"));
     }
 }
