@@ -1,11 +1,15 @@
 //! The node agent: finds the machine's GPUs, runs what the gateway wants there, and reports what it sees.
 //!
 //! - [`gpu`]: drivers that find and sample GPUs
+//! - [`agent`]: what the agent decides, without sockets, files and clocks
 //! - [`engine`]: what carries workloads out (Docker, native processes)
 //! - [`host`]: the rest of the machine: CPUs, memory, operating system
+//! - [`session`]: the agent at work, with disk, engines, drivers and gateway
 //! - [`spool`]: workloads' output, numbered and on disk until the gateway has it
 
+pub mod agent;
 pub mod engine;
 pub mod gpu;
 pub mod host;
+pub mod session;
 pub mod spool;

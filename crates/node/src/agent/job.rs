@@ -1,0 +1,65 @@
+//! A job in the agent's memory.
+
+use api::{
+    Timestamp,
+    workload::{Outcome, Usage},
+};
+
+use super::{JobView, record::JobRecord};
+
+/// A job: its record, and what needn't outlive the agent.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) record: JobRecord,
+    /// An engine has it, or had it.
+    pub(super) handed: bool,
+    /// The gateway doesn't want it any more. Isn't kept: each session begins with the whole set.
+    pub(super) forget: bool,
+    /// Its removal is on its way, and can't be stopped.
+    pub(super) forgetting: bool,
+    /// Monotonic time at which the shortest grace so far is over. `None`: it may run.
+    pub(super) kill_ms: Option<u64>,
+    /// Monotonic time of its start. `None`: it hasn't started.
+    pub(super) started_ms: Option<u64>,
+    /// Monotonic time at which it has run too long. `None`: never.
+    pub(super) timeout_ms: Option<u64>,
+}
+
+impl Job {
+    pub(super) fn new(record: JobRecord) -> Self {
+        Self {
+            record,
+            handed: false,
+            forget: false,
+            forgetting: false,
+            kill_ms: None,
+            started_ms: None,
+            timeout_ms: None,
+        }
+    }
+
+    pub(super) fn live(&self) -> bool {
+        self.record.ended.is_none()
+    }
+
+    pub(super) fn view(&self) -> JobView<'_> {
+        JobView {
+            assignment: &self.record.assignment,
+            handed: self.handed,
+            started_at: self.record.started_at,
+            stop: self.record.stop.map(|stop| stop.reason),
+            last_line: self.record.ended.map(|end| end.last_line),
+            lines_acked: self.record.lines_acked,
+        }
+    }
+}
+
+/// A job that an engine found and that has no record.
+#[derive(Debug)]
+pub(super) struct Stray {
+    pub(super) started_at: Option<Timestamp>,
+    /// When, how, what it used and its last line. `None`: it lives.
+    pub(super) ended: Option<(Timestamp, Outcome, Usage, u64)>,
+    /// It has been told to stop, and is to be forgotten.
+    pub(super) stopped: bool,
+}

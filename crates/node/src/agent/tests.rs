@@ -1,0 +1,776 @@
+//! The agent against a model of disk, engine and gateway, with crashes between any two effects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::{
+    Span, Timestamp,
+    wire::{Assignment, Observation, PullProgress, Seen, Stop},
+    workload::{HeldGpu, JobKey, Outcome, StopReason, Usage},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::{EngineEvent, Found, What};
+
+pub(crate) fn assignment(job: &str, gpus: &[u32]) -> Assignment {
+    Assignment {
+        job: job.parse().unwrap(),
+        name: "train".to_owned(),
+        namespace: "default".to_owned(),
+        image: "host".to_owned(),
+        command: vec!["true".to_owned()],
+        env: Vec::new(),
+        volumes: Vec::new(),
+        gpus: gpus
+            .iter()
+            .map(|index| HeldGpu {
+                index: *index,
+                uuid: format!("GPU-{index}"),
+            })
+            .collect(),
+        cpu: None,
+        memory: None,
+        timeout: None,
+        grace: Span::secs(10),
+        checkpointing: None,
+        gang: None,
+        health_check: None,
+        hooks: None,
+        stop: None,
+    }
+}
+
+fn now(mono_ms: u64) -> Now {
+    Now {
+        mono_ms,
+        wall: Timestamp::from_millisecond(1_800_000_000_000 + i64::try_from(mono_ms).unwrap()).unwrap(),
+    }
+}
+
+fn key(text: &str) -> JobKey {
+    text.parse().unwrap()
+}
+
+fn event(job: &str, what: What) -> EngineEvent {
+    EngineEvent { job: key(job), what }
+}
+
+fn exit(at: Now, code: i32) -> What {
+    What::Ended {
+        at: at.wall,
+        outcome: Outcome::Exited { code },
+        usage: Usage::default(),
+    }
+}
+
+/// A new agent with a session, and what its first whole set led to.
+fn agent_with(put: Vec<Assignment>) -> (Agent, Effects) {
+    let (mut agent, first) = Agent::new([], [], |_| 0, now(0)).unwrap();
+    assert!(first.is_empty());
+    drop(agent.connected(Span::secs(300), false, 0));
+    let effects = agent.desired(1, None, put, &[], now(0));
+    (agent, effects)
+}
+
+/// The records that these effects leave.
+fn records(all: &[&Effects]) -> Vec<(String, Vec<u8>)> {
+    let mut disk = BTreeMap::new();
+    for effects in all {
+        apply(&mut disk, &effects.persist);
+    }
+    disk.into_iter().collect()
+}
+
+fn apply(disk: &mut BTreeMap<String, Vec<u8>>, writes: &[Write]) {
+    for write in writes {
+        match write {
+            Write::Put { key, value } => drop(disk.insert(key.clone(), value.clone())),
+            Write::Delete { key } => drop(disk.remove(key)),
+        }
+    }
+}
+
+fn ends(agent: &Agent) -> Vec<(String, Outcome, Option<StopReason>)> {
+    let ended = |o: &Observation| match &o.seen {
+        Seen::Ended { outcome, stop, .. } => Some((o.job.to_string(), outcome.clone(), *stop)),
+        _ => None,
+    };
+    agent.unacknowledged().filter_map(ended).collect()
+}
+
+#[test]
+fn a_gpu_is_given_on_only_after_its_holder_has_ended() {
+    let (mut agent, effects) = agent_with(vec![assignment("wl-a.1.0", &[0, 1]), assignment("wl-b.1.0", &[1])]);
+    assert_eq!(effects.then, [Effect::Start(Arc::new(assignment("wl-a.1.0", &[0, 1])))]);
+    assert_eq!(effects.persist.len(), 2, "both are accepted");
+    let effects = agent.engine_event(event("wl-a.1.0", exit(now(5), 0)), 0, now(5));
+    assert_eq!(
+        effects.then,
+        [
+            Effect::SendObservations,
+            Effect::Start(Arc::new(assignment("wl-b.1.0", &[1])))
+        ]
+    );
+}
+
+#[test]
+fn a_grace_only_shortens_and_the_first_reason_stays() {
+    let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[])]);
+    let mut order = |generation: u64, grace: u64, reason: StopReason, at: u64| {
+        let stop = Some(Stop {
+            reason,
+            grace: Span(grace),
+        });
+        let put = vec![Assignment {
+            stop,
+            ..assignment("wl-a.1.0", &[])
+        }];
+        let effects = agent.desired(generation, Some(generation - 1), put, &[], now(at));
+        effects.then
+    };
+    let stop = |grace| Effect::Stop {
+        job: key("wl-a.1.0"),
+        grace: Span(grace),
+    };
+    assert_eq!(order(2, 5_000, StopReason::Cancelled, 100), [stop(5_000)]);
+    assert_eq!(order(3, 5_000, StopReason::Cancelled, 200), []);
+    assert_eq!(order(4, 9_000, StopReason::Drained, 300), []);
+    assert_eq!(order(5, 1_000, StopReason::Preempted, 400), [stop(1_000)]);
+    drop(agent.engine_event(event("wl-a.1.0", exit(now(900), 0)), 0, now(900)));
+    let ended = (
+        "wl-a.1.0".to_owned(),
+        Outcome::Exited { code: 0 },
+        Some(StopReason::Cancelled),
+    );
+    assert_eq!(ends(&agent), [ended], "it keeps its exit code");
+}
+
+#[test]
+fn an_exit_before_the_order_is_its_own() {
+    let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[])]);
+    drop(agent.desired(2, None, vec![], &[], now(500)));
+    drop(agent.engine_event(event("wl-a.1.0", exit(now(499), 3)), 0, now(501)));
+    assert_eq!(ends(&agent)[0].2, None);
+}
+
+#[test]
+fn a_timeout_counts_from_the_start_also_over_a_restart() {
+    let mut job = assignment("wl-a.1.0", &[]);
+    job.timeout = Some(Span::secs(60));
+    let (mut agent, accepted) = agent_with(vec![job]);
+    let started = agent.engine_event(event("wl-a.1.0", What::Started { at: now(7_000).wall }), 0, now(7_000));
+    assert_eq!(agent.next_deadline(), Some(67_000));
+    let found = Found {
+        job: key("wl-a.1.0"),
+        started_at: Some(now(7_000).wall),
+        ended: None,
+    };
+    let (mut agent, _) = Agent::new(records(&[&accepted, &started]), [found], |_| 0, now(50_000)).unwrap();
+    assert_eq!(agent.next_deadline(), Some(67_000));
+    assert!(agent.tick(now(66_999)).is_empty());
+    let effects = agent.tick(now(67_000));
+    assert!(matches!(&effects.then[..], [Effect::Stop { grace, .. }] if *grace == Span::secs(10)));
+    assert_eq!(agent.job(&key("wl-a.1.0")).unwrap().stop, Some(StopReason::Timeout));
+}
+
+#[test]
+fn silence_stops_everything_in_time() {
+    let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[0]), assignment("wl-b.1.0", &[0])]);
+    agent.heartbeat_sent(1, 10_000);
+    agent.heartbeat_sent(2, 20_000);
+    let lease = agent.heartbeat_acked(1).then;
+    assert_eq!(lease, [Effect::Lease { until_ms: 310_000 }]);
+    agent.disconnected();
+    assert_eq!(agent.next_deadline(), Some(210_000));
+    let effects = agent.tick(now(210_000));
+    let stop = Effect::Stop {
+        job: key("wl-a.1.0"),
+        grace: Span::secs(10),
+    };
+    assert!(effects.then.contains(&stop));
+    assert_eq!(ends(&agent).len(), 1, "the one that waited never starts");
+    drop(agent.engine_event(
+        event(
+            "wl-a.1.0",
+            What::Ended {
+                at: now(211_000).wall,
+                outcome: Outcome::Signaled { signal: 15 },
+                usage: Usage::default(),
+            },
+        ),
+        0,
+        now(211_000),
+    ));
+    let reasons: Vec<_> = ends(&agent).into_iter().map(|(_, _, stop)| stop).collect();
+    assert_eq!(reasons, [Some(StopReason::Fenced); 2]);
+}
+
+#[test]
+fn a_change_to_another_set_asks_for_the_whole_one() {
+    let (mut agent, _) = agent_with(vec![]);
+    let put = || vec![assignment("wl-a.1.0", &[])];
+    assert_eq!(agent.desired(4, Some(3), put(), &[], now(1)).then, [Effect::Resync]);
+    assert_eq!(
+        agent.desired(5, Some(4), put(), &[], now(2)).then,
+        [],
+        "it has been asked"
+    );
+    assert!(agent.desired(1, None, put(), &[], now(2)).is_empty(), "an old one");
+    assert_eq!(agent.desired(6, None, put(), &[], now(3)).then.len(), 1);
+    assert!(agent.desired(6, None, vec![], &[], now(3)).is_empty(), "a doubled one");
+}
+
+#[test]
+fn changed_memory_is_applied_and_the_rest_is_settled() {
+    let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[0])]);
+    let mut changed = assignment("wl-a.1.0", &[1]);
+    changed.memory = Some(Size::mib(64));
+    let effects = agent.desired(2, Some(1), vec![changed], &[], now(1));
+    let set = Effect::SetMemory {
+        job: key("wl-a.1.0"),
+        limit: Some(Size::mib(64)),
+    };
+    assert_eq!(effects.then, [set]);
+    let job = agent.job(&key("wl-a.1.0")).unwrap();
+    assert_eq!(job.assignment.gpus[0].index, 0);
+}
+
+#[test]
+fn output_is_kept_until_the_gateway_has_it() {
+    let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[])]);
+    drop(agent.engine_event(event("wl-a.1.0", exit(now(1), 0)), 9, now(1)));
+    assert_eq!(agent.desired(2, None, vec![], &[], now(2)).then, []);
+    assert_eq!(agent.logs_acked(&[(key("wl-a.1.0"), 8)], now(3)).then, []);
+    let forget = Effect::Forget(key("wl-a.1.0"));
+    assert_eq!(agent.logs_acked(&[(key("wl-a.1.0"), 9)], now(3)).then, [forget]);
+    assert!(agent.known().is_empty());
+    let effects = agent.forgotten(&key("wl-a.1.0"));
+    assert!(matches!(&effects.persist[..], [Write::Delete { key }] if key == "job/wl-a.1.0"));
+    assert_eq!(ends(&agent).len(), 1, "its end is still reported");
+}
+
+#[test]
+fn a_job_without_a_record_goes_on_if_it_is_wanted() {
+    let found = |job: &str, ended| Found {
+        job: key(job),
+        started_at: Some(now(1).wall),
+        ended,
+    };
+    let end = (now(2).wall, Outcome::Exited { code: 0 }, Usage::default());
+    let all = [
+        found("wl-a.1.0", None),
+        found("wl-b.1.0", Some(end.clone())),
+        found("wl-c.1.0", None),
+        found("wl-d.1.0", Some(end)),
+    ];
+    let (mut agent, first) = Agent::new([], all, |_| 0, now(10)).unwrap();
+    assert!(first.is_empty());
+    assert_eq!(agent.known().len(), 4);
+    drop(agent.connected(Span::secs(300), false, 10));
+    let put = vec![
+        assignment("wl-a.1.0", &[0]),
+        assignment("wl-b.1.0", &[1]),
+        assignment("wl-e.1.0", &[7]),
+    ];
+    let effects = agent.desired(1, None, put, &[], now(11));
+    let stop = Effect::Stop {
+        job: key("wl-c.1.0"),
+        grace: Span(0),
+    };
+    assert_eq!(
+        effects.then,
+        [stop, Effect::Forget(key("wl-d.1.0")), Effect::SendObservations],
+        "no GPU is given away while one of unknown GPUs lives"
+    );
+    assert_eq!(ends(&agent)[0].0, "wl-b.1.0");
+    let effects = agent.engine_event(event("wl-c.1.0", exit(now(12), 1)), 0, now(12));
+    let start = Effect::Start(Arc::new(assignment("wl-e.1.0", &[7])));
+    assert_eq!(effects.then, [Effect::Forget(key("wl-c.1.0")), start]);
+}
+
+// ---- The model ----------------------------------------------------------------------------------------------
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// The gateway wants a job (with a timeout, if any) on GPUs.
+    Want(usize, Option<u64>),
+    /// The gateway orders a stop.
+    Order(usize, u64),
+    /// The gateway doesn't want a job any more.
+    Drop(usize),
+    /// The gateway says its last change again, or an old one.
+    Double(usize),
+    /// A change is lost on the way.
+    Lose(usize),
+    EnginePulls(usize),
+    EngineStarts(usize),
+    EngineEnds(usize, i32),
+    /// Events so far reach the agent.
+    Deliver,
+    AckObservations,
+    AckLogs,
+    Heartbeat,
+    Refused,
+    Connect,
+    Disconnect,
+    Pass(u64),
+    Unhealthy(usize),
+    /// The agent is killed after so many of its next effects (0: before anything is on disk).
+    CrashAfter(usize),
+    Crash,
+}
+
+const JOBS: usize = 6;
+
+fn step() -> impl Strategy<Value = Step> {
+    let job = 0..JOBS;
+    prop_oneof![
+        4 => (job.clone(), proptest::option::of(1u64..60_000)).prop_map(|(j, t)| Step::Want(j, t)),
+        2 => (job.clone(), 0u64..20_000).prop_map(|(j, g)| Step::Order(j, g)),
+        2 => job.clone().prop_map(Step::Drop),
+        2 => (0usize..8).prop_map(Step::Double),
+        1 => job.clone().prop_map(Step::Lose),
+        1 => job.clone().prop_map(Step::EnginePulls),
+        4 => job.clone().prop_map(Step::EngineStarts),
+        4 => (job.clone(), 0i32..3).prop_map(|(j, c)| Step::EngineEnds(j, c)),
+        4 => Just(Step::Deliver),
+        2 => Just(Step::AckObservations),
+        2 => Just(Step::AckLogs),
+        1 => Just(Step::Heartbeat),
+        1 => Just(Step::Refused),
+        2 => Just(Step::Connect),
+        1 => Just(Step::Disconnect),
+        2 => (1u64..90_000).prop_map(Step::Pass),
+        1 => job.prop_map(Step::Unhealthy),
+        3 => (0usize..4).prop_map(Step::CrashAfter),
+        1 => Just(Step::Crash),
+    ]
+}
+
+struct Carried {
+    gpus: Vec<u32>,
+    started_at: Option<Timestamp>,
+    ended: Option<(Timestamp, Outcome, Usage)>,
+}
+
+/// A message of desired jobs: generation, base, put, forget.
+type Message = (u64, Option<u64>, Vec<Assignment>, Vec<JobKey>);
+
+struct World {
+    mono_ms: u64,
+    agent: Agent,
+    disk: BTreeMap<String, Vec<u8>>,
+    crash_after: Option<usize>,
+    // The engine.
+    carried: BTreeMap<JobKey, Carried>,
+    events: Vec<EngineEvent>,
+    starts: BTreeMap<JobKey, u32>,
+    lines: BTreeMap<JobKey, u64>,
+    // The gateway.
+    wanted: BTreeMap<JobKey, Assignment>,
+    dropped: BTreeSet<JobKey>,
+    /// Told to an agent that took it in.
+    accepted: BTreeSet<JobKey>,
+    connected: bool,
+    generation: u64,
+    sent: Vec<Message>,
+    resync: bool,
+    received: BTreeMap<u64, Observation>,
+}
+
+fn job(index: usize) -> Assignment {
+    // Neighbours share a GPU, on purpose.
+    let gpus = [u32::try_from(index / 2).unwrap(), u32::try_from(index % 3).unwrap() + 3];
+    assignment(&format!("wl-{index}.1.0"), &gpus)
+}
+
+impl World {
+    fn new() -> Self {
+        let (agent, first) = Agent::new([], [], |_| 0, now(0)).unwrap();
+        assert!(first.is_empty());
+        Self {
+            mono_ms: 0,
+            agent,
+            disk: BTreeMap::new(),
+            crash_after: None,
+            carried: BTreeMap::new(),
+            events: Vec::new(),
+            starts: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            dropped: BTreeSet::new(),
+            accepted: BTreeSet::new(),
+            connected: false,
+            generation: 0,
+            sent: Vec::new(),
+            resync: false,
+            received: BTreeMap::new(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        now(self.mono_ms)
+    }
+
+    fn crash(&mut self) {
+        self.connected = false;
+        self.crash_after = None;
+        self.events.clear();
+        let found: Vec<Found> = self
+            .carried
+            .iter()
+            .map(|(job, c)| Found {
+                job: job.clone(),
+                started_at: c.started_at,
+                ended: c.ended.clone(),
+            })
+            .collect();
+        let lines = &self.lines;
+        let last = |job: &JobKey| lines.get(job).copied().unwrap_or(0);
+        let (agent, effects) = Agent::new(self.disk.clone(), found, last, now(self.mono_ms)).unwrap();
+        self.agent = agent;
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Effects) {
+        if effects.is_empty() {
+            return;
+        }
+        let mut left = self.crash_after.take();
+        let mut boundary = || match &mut left {
+            Some(0) => true,
+            Some(n) => {
+                *n -= 1;
+                false
+            }
+            None => false,
+        };
+        if boundary() {
+            return self.crash();
+        }
+        apply(&mut self.disk, &effects.persist);
+        for effect in effects.then {
+            if boundary() {
+                return self.crash();
+            }
+            self.carry_out_one(effect);
+        }
+        self.crash_after = left;
+    }
+
+    fn carry_out_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::Start(job) => {
+                if self.carried.contains_key(&job.job) {
+                    return;
+                }
+                let gpus: Vec<u32> = job.gpus.iter().map(|g| g.index).collect();
+                for (other, carried) in &self.carried {
+                    let shared = carried.ended.is_none() && carried.gpus.iter().any(|g| gpus.contains(g));
+                    assert!(!shared, "{} and {other} on one GPU", job.job);
+                }
+                *self.starts.entry(job.job.clone()).or_default() += 1;
+                assert_eq!(self.starts[&job.job], 1, "{} was started again", job.job);
+                let carried = Carried {
+                    gpus,
+                    started_at: None,
+                    ended: None,
+                };
+                self.carried.insert(job.job.clone(), carried);
+            }
+            Effect::Stop { job, grace } => {
+                if grace.is_zero() {
+                    self.engine_ends(&job, Outcome::Signaled { signal: 9 });
+                }
+            }
+            Effect::Forget(job) => {
+                let carried = self.carried.remove(&job);
+                assert!(carried.is_none_or(|c| c.ended.is_some()), "{job} was forgotten alive");
+                self.lines.remove(&job);
+                let effects = self.agent.forgotten(&job);
+                self.carry_out_here(effects);
+            }
+            Effect::SendObservations if self.connected => {
+                for observation in self.agent.unacknowledged() {
+                    let before = self.received.insert(observation.number, observation.clone());
+                    assert!(before.is_none_or(|before| before == *observation), "renumbered");
+                }
+                let numbers: Vec<u64> = self.received.keys().copied().collect();
+                let wanted: Vec<u64> = (1..).take(numbers.len()).collect();
+                assert_eq!(numbers, wanted, "a hole");
+            }
+            Effect::SendObservations | Effect::SetMemory { .. } => {}
+            Effect::Resync => self.resync = true,
+            Effect::Lease { until_ms } => assert!(until_ms >= self.mono_ms),
+        }
+    }
+
+    /// Effects within effects: only records.
+    fn carry_out_here(&mut self, effects: Effects) {
+        apply(&mut self.disk, &effects.persist);
+        assert!(effects.then.is_empty());
+    }
+
+    fn engine_ends(&mut self, job: &JobKey, outcome: Outcome) {
+        let at = self.now().wall;
+        let Some(carried) = self.carried.get_mut(job).filter(|c| c.ended.is_none()) else {
+            return;
+        };
+        let usage = Usage::default();
+        carried.ended = Some((at, outcome.clone(), usage));
+        if carried.started_at.is_some() {
+            self.lines.insert(job.clone(), 3);
+        }
+        self.events.push(EngineEvent {
+            job: job.clone(),
+            what: What::Ended { at, outcome, usage },
+        });
+    }
+
+    fn tell(&mut self, message: Message) {
+        if !self.connected {
+            return;
+        }
+        let (generation, base, put, forget) = message;
+        let now = self.now();
+        let effects = self.agent.desired(generation, base, put, &forget, now);
+        for write in &effects.persist {
+            if let Some(job) = write.key().strip_prefix("job/") {
+                // Accepted once it is on disk.
+                if self.crash_after != Some(0) {
+                    self.accepted.insert(key(job));
+                }
+            }
+        }
+        self.carry_out(effects);
+        if std::mem::take(&mut self.resync) {
+            self.tell_all();
+        }
+    }
+
+    fn tell_all(&mut self) {
+        self.generation += 1;
+        let message: Message = (
+            self.generation,
+            None,
+            self.wanted.values().cloned().collect(),
+            Vec::new(),
+        );
+        self.sent.push(message.clone());
+        self.tell(message);
+    }
+
+    fn tell_change(&mut self, put: Vec<Assignment>, forget: Vec<JobKey>, lost: bool) {
+        let base = self.generation;
+        self.generation += 1;
+        let message: Message = (self.generation, Some(base), put, forget);
+        if !lost {
+            self.sent.push(message.clone());
+            self.tell(message);
+        }
+    }
+
+    fn connect(&mut self) {
+        if self.connected {
+            self.agent.disconnected();
+        }
+        self.connected = true;
+        self.generation = 0;
+        self.sent.clear();
+        let effects = self.agent.connected(Span::secs(300), false, self.mono_ms);
+        self.carry_out(effects);
+        if self.connected {
+            self.tell_all();
+        }
+    }
+
+    fn deliver(&mut self) {
+        while !self.events.is_empty() {
+            let event = self.events.remove(0);
+            let last = self.lines.get(&event.job).copied().unwrap_or(0);
+            let now = self.now();
+            let effects = self.agent.engine_event(event, last, now);
+            self.carry_out(effects);
+        }
+    }
+
+    fn ack_observations(&mut self) {
+        if self.connected
+            && let Some(last) = self.received.keys().last().copied()
+        {
+            let effects = self.agent.observations_acked(last);
+            self.carry_out(effects);
+        }
+    }
+
+    fn ack_logs(&mut self) {
+        if self.connected {
+            let through: Vec<(JobKey, u64)> = self.lines.iter().map(|(job, n)| (job.clone(), *n)).collect();
+            let now = self.now();
+            let effects = self.agent.logs_acked(&through, now);
+            self.carry_out(effects);
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        let now = self.now();
+        match step {
+            Step::Want(index, timeout) => {
+                let mut job = job(index);
+                job.timeout = timeout.map(Span);
+                if !self.dropped.contains(&job.job) {
+                    let stop = self.wanted.get(&job.job).and_then(|before| before.stop);
+                    job.stop = stop;
+                    self.wanted.insert(job.job.clone(), job.clone());
+                    self.tell_change(vec![job], Vec::new(), false);
+                }
+            }
+            Step::Order(index, grace) => {
+                if let Some(wanted) = self.wanted.get_mut(&job(index).job) {
+                    wanted.stop = Some(Stop {
+                        reason: StopReason::Cancelled,
+                        grace: Span(grace),
+                    });
+                    let wanted = wanted.clone();
+                    self.tell_change(vec![wanted], Vec::new(), false);
+                }
+            }
+            Step::Drop(index) => {
+                let key = job(index).job;
+                if self.wanted.remove(&key).is_some() {
+                    self.dropped.insert(key.clone());
+                    self.tell_change(Vec::new(), vec![key], false);
+                }
+            }
+            Step::Double(back) => {
+                let at = self.sent.len().checked_sub(back + 1);
+                if let Some(message) = at.and_then(|at| self.sent.get(at)).cloned() {
+                    self.tell(message);
+                }
+            }
+            Step::Lose(index) => {
+                if let Some(wanted) = self.wanted.get(&job(index).job).cloned() {
+                    self.tell_change(vec![wanted], Vec::new(), true);
+                }
+            }
+            Step::EnginePulls(index) => {
+                let key = job(index).job;
+                if self
+                    .carried
+                    .get(&key)
+                    .is_some_and(|c| c.started_at.is_none() && c.ended.is_none())
+                {
+                    let what = What::Pulling(PullProgress::default());
+                    self.events.push(EngineEvent { job: key, what });
+                }
+            }
+            Step::EngineStarts(index) => {
+                let key = job(index).job;
+                if let Some(carried) = self.carried.get_mut(&key).filter(|c| c.ended.is_none())
+                    && carried.started_at.is_none()
+                {
+                    carried.started_at = Some(now.wall);
+                    let what = What::Started { at: now.wall };
+                    self.events.push(EngineEvent { job: key, what });
+                }
+            }
+            Step::EngineEnds(index, code) => self.engine_ends(&job(index).job, Outcome::Exited { code }),
+            Step::Deliver => self.deliver(),
+            Step::AckObservations => self.ack_observations(),
+            Step::AckLogs => self.ack_logs(),
+            Step::Heartbeat => {
+                if self.connected {
+                    self.agent.heartbeat_sent(self.mono_ms, self.mono_ms);
+                    let effects = self.agent.heartbeat_acked(self.mono_ms);
+                    self.carry_out(effects);
+                }
+            }
+            Step::Refused => {
+                if !self.connected {
+                    let effects = self.agent.connection_refused(now);
+                    self.carry_out(effects);
+                }
+            }
+            Step::Connect => self.connect(),
+            Step::Disconnect => {
+                self.connected = false;
+                self.agent.disconnected();
+            }
+            Step::Pass(ms) => {
+                let end = self.mono_ms + ms;
+                while let Some(due) = self.agent.next_deadline().filter(|due| *due <= end) {
+                    self.mono_ms = self.mono_ms.max(due);
+                    let effects = self.agent.tick(self.now());
+                    self.carry_out(effects);
+                }
+                self.mono_ms = end;
+            }
+            Step::Unhealthy(index) => {
+                let effects = self.agent.unhealthy(&job(index).job, now);
+                self.carry_out(effects);
+            }
+            Step::CrashAfter(effects) => self.crash_after = Some(effects),
+            Step::Crash => self.crash(),
+        }
+    }
+
+    fn check(&self) {
+        let mut ended = BTreeSet::new();
+        for observation in self.received.values() {
+            assert!(
+                !ended.contains(&observation.job),
+                "{} was seen after its end",
+                observation.job
+            );
+            if matches!(observation.seen, Seen::Ended { .. }) {
+                ended.insert(observation.job.clone());
+            }
+        }
+    }
+
+    /// Lets everything come to its end.
+    fn finish(mut self) {
+        self.crash_after = None;
+        self.connect();
+        for _ in 0..4 * JOBS {
+            self.deliver();
+            let alive: Vec<JobKey> = self.carried.keys().cloned().collect();
+            for job in alive {
+                self.engine_ends(&job, Outcome::Exited { code: 0 });
+            }
+        }
+        self.deliver();
+        self.check();
+        let ended: BTreeSet<JobKey> = self
+            .received
+            .values()
+            .filter(|o| matches!(o.seen, Seen::Ended { .. }))
+            .map(|o| o.job.clone())
+            .collect();
+        assert_eq!(ended, self.accepted, "each accepted job ends");
+        self.wanted.clear();
+        self.tell_all();
+        self.ack_logs();
+        self.ack_observations();
+        assert!(self.carried.is_empty(), "the engine has leftovers");
+        assert!(self.agent.known().is_empty() && self.agent.jobs().next().is_none());
+        let left: Vec<&String> = self.disk.keys().filter(|k| !k.starts_with("meta/")).collect();
+        assert!(left.is_empty(), "left on disk: {left:?}");
+        assert!(self.lines.is_empty());
+        assert!(self.agent.held().is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_happens_each_job_ends_once_and_leaves_nothing(steps in proptest::collection::vec(step(), 1..150)) {
+        let mut world = World::new();
+        world.connect();
+        for step in steps {
+            world.step(step);
+            world.check();
+        }
+        world.finish();
+    }
+}

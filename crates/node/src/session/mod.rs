@@ -1,0 +1,155 @@
+//! The agent at work: its decisions ([`crate::agent`]) brought together with disk, engines, drivers and gateway.
+//!
+//! One task owns the [`Agent`](crate::agent::Agent) and everything that hangs on it; all else (the connection, the engines' events, reading
+//! of output, samples, health checks) runs beside it and sends it messages. Decisions of many messages share one
+//! commit, and what is decided while a commit is on its way makes the next one. Nothing but that task's own work
+//! holds it up: it waits for no disk, no driver and no peer.
+//!
+//! When the agent ends, what it runs goes on; the next agent finds it again.
+
+mod address;
+mod clock;
+mod exec;
+mod health;
+mod http;
+mod identity;
+mod link;
+mod output;
+mod probe;
+mod shell;
+mod ship;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
+
+use api::{ApiError, ErrorCode, GpuIndex, NodeName};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agent::LoadError,
+    engine::{Engine, EngineEvent},
+    gpu::Driver,
+};
+
+pub use address::{Address, AddressError};
+pub use clock::now;
+pub use identity::Identity;
+pub use output::{Changes, Output};
+pub use probe::Machine;
+
+/// Is told the GPUs that jobs hold.
+pub type OnHeld = Box<dyn Fn(&[GpuIndex]) + Send + Sync>;
+
+/// Is told a monotonic time in milliseconds.
+pub type OnLease = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// What an agent needs to run.
+pub struct AgentOptions {
+    /// The gateway's address. `None`: as at the time of joining.
+    pub gateway: Option<String>,
+    /// Lets a node in that has no identity yet. Not looked at where there is one.
+    pub join_token: Option<String>,
+    /// The name that a new node insists on. `None`: the host's name, or one like it if that is taken.
+    pub name: Option<NodeName>,
+    /// Labels from the command line.
+    pub labels: BTreeMap<String, String>,
+    /// Folder for identity and records (`identity.json`, `agent.redb`); made where it is missing.
+    pub data: PathBuf,
+    /// The machine.
+    pub machine: Arc<dyn Machine>,
+    /// Its GPUs.
+    pub drivers: Vec<Box<dyn Driver>>,
+    /// What was looked for and not found, in words; becomes part of the inventory.
+    pub notes: Vec<String>,
+    /// The engines, preferred first; at most one of each kind. Their `adopt` hasn't been called.
+    pub engines: Vec<Arc<dyn Engine>>,
+    /// What all engines report.
+    pub events: mpsc::UnboundedReceiver<EngineEvent>,
+    /// What workloads wrote.
+    pub output: Arc<dyn Output>,
+    /// Called with the GPUs that jobs hold, whenever that changes: simulated GPUs look busy by it. Must not block.
+    pub on_held: Option<OnHeld>,
+    /// Called with the monotonic time ([`now`], milliseconds) by which nothing may run any more unless a later call
+    /// follows: for engines whose jobs outlive the agent. Called about once a heartbeat. May block for milliseconds.
+    pub on_lease: Option<OnLease>,
+}
+
+/// Why an agent couldn't start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The gateway's address isn't one.
+    #[error("the gateway's address is wrong")]
+    Address(#[from] AddressError),
+    /// A file or folder of the agent can't be used.
+    #[error("{} can't be used", path.display())]
+    Data {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It has never joined, and has no token or no address to join with.
+    #[error("this node hasn't joined a gateway: it needs {0}")]
+    NotJoined(&'static str),
+    /// The gateway didn't let it join.
+    #[error("{gateway} doesn't let this node join: {error}")]
+    Join {
+        /// Which gateway.
+        gateway: String,
+        /// What it said.
+        error: Box<ApiError>,
+    },
+    /// The gateway will never have it.
+    #[error("the gateway refused this node: {0}")]
+    Refused(Box<ApiError>),
+    /// The agent's records can't be opened.
+    #[error("the agent's records can't be used")]
+    Store(#[from] store::StoreError),
+    /// The agent's records can't be read.
+    #[error("the agent's records can't be used")]
+    Load(#[from] LoadError),
+    /// Jobs ran in an engine that isn't there any more: whether they still run can't be known.
+    #[error("{} jobs run by the {engine} engine, which isn't available: start it, then this agent", jobs.len())]
+    EngineGone {
+        /// Which engine.
+        engine: &'static str,
+        /// The jobs.
+        jobs: Vec<String>,
+    },
+}
+
+impl AgentError {
+    /// As it leaves the system.
+    #[must_use]
+    pub fn to_api(&self) -> ApiError {
+        let cause = std::error::Error::source(self).map(ToString::to_string);
+        let new = |code| ApiError {
+            cause: cause.clone(),
+            ..ApiError::new(code, self.to_string())
+        };
+        match self {
+            Self::Address(error) => ApiError::invalid("gateway", error.to_string()),
+            Self::NotJoined(_) => new(ErrorCode::InvalidArgument)
+                .hint("get a token with: clawbernetes auth join-token; then: clawbernetes node start --gateway URL --join TOKEN"),
+            Self::Join { error, .. } => ApiError {
+                message: self.to_string(),
+                ..ApiError::clone(error)
+            },
+            Self::Refused(error) => ApiError::clone(error),
+            Self::Store(store::StoreError::StorageFull { .. }) => new(ErrorCode::StorageFull),
+            Self::EngineGone { .. } => new(ErrorCode::Conflict),
+            Self::Data { .. } | Self::Store(_) | Self::Load(_) => new(ErrorCode::Internal),
+        }
+    }
+}
+
+/// Runs an agent until `shutdown`, or until its gateway refuses it for good. Its jobs run on in either case.
+///
+/// # Errors
+/// It couldn't start, or was refused.
+pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(), AgentError> {
+    shell::run(options, shutdown).await
+}
