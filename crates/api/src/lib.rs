@@ -4,6 +4,7 @@
 //! - [`id`], [`quantity`], [`time`]: ids, sizes, CPU shares, durations and points in time, as people write them
 //! - [`workload`], [`node`], [`event`], [`auth`]: the resources
 //! - [`error`]: codes, exit statuses, HTTP statuses, and the shape in which an error leaves the system
+//! - [`manifest`]: the file form of a workload
 //! - [`op`]: the operation table, of which HTTP, WebSocket and the command line are faces
 //! - [`wire`]: what the gateway and a node agent say to each other
 
@@ -11,6 +12,7 @@ pub mod auth;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod manifest;
 pub mod node;
 pub mod op;
 pub mod quantity;

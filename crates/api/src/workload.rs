@@ -288,6 +288,9 @@ pub struct WorkloadSpec {
     /// Commands around its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Hooks>,
+    /// The port on which it serves its own metrics, as Prometheus reads them. `None`: it serves none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_port: Option<u16>,
 }
 
 impl WorkloadSpec {

@@ -1,8 +1,8 @@
 //! The node agent: finds the machine's GPUs, runs what the gateway wants there, and reports what it sees.
 //!
-//! - [`gpu`]: drivers that find and sample GPUs
 //! - [`agent`]: what the agent decides, without sockets, files and clocks
 //! - [`engine`]: what carries workloads out (Docker, native processes)
+//! - [`gpu`]: drivers that find and sample GPUs
 //! - [`host`]: the rest of the machine: CPUs, memory, operating system
 //! - [`session`]: the agent at work, with disk, engines, drivers and gateway
 //! - [`spool`]: workloads' output, numbered and on disk until the gateway has it

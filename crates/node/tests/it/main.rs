@@ -1,10 +1,14 @@
-//! The node agent's parts against what they are made for.
+//! The node agent's parts against the real things.
 
 #![allow(
-    clippy::expect_used,
     clippy::unwrap_used,
-    reason = "a test may panic, and its helpers too"
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that can't go on says where and why, on its own output"
 )]
 
+mod docker;
 mod gpu_amd;
 mod gpu_nvidia;
+mod native;

@@ -1,0 +1,188 @@
+//! Streams: many items over one WebSocket, taken up again where they broke off.
+
+use std::{io::Write, time::Duration};
+
+use api::{
+    ApiError, ErrorCode,
+    op::{EventWatch, Frame, Streaming, WorkloadLogs, WorkloadWatch, path},
+};
+use futures_util::{SinkExt, StreamExt};
+use hyper::{StatusCode, header};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{self, Message, client::IntoClientRequest},
+};
+
+use super::{CONNECT_TIMEOUT, Client, USER_AGENT};
+
+/// How long a stream that broke off is tried to be taken up again.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// After this long without a frame the gateway is asked for a sign of life; after twice as long the connection counts
+/// as broken.
+const QUIET: Duration = Duration::from_secs(20);
+
+/// A WebSocket to the gateway.
+pub(super) type Socket = WebSocketStream<TcpStream>;
+
+/// A stream that can go on after the last item that arrived.
+pub(crate) trait Resumable: Streaming {
+    /// Changes the request so that it begins after `last`.
+    fn resume(request: &mut Self::Request, last: &Self::Item);
+}
+
+impl Resumable for WorkloadLogs {
+    fn resume(request: &mut Self::Request, last: &Self::Item) {
+        request.cursor = Some(last.cursor.clone());
+        request.tail = None;
+        request.since = None;
+    }
+}
+
+impl Resumable for EventWatch {
+    fn resume(request: &mut Self::Request, last: &Self::Item) {
+        request.after = Some(last.id.clone());
+        request.since = None;
+        request.limit = None;
+    }
+}
+
+impl Resumable for WorkloadWatch {
+    /// Each item is the whole state: there is nothing to go on after.
+    fn resume(_: &mut Self::Request, _: &Self::Item) {}
+}
+
+/// A stream of items.
+pub(crate) struct Stream<'c, S: Resumable> {
+    client: &'c Client,
+    request: S::Request,
+    socket: Option<Socket>,
+}
+
+impl Client {
+    /// Begins a stream.
+    ///
+    /// # Errors
+    /// That the gateway can't be reached, or refuses.
+    pub(crate) async fn stream<S: Resumable>(&self, request: S::Request) -> Result<Stream<'_, S>, ApiError> {
+        let socket = self.open::<S>(&request).await?;
+        Ok(Stream {
+            client: self,
+            request,
+            socket: Some(socket),
+        })
+    }
+
+    async fn open<S: Streaming>(&self, request: &S::Request) -> Result<Socket, ApiError> {
+        let query = serde_urlencoded::to_string(request)
+            .map_err(|error| ApiError::internal("the request can't be written").cause(error.to_string()))?;
+        self.upgrade(&format!("{}?{query}", path(S::NAME))).await
+    }
+
+    /// Opens a WebSocket at this path.
+    pub(super) async fn upgrade(&self, path: &str) -> Result<Socket, ApiError> {
+        let socket = self.connect().await?;
+        let mut request = format!("{}{path}", self.endpoint)
+            .into_client_request()
+            .map_err(|error| ApiError::internal("the request can't be made").cause(error.to_string()))?;
+        request
+            .headers_mut()
+            .insert(header::USER_AGENT, header::HeaderValue::from_static(USER_AGENT));
+        if let Some(token) = self.bearer()? {
+            request.headers_mut().insert(header::AUTHORIZATION, token);
+        }
+        match timeout(CONNECT_TIMEOUT * 2, client_async(request, socket)).await {
+            Ok(Ok((socket, _))) => Ok(socket),
+            Ok(Err(tungstenite::Error::Http(answer))) => {
+                let status = StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
+                Err(self.refusal(status, answer.body().as_deref().unwrap_or_default()))
+            }
+            Ok(Err(error)) => Err(self.unreachable(&error.to_string())),
+            Err(_) => Err(self.unreachable("the connection can't be set up in time")),
+        }
+    }
+}
+
+impl<S: Resumable> Stream<'_, S> {
+    /// The next item; `None` at the end. A connection that breaks is made again, and the stream goes on after the last
+    /// item.
+    ///
+    /// # Errors
+    /// The stream's own, or that the gateway stayed away.
+    pub(crate) async fn next(&mut self) -> Result<Option<S::Item>, ApiError> {
+        let mut lost_at: Option<Instant> = None;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let Some(socket) = self.socket.as_mut() else {
+                let since = *lost_at.get_or_insert_with(Instant::now);
+                match self.client.open::<S>(&self.request).await {
+                    Ok(socket) => self.socket = Some(socket),
+                    Err(error) if temporary(&error) && since.elapsed() < PATIENCE => {
+                        if pause >= Duration::from_secs(1) && pause < PAUSE_MAX {
+                            note(&format!(
+                                "the connection to the gateway at {} broke; trying again for {} s",
+                                self.client.endpoint,
+                                PATIENCE.as_secs()
+                            ));
+                        }
+                        sleep(pause).await;
+                        pause = (pause * 2).min(PAUSE_MAX);
+                    }
+                    Err(error) => return Err(error),
+                }
+                continue;
+            };
+            match receive(socket).await {
+                Some(text) => match serde_json::from_str::<Frame<S::Item>>(&text) {
+                    Ok(Frame::Item(item)) => {
+                        S::resume(&mut self.request, &item);
+                        return Ok(Some(item));
+                    }
+                    Ok(Frame::End) => return Ok(None),
+                    Ok(Frame::Error(error)) if temporary(&error) => self.socket = None,
+                    Ok(Frame::Error(error)) => return Err(error),
+                    Err(error) => return Err(self.client.foreign(&error.to_string())),
+                },
+                None => {
+                    self.socket = None;
+                    lost_at.get_or_insert_with(Instant::now);
+                    // A gateway that accepts and drops connections at once isn't hammered.
+                    sleep(pause).await;
+                }
+            }
+        }
+    }
+}
+
+/// The next text frame. `None`: the connection broke, or was closed without an end.
+pub(super) async fn receive(socket: &mut Socket) -> Option<String> {
+    let mut asked = false;
+    loop {
+        match timeout(QUIET, socket.next()).await {
+            Ok(Some(Ok(Message::Text(text)))) => return Some(text.as_str().to_owned()),
+            Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => return None,
+            Ok(Some(Ok(_))) => asked = false,
+            Err(_) if asked => return None,
+            Err(_) => {
+                asked = true;
+                socket.send(Message::Ping(bytes::Bytes::new())).await.ok()?;
+            }
+        }
+    }
+}
+
+/// Whether the gateway may be back in a moment.
+fn temporary(error: &ApiError) -> bool {
+    matches!(error.code, ErrorCode::ConnectionRefused | ErrorCode::TimedOut)
+}
+
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,0 +1,57 @@
+//! The commands: one file each, its path spelling the command.
+
+mod auth;
+mod completions;
+mod context;
+mod events;
+mod gateway;
+mod man;
+mod node;
+mod run;
+mod status;
+mod workload;
+
+use crate::{cli::App, failure::Outcome};
+
+/// What can be done.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    Status(status::Args),
+    Run(Box<run::Args>),
+    /// Workloads: see, wait for, stop, move and explain them
+    #[command(subcommand, visible_alias = "wl")]
+    Workload(workload::Command),
+    /// Nodes: see them, empty them, mark them
+    #[command(subcommand)]
+    Node(node::Command),
+    Events(events::Args),
+    /// The gateway: the fleet's control plane
+    #[command(subcommand)]
+    Gateway(gateway::Command),
+    /// Identities and tokens
+    #[command(subcommand)]
+    Auth(auth::Command),
+    /// Named gateways, with token and namespace
+    #[command(subcommand)]
+    Context(context::Command),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(self, app: &App) -> Outcome {
+        match self {
+            Self::Status(args) => app.block_on(args.run(app)),
+            Self::Run(args) => app.block_on(args.run(app)),
+            Self::Workload(command) => command.run(app),
+            Self::Node(command) => command.run(app),
+            Self::Events(args) => app.block_on(args.run(app)),
+            Self::Gateway(command) => command.run(app),
+            Self::Auth(command) => command.run(app),
+            Self::Context(command) => command.run(app),
+            Self::Completions(args) => args.run(app),
+            Self::Man(args) => args.run(app),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Completion with live names: nodes, workloads and contexts, fetched within a moment or not at all.
+
+use std::{future::Future, time::Duration};
+
+use api::op::{Empty, NodeFilter, NodeList, TokenList, WorkloadFilter, WorkloadList};
+use clap_complete::{ArgValueCandidates, CompletionCandidate};
+
+use crate::{
+    cli::Globals,
+    client::Client,
+    config::{Config, Settings},
+};
+
+/// A shell waits no longer than this for names.
+const DEADLINE: Duration = Duration::from_millis(400);
+
+/// Newest workloads that are offered.
+const WORKLOADS: u32 = 200;
+
+/// The nodes of the fleet.
+pub(crate) fn nodes() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        fetch(async |client| {
+            let nodes = client.call::<NodeList>(&NodeFilter::default()).await.ok()?;
+            let candidate = |node: api::node::NodeView| {
+                let help = format!(
+                    "{}, {}/{} GPUs free",
+                    node.status.name(),
+                    node.gpus_free,
+                    node.gpus.len()
+                );
+                CompletionCandidate::new(node.id.as_str()).help(Some(help.into()))
+            };
+            Some(nodes.into_iter().map(candidate).collect())
+        })
+    })
+}
+
+/// The workloads of the fleet.
+pub(crate) fn workloads() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        fetch(async |client| {
+            let filter = WorkloadFilter {
+                limit: Some(WORKLOADS),
+                ..WorkloadFilter::default()
+            };
+            let workloads = client.call::<WorkloadList>(&filter).await.ok()?;
+            let candidate = |workload: api::workload::WorkloadSummary| {
+                let help = format!("{}, {}", workload.name, workload.phase);
+                CompletionCandidate::new(workload.id.as_str()).help(Some(help.into()))
+            };
+            Some(workloads.into_iter().map(candidate).collect())
+        })
+    })
+}
+
+/// The tokens that the gateway knows.
+pub(crate) fn tokens() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        fetch(async |client| {
+            let tokens = client.call::<TokenList>(&Empty {}).await.ok()?;
+            let candidate =
+                |token: api::auth::TokenInfo| CompletionCandidate::new(token.id).help(Some(token.name.into()));
+            Some(tokens.into_iter().map(candidate).collect())
+        })
+    })
+}
+
+/// The contexts of the context file.
+pub(crate) fn contexts() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let config = Config::path().and_then(|path| Config::load(&path)).unwrap_or_default();
+        config.contexts.into_keys().map(CompletionCandidate::new).collect()
+    })
+}
+
+/// Asks the gateway that the environment and the context file name; silence where anything goes wrong.
+fn fetch<F>(ask: impl FnOnce(Client) -> F) -> Vec<CompletionCandidate>
+where
+    F: Future<Output = Option<Vec<CompletionCandidate>>>,
+{
+    let Ok(settings) = Settings::resolve(&Globals::default()) else {
+        return Vec::new();
+    };
+    let client = Client::new(settings.endpoint, settings.token.map(|token| token.value));
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return Vec::new();
+    };
+    let found = runtime.block_on(async { tokio::time::timeout(DEADLINE, ask(client)).await });
+    runtime.shutdown_background();
+    found.ok().flatten().unwrap_or_default()
+}

@@ -1,0 +1,157 @@
+//! One value, shown as a table for people or as JSON, YAML, names or lines for programs. Data goes to standard output.
+
+mod cells;
+mod fleet;
+mod identity;
+mod page;
+mod workload;
+
+use std::io::{self, IsTerminal, Write};
+
+use api::{ApiError, Timestamp};
+use clap::ValueEnum;
+use serde::Serialize;
+
+pub(crate) use self::{
+    cells::{ago, dash, span_of},
+    identity::Reported,
+    page::{Grid, Page, View},
+    workload::{event_line, preview},
+};
+use crate::failure::Failure;
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON document.
+    Json,
+    /// One YAML document.
+    Yaml,
+    /// Ids or names alone, one a line.
+    Name,
+    /// One JSON document a line, as they come.
+    Jsonl,
+}
+
+/// Something that can be shown to people.
+pub(crate) trait Render: Serialize {
+    /// The table form.
+    fn render(&self, page: &mut Page);
+
+    /// Ids or names, for `-o name`.
+    fn names(&self) -> Vec<String>;
+}
+
+/// Where and how results are printed.
+pub(crate) struct Output {
+    /// The form.
+    pub(crate) format: Format,
+    view: View,
+}
+
+impl Output {
+    /// Output in this form, on the terminal that standard output is, if it is one.
+    pub(crate) fn new(format: Format) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let width = terminal
+            .then(|| rustix::termios::tcgetwinsize(io::stdout()).ok())
+            .flatten()
+            .map(|size| size.ws_col)
+            .filter(|columns| *columns >= 40);
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            format,
+            view: View {
+                now: Timestamp::now(),
+                width,
+                color: terminal && !no_color,
+            },
+        }
+    }
+
+    /// Whether a program reads the output.
+    pub(crate) fn for_programs(&self) -> bool {
+        matches!(self.format, Format::Json | Format::Yaml | Format::Jsonl)
+    }
+
+    /// How tables are drawn, at this moment.
+    pub(crate) fn view(&self) -> View {
+        View {
+            now: Timestamp::now(),
+            ..self.view.clone()
+        }
+    }
+
+    /// Shows a result.
+    pub(crate) fn show<T: Render + ?Sized>(&self, value: &T) -> Result<(), Failure> {
+        match self.format {
+            Format::Table => {
+                let mut page = Page::new(self.view());
+                value.render(&mut page);
+                self.print(&page.text)
+            }
+            Format::Name => self.print(&lines(value.names())),
+            _ => self.data(value),
+        }
+    }
+
+    /// Shows a result that has no table form; people get it as JSON too.
+    pub(crate) fn data<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), Failure> {
+        let text = match self.format {
+            Format::Yaml => serde_saphyr::to_string(&value).map_err(|error| unprintable(&error.to_string()))?,
+            Format::Jsonl => match serde_json::to_value(value).map_err(|error| unprintable(&error.to_string()))? {
+                serde_json::Value::Array(items) => lines(items.iter().map(ToString::to_string)),
+                one => lines([one.to_string()]),
+            },
+            _ => {
+                let text = serde_json::to_string_pretty(value).map_err(|error| unprintable(&error.to_string()))?;
+                lines([text])
+            }
+        };
+        self.print(&text)
+    }
+
+    /// Shows one item of a stream, as one line of JSON.
+    pub(crate) fn item<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        let text = serde_json::to_string(value).map_err(|error| unprintable(&error.to_string()))?;
+        self.print(&lines([text]))
+    }
+
+    /// Prints text as it is.
+    pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()?;
+        Ok(())
+    }
+
+    /// A sentence for people, on standard error.
+    pub(crate) fn note(&self, text: &str) {
+        // Nobody may be there to read it.
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+
+    /// A sentence on what was done, for people alone: programs get the result itself.
+    pub(crate) fn done(&self, text: &str) -> Result<(), Failure> {
+        if self.format == Format::Table {
+            self.print(&lines([text.to_owned()]))?;
+        }
+        Ok(())
+    }
+}
+
+fn unprintable(cause: &str) -> ApiError {
+    ApiError::internal("the result can't be printed").cause(cause)
+}
+
+fn lines(items: impl IntoIterator<Item = String>) -> String {
+    let mut text = String::new();
+    for item in items {
+        text.push_str(&item);
+        text.push('\n');
+    }
+    text
+}

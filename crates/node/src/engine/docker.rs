@@ -1,0 +1,601 @@
+//! Jobs as containers of Docker or Podman, by their API.
+//!
+//! - A job is a container named `clawbernetes-<job>`, with labels that say whose it is. It isn't removed at its end
+//!   but when the job is forgotten, so an agent that was killed finds it again, with its exit code and its log.
+//! - Hooks run in containers of their own beside it (`…-pre`, `…-post`): the same image, environment, folders,
+//!   limits and GPUs. Folders in memory aren't shared with them. Their output is the job's. The hook after the
+//!   command ends at the job's grace (at least 10 s).
+//! - Containers use the node's network: the ports that a workload listens on are the node's, gang members reach each
+//!   other by the nodes' addresses, just as with the native engine.
+//! - A daemon that is away ends no job: every wait goes on when it is back.
+
+mod config;
+mod daemon;
+mod end;
+mod exec;
+mod job;
+mod lines;
+mod log;
+mod pull;
+mod usage;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use api::{
+    ApiError, ErrorCode, NodeName, Size, Span,
+    node::{EngineInfo, EngineKind},
+    wire::Assignment,
+    workload::{JobKey, Usage},
+};
+use bollard::{
+    models::{ContainerSummary, ContainerUpdateBody, SystemInfo, SystemInfoCgroupDriverEnum, SystemVersion},
+    query_parameters::StatsOptionsBuilder,
+};
+use futures_util::{StreamExt, stream};
+use tokio::{sync::mpsc, time::timeout};
+
+pub use config::GpuAccess;
+
+use self::{
+    config::{LABEL_JOB, LABEL_NODE, LABEL_ROLE, Role, Surroundings},
+    daemon::{BackOff, Daemon, Kind, kind, words},
+    end::{Stands, stands},
+    job::{Job, Origin},
+    log::{Output, Reader},
+    pull::Pulls,
+    usage::Cgroups,
+};
+use super::{BoxFuture, Engine, EngineEvent, Exec, Found, JobStats, What};
+use crate::spool::Sinks;
+
+/// Containers of an earlier life that are looked at side by side.
+const ADOPT_AT_ONCE: usize = 8;
+
+/// Forgetting goes on in the background after this long.
+const FORGET_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a [`DockerEngine`] finds its daemon and makes containers.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The daemon's socket. `None`: `DOCKER_HOST`, Docker's own, Podman's of the user, Podman's of the system; the
+    /// first that answers.
+    pub socket: Option<PathBuf>,
+    /// The node's name: containers of other names are left alone.
+    pub node: NodeName,
+    /// How containers are given NVIDIA GPUs. `None`: as the daemon seems to be set up.
+    pub gpus: Option<GpuAccess>,
+    /// Device files of the GPUs that are given by file (AMD), by uuid.
+    pub device_files: BTreeMap<String, Vec<String>>,
+    /// Network mode of containers.
+    pub network: String,
+    /// The cgroup above those of jobs. Used only where the daemon makes cgroups itself and the agent is root.
+    pub cgroup: String,
+}
+
+impl Options {
+    /// The usual: the first daemon that answers, the node's network.
+    #[must_use]
+    pub fn new(node: NodeName) -> Self {
+        Self {
+            socket: None,
+            node,
+            gpus: None,
+            device_files: BTreeMap::new(),
+            network: "host".to_owned(),
+            cgroup: "/clawbernetes".to_owned(),
+        }
+    }
+}
+
+/// Why there is no Docker engine here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// Nothing listens where Docker or Podman would.
+    #[error("neither Docker nor Podman is here (looked at {})", .looked_at.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "))]
+    Absent {
+        /// The sockets that don't exist.
+        looked_at: Vec<PathBuf>,
+    },
+    /// There is a socket, but no daemon that can be talked to.
+    #[error("the container engine at {} doesn't answer: {why}", .socket.display())]
+    Silent {
+        /// Its socket.
+        socket: PathBuf,
+        /// What happened.
+        why: String,
+    },
+}
+
+/// Carries jobs out as containers. See the module.
+pub struct DockerEngine {
+    shared: Arc<Shared>,
+}
+
+/// What the tasks of all jobs share.
+struct Shared {
+    daemon: Daemon,
+    around: Surroundings,
+    info: EngineInfo,
+    cgroups: Option<Cgroups>,
+    sinks: Arc<dyn Sinks>,
+    events: mpsc::UnboundedSender<EngineEvent>,
+    pulls: Pulls,
+    jobs: Mutex<HashMap<JobKey, Arc<Job>>>,
+}
+
+impl Shared {
+    fn say(&self, job: &JobKey, what: What) {
+        // Nobody listens: the agent ends.
+        let _ = self.events.send(EngineEvent { job: job.clone(), what });
+    }
+
+    fn job(&self, key: &JobKey) -> Option<Arc<Job>> {
+        self.jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
+    }
+
+    /// Makes the engine know a job. `None`: it does already.
+    fn learn(&self, key: &JobKey) -> Option<Arc<Job>> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if jobs.contains_key(key) {
+            return None;
+        }
+        let job = Arc::new(Job::new(key.clone()));
+        jobs.insert(key.clone(), Arc::clone(&job));
+        Some(job)
+    }
+
+    fn around(&self, job: &JobKey) -> Surroundings {
+        Surroundings {
+            cgroup_parent: self.cgroups.as_ref().map(|cgroups| cgroups.of(job)),
+            ..self.around.clone()
+        }
+    }
+
+    fn usage(&self, job: &JobKey) -> Usage {
+        self.cgroups
+            .as_ref()
+            .map(|cgroups| cgroups.usage(job))
+            .unwrap_or_default()
+    }
+
+    /// Removes all that is kept of a job, however long the daemon takes to come back.
+    async fn erase(&self, key: &JobKey) {
+        for role in [Role::PreStart, Role::PostStop, Role::Main] {
+            let name = role.container(key);
+            let mut back_off = BackOff::new();
+            while let Err(error) = self.daemon.remove(&name).await {
+                tracing::debug!(container = name, %error, "the container can't be removed");
+                back_off.wait().await;
+            }
+        }
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.remove(key);
+        }
+    }
+
+    /// Takes over a job's container that an earlier life of the agent made.
+    async fn take_over(self: Arc<Self>, container: ContainerSummary) -> Result<Option<Found>, String> {
+        let id = container.id.unwrap_or_default();
+        let name = container.names.and_then(|names| names.into_iter().next());
+        let name = name.map_or_else(|| id.clone(), |name| name.trim_start_matches('/').to_owned());
+        let labels = container.labels.unwrap_or_default();
+        let key: JobKey = labels
+            .get(LABEL_JOB)
+            .ok_or_else(|| format!("container {name} has this node's mark but no label {LABEL_JOB}"))?
+            .parse()
+            .map_err(|why| format!("container {name} can't be read: {why}"))?;
+        let role = labels.get(LABEL_ROLE).and_then(|role| Role::read(role));
+        match role {
+            None => return Err(format!("container {name} has no role that this agent knows")),
+            // Seen to by the job's own task.
+            Some(Role::PreStart | Role::PostStop) => return Ok(None),
+            Some(Role::Main) => {}
+        }
+        let Some(inspect) = self.daemon.inspect_surely(&id).await else {
+            return Ok(None);
+        };
+        let started_at = end::started_at(&inspect);
+        let stands = stands(&inspect);
+        let Some(job) = self.learn(&key) else { return Ok(None) };
+        if stands == Stands::Ended && !job::has_post_stop(&inspect) {
+            let mut output = Output::new(key.clone(), Arc::clone(&self.sinks));
+            Reader::new(&self.daemon, &id, &mut output).finish().await;
+            let ending = job.ending(&self, &id, &inspect).await;
+            job.set_ended();
+            return Ok(Some(Found {
+                job: key,
+                started_at,
+                ended: Some((ending.at, ending.outcome, ending.usage)),
+            }));
+        }
+        tokio::spawn(job.carry_out(Arc::clone(&self), Origin::Found(Box::new(inspect))));
+        Ok(Some(Found {
+            job: key,
+            started_at: started_at.filter(|_| stands != Stands::Created),
+            ended: None,
+        }))
+    }
+
+    async fn adopt(self: Arc<Self>) -> (Vec<Found>, Vec<String>) {
+        let mut back_off = BackOff::new();
+        let listed = timeout(Duration::from_secs(60), async {
+            loop {
+                match self.daemon.list(LABEL_NODE, &self.around.node).await {
+                    Ok(containers) => return containers,
+                    Err(error) => tracing::warn!(%error, "the container engine doesn't list its containers"),
+                }
+                back_off.wait().await;
+            }
+        });
+        let Ok(containers) = listed.await else {
+            let why = "the container engine doesn't list its containers: what ran before isn't known";
+            return (Vec::new(), vec![why.to_owned()]);
+        };
+        let results: Vec<_> = stream::iter(containers)
+            .map(|container| Arc::clone(&self).take_over(container))
+            .buffer_unordered(ADOPT_AT_ONCE)
+            .collect()
+            .await;
+        let (mut found, mut errors) = (Vec::new(), Vec::new());
+        for result in results {
+            match result {
+                Ok(job) => found.extend(job),
+                Err(error) => errors.push(error),
+            }
+        }
+        found.sort_by(|a, b| a.job.cmp(&b.job));
+        (found, errors)
+    }
+
+    async fn set_memory(&self, key: &JobKey, limit: Option<Size>) -> Result<(), ApiError> {
+        self.running(key)?;
+        let bytes = |size: Size| i64::try_from(size.bytes()).unwrap_or(i64::MAX);
+        let (memory, memory_swap) = match (limit, self.around.memory_total) {
+            (Some(limit), _) => (bytes(limit), bytes(limit)),
+            // Docker takes no limit away; the machine's memory is one that isn't felt.
+            (None, Some(total)) => (bytes(total), bytes(total)),
+            (None, None) => {
+                return Err(ApiError::conflict(
+                    "the container engine doesn't say how much memory the machine has",
+                ));
+            }
+        };
+        let update = ContainerUpdateBody {
+            memory: Some(memory),
+            memory_swap: Some(memory_swap),
+            ..Default::default()
+        };
+        let name = Role::Main.container(key);
+        let call = self.daemon.api().update_container(&name, update);
+        self.daemon.call(call).await.map_err(|error| {
+            let code = match kind(&error) {
+                Kind::Missing => ErrorCode::NotFound,
+                Kind::Refused => ErrorCode::InvalidArgument,
+                Kind::Away => ErrorCode::TimedOut,
+                Kind::Conflict | Kind::Failed => ErrorCode::Conflict,
+            };
+            ApiError::new(code, "the memory limit can't be changed").cause(words(&error))
+        })
+    }
+
+    /// A job that is known and hasn't ended.
+    fn running(&self, key: &JobKey) -> Result<Arc<Job>, ApiError> {
+        let job = self
+            .job(key)
+            .ok_or_else(|| ApiError::not_found(format!("job {key} isn't on this node")))?;
+        if job.ended() {
+            return Err(ApiError::conflict(format!("job {key} has ended")));
+        }
+        Ok(job)
+    }
+
+    async fn stats(&self, key: &JobKey) -> Option<JobStats> {
+        let job = self.running(key).ok()?;
+        let name = Role::Main.container(key);
+        let options = StatsOptionsBuilder::new().stream(false).one_shot(true).build();
+        let mut answers = Box::pin(self.daemon.api().stats(&name, Some(options)));
+        let stats = timeout(Duration::from_secs(10), answers.next()).await.ok()??.ok()?;
+        let memory = stats.memory_stats.unwrap_or_default();
+        // A container that doesn't run has no numbers.
+        let usage = memory.usage?;
+        let details = memory.stats.unwrap_or_default();
+        // Pages of files that the kernel takes back as soon as they are wanted.
+        let reclaimable = ["total_inactive_file", "inactive_file"]
+            .iter()
+            .find_map(|name| details.get(*name));
+        let used = Size(usage.saturating_sub(reclaimable.copied().unwrap_or(0)));
+        let nanoseconds = stats
+            .cpu_stats
+            .and_then(|cpu| cpu.cpu_usage)
+            .and_then(|cpu| cpu.total_usage);
+        let seen = job.measured(Usage {
+            cpu_ms: nanoseconds.map(|nanoseconds| nanoseconds / 1_000_000),
+            memory_peak_bytes: Some(Size(memory.max_usage.unwrap_or(usage))),
+        });
+        Some(JobStats {
+            cpu_ms: seen.cpu_ms,
+            memory_bytes: Some(used),
+            memory_peak_bytes: seen.memory_peak_bytes,
+        })
+    }
+}
+
+impl DockerEngine {
+    /// Connects to the daemon. Nothing is made or changed; [`Engine::adopt`] comes next.
+    ///
+    /// # Errors
+    /// There is no daemon, or none of those there answers.
+    pub async fn connect(
+        options: Options,
+        sinks: Arc<dyn Sinks>,
+        events: mpsc::UnboundedSender<EngineEvent>,
+    ) -> Result<Self, ConnectError> {
+        let sockets = options
+            .socket
+            .clone()
+            .map_or_else(daemon::sockets, |socket| vec![socket]);
+        let mut silent = None;
+        for socket in &sockets {
+            if !socket.exists() {
+                continue;
+            }
+            match ask(socket).await {
+                Ok((daemon, version, info)) => {
+                    let lock_memory = daemon::lifts_limits(socket);
+                    let shared = Arc::new(shared(options, (daemon, lock_memory), &version, &info, sinks, events));
+                    return Ok(Self { shared });
+                }
+                Err(error) => {
+                    silent.get_or_insert(ConnectError::Silent {
+                        socket: socket.clone(),
+                        why: words(&error),
+                    });
+                }
+            }
+        }
+        Err(silent.unwrap_or(ConnectError::Absent { looked_at: sockets }))
+    }
+}
+
+async fn ask(socket: &std::path::Path) -> Result<(Daemon, SystemVersion, SystemInfo), bollard::errors::Error> {
+    let daemon = Daemon::connect(socket).await?;
+    let version = daemon.call(daemon.api().version()).await?;
+    let info = daemon.call(daemon.api().info()).await?;
+    Ok((daemon, version, info))
+}
+
+fn shared(
+    options: Options,
+    (daemon, lock_memory): (Daemon, bool),
+    version: &SystemVersion,
+    info: &SystemInfo,
+    sinks: Arc<dyn Sinks>,
+    events: mpsc::UnboundedSender<EngineEvent>,
+) -> Shared {
+    let podman = is_podman(version);
+    let gpus = options.gpus.unwrap_or_else(|| gpu_access(info, podman));
+    let cgroupfs = info.cgroup_driver == Some(SystemInfoCgroupDriverEnum::CGROUPFS);
+    let root = rustix::process::geteuid().is_root();
+    Shared {
+        daemon,
+        around: Surroundings {
+            node: options.node.to_string(),
+            gpus,
+            device_files: options.device_files,
+            network: options.network,
+            // `local` exists only in Docker, and older ones lose lines of it when files are changed.
+            log_driver: if podman { "k8s-file" } else { "json-file" },
+            lock_memory,
+            memory_total: info.mem_total.and_then(|total| u64::try_from(total).ok()).map(Size),
+            cgroup_parent: None,
+        },
+        info: engine_info(version, info, podman),
+        cgroups: (cgroupfs && root).then(|| Cgroups::new(&options.cgroup)),
+        sinks,
+        events,
+        pulls: Pulls::default(),
+        jobs: Mutex::default(),
+    }
+}
+
+fn is_podman(version: &SystemVersion) -> bool {
+    let components = version.components.iter().flatten();
+    components
+        .into_iter()
+        .any(|component| component.name.contains("Podman"))
+}
+
+/// Whether the daemon has device descriptions of NVIDIA's GPUs.
+fn has_cdi(info: &SystemInfo) -> bool {
+    let discovered = info.discovered_devices.iter().flatten();
+    discovered
+        .into_iter()
+        .any(|device| device.id.as_deref().is_some_and(|id| id.starts_with("nvidia.com/gpu")))
+        || info.cdi_spec_dirs.iter().flatten().any(|dir| {
+            let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            files
+                .into_iter()
+                .any(|file| file.file_name().to_string_lossy().contains("nvidia"))
+        })
+}
+
+fn gpu_access(info: &SystemInfo, podman: bool) -> GpuAccess {
+    match (podman, has_cdi(info)) {
+        (true, _) => GpuAccess::CdiDevice,
+        (false, true) => GpuAccess::Cdi,
+        (false, false) => GpuAccess::Nvidia,
+    }
+}
+
+fn engine_info(version: &SystemVersion, info: &SystemInfo, podman: bool) -> EngineInfo {
+    let nvidia = info
+        .runtimes
+        .as_ref()
+        .is_some_and(|runtimes| runtimes.contains_key("nvidia"));
+    let rules = [
+        (
+            info.memory_limit == Some(false),
+            "no memory limits: the kernel's memory cgroup isn't available",
+        ),
+        (
+            info.swap_limit == Some(false),
+            "memory limits don't hold for swap: the kernel doesn't count swap",
+        ),
+        (
+            info.cpu_cfs_quota == Some(false),
+            "no CPU limits: the kernel's CPU quota isn't available",
+        ),
+        (
+            !nvidia && !podman && !has_cdi(info),
+            "no NVIDIA GPUs in containers: neither the nvidia runtime nor a CDI description of them is set up",
+        ),
+    ];
+    EngineInfo {
+        kind: EngineKind::Docker,
+        version: version.version.as_ref().map(|number| match podman {
+            true => format!("Podman {number}"),
+            false => number.clone(),
+        }),
+        limitations: rules
+            .into_iter()
+            .filter(|(holds, _)| *holds)
+            .map(|(_, words)| words.to_owned())
+            .collect(),
+    }
+}
+
+impl Engine for DockerEngine {
+    fn info(&self) -> EngineInfo {
+        self.shared.info.clone()
+    }
+
+    fn start(&self, assignment: Arc<Assignment>) {
+        if let Some(job) = self.shared.learn(&assignment.job) {
+            if let Some(stop) = assignment.stop {
+                job.stop(stop.grace);
+            }
+            tokio::spawn(job.carry_out(Arc::clone(&self.shared), Origin::New(assignment)));
+        }
+    }
+
+    fn stop(&self, job: &JobKey, grace: Span) {
+        if let Some(job) = self.shared.job(job) {
+            job.stop(grace);
+        }
+    }
+
+    fn adopt(&self) -> BoxFuture<'_, (Vec<Found>, Vec<String>)> {
+        Box::pin(Arc::clone(&self.shared).adopt())
+    }
+
+    fn forget(&self, key: &JobKey) -> BoxFuture<'_, ()> {
+        let key = key.clone();
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let erased = tokio::spawn(async move {
+                if let Some(job) = shared.job(&key) {
+                    if !job.ended() {
+                        job.stop(Span(0));
+                        job.until_ended().await;
+                    }
+                    shared.erase(&key).await;
+                    let mut jobs = shared.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+                    jobs.remove(&key);
+                } else {
+                    shared.erase(&key).await;
+                }
+            });
+            if timeout(FORGET_PATIENCE, erased).await.is_err() {
+                tracing::warn!("a job's container isn't removed yet; this goes on in the background");
+            }
+        })
+    }
+
+    fn set_memory(&self, job: &JobKey, limit: Option<Size>) -> BoxFuture<'_, Result<(), ApiError>> {
+        let job = job.clone();
+        Box::pin(async move { self.shared.set_memory(&job, limit).await })
+    }
+
+    fn exec(&self, job: &JobKey, command: Vec<String>) -> BoxFuture<'_, Result<Exec, ApiError>> {
+        let job = job.clone();
+        Box::pin(async move {
+            if command.is_empty() {
+                return Err(ApiError::invalid("command", "a command must be given"));
+            }
+            self.shared.running(&job)?;
+            exec::start(&self.shared.daemon, &Role::Main.container(&job), command).await
+        })
+    }
+
+    fn stats(&self, job: &JobKey) -> BoxFuture<'_, Option<JobStats>> {
+        let job = job.clone();
+        Box::pin(async move { self.shared.stats(&job).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::{DeviceInfo, Runtime, SystemVersionComponents};
+
+    use super::*;
+
+    #[test]
+    fn limitations_are_named() {
+        let version = SystemVersion {
+            version: Some("20.10.24".to_owned()),
+            ..Default::default()
+        };
+        let bare = SystemInfo {
+            memory_limit: Some(true),
+            swap_limit: Some(false),
+            cpu_cfs_quota: Some(true),
+            ..Default::default()
+        };
+        let info = engine_info(&version, &bare, false);
+        assert_eq!(
+            (info.kind, info.version.as_deref()),
+            (EngineKind::Docker, Some("20.10.24"))
+        );
+        assert_eq!(info.limitations.len(), 2, "{:?}", info.limitations);
+        assert!(info.limitations[0].contains("swap") && info.limitations[1].contains("NVIDIA"));
+
+        let nvidia = SystemInfo {
+            runtimes: Some(HashMap::from([("nvidia".to_owned(), Runtime::default())])),
+            ..Default::default()
+        };
+        assert_eq!(engine_info(&version, &nvidia, false).limitations, [""; 0]);
+        assert_eq!(gpu_access(&nvidia, false), GpuAccess::Nvidia);
+        let cdi = SystemInfo {
+            discovered_devices: Some(vec![DeviceInfo {
+                id: Some("nvidia.com/gpu=0".to_owned()),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        };
+        assert_eq!(gpu_access(&cdi, false), GpuAccess::Cdi);
+        assert_eq!(gpu_access(&nvidia, true), GpuAccess::CdiDevice);
+    }
+
+    #[test]
+    fn podman_is_told_from_docker() {
+        let podman = SystemVersion {
+            components: Some(vec![SystemVersionComponents {
+                name: "Podman Engine".to_owned(),
+                version: "4.3.1".to_owned(),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        };
+        assert!(is_podman(&podman));
+        assert!(!is_podman(&SystemVersion::default()));
+    }
+}

@@ -1,0 +1,551 @@
+//! From an assignment to the container that carries it out: pure, so that it can be read and tested without Docker.
+
+use std::collections::{BTreeMap, HashMap};
+
+use api::{
+    Size,
+    wire::Assignment,
+    workload::{HeldGpu, JobKey, Volume, VolumeSource},
+};
+use bollard::models::{
+    ContainerCreateBody, DeviceMapping, DeviceRequest, HostConfig, HostConfigLogConfig, Mount, MountTmpfsOptions,
+    MountType, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+};
+
+/// Whose container it is: the agent adopts only its own.
+pub(super) const LABEL_NODE: &str = "io.clawbernetes.node";
+/// The job's key.
+pub(super) const LABEL_JOB: &str = "io.clawbernetes.job";
+/// The workload's id.
+pub(super) const LABEL_WORKLOAD: &str = "io.clawbernetes.workload";
+/// The workload's name.
+pub(super) const LABEL_NAME: &str = "io.clawbernetes.name";
+/// The workload's namespace.
+pub(super) const LABEL_NAMESPACE: &str = "io.clawbernetes.namespace";
+/// What the container is to its job: see [`Role`].
+pub(super) const LABEL_ROLE: &str = "io.clawbernetes.role";
+/// The hook before the command, as a JSON array; only on a job's main container.
+pub(super) const LABEL_PRE_START: &str = "io.clawbernetes.pre-start";
+/// The hook after the command, as a JSON array; only on a job's main container.
+pub(super) const LABEL_POST_STOP: &str = "io.clawbernetes.post-stop";
+/// Milliseconds between SIGTERM and SIGKILL, which also bound the hook after the command.
+pub(super) const LABEL_GRACE: &str = "io.clawbernetes.grace-ms";
+
+/// GPUs with this prefix are made up: a job gets only the environment that names them.
+const SIMULATED: &str = "SIM-";
+
+/// Log files that Docker keeps of one container: output is read as it comes, so this only has to outlast the time
+/// in which no agent runs.
+const LOG_FILE_BYTES: &str = "256m";
+const LOG_FILES: &str = "2";
+
+/// What a container is to its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It runs the command.
+    Main,
+    /// It runs the hook before the command.
+    PreStart,
+    /// It runs the hook after the command.
+    PostStop,
+}
+
+impl Role {
+    /// The value of [`LABEL_ROLE`].
+    #[must_use]
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::PreStart => "pre-start",
+            Self::PostStop => "post-stop",
+        }
+    }
+
+    /// The role of that name.
+    #[must_use]
+    pub(super) fn read(name: &str) -> Option<Self> {
+        [Self::Main, Self::PreStart, Self::PostStop]
+            .into_iter()
+            .find(|role| role.name() == name)
+    }
+
+    /// The name of the container that has this role for a job.
+    #[must_use]
+    pub(super) fn container(self, job: &JobKey) -> String {
+        match self {
+            Self::Main => format!("clawbernetes-{job}"),
+            Self::PreStart => format!("clawbernetes-{job}-pre"),
+            Self::PostStop => format!("clawbernetes-{job}-post"),
+        }
+    }
+}
+
+/// How containers are given GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuAccess {
+    /// By NVIDIA's container runtime: a device request with driver `nvidia`.
+    Nvidia,
+    /// By the Container Device Interface: a device request for `nvidia.com/gpu=<uuid>`.
+    Cdi,
+    /// By the Container Device Interface, as Podman's API takes it: a device of that name.
+    CdiDevice,
+}
+
+/// What a container's configuration depends on beside the assignment.
+#[derive(Debug, Clone)]
+pub(super) struct Surroundings {
+    /// The node's name.
+    pub(super) node: String,
+    /// How containers are given GPUs.
+    pub(super) gpus: GpuAccess,
+    /// Device files of GPUs that are given by file (AMD), by uuid.
+    pub(super) device_files: BTreeMap<String, Vec<String>>,
+    /// Docker's network mode: `host`, `bridge`, `none` or a network's name.
+    pub(super) network: String,
+    /// Docker's log driver; must be one that keeps lines with their times and can be read back.
+    pub(super) log_driver: &'static str,
+    /// Whether the daemon may lift the limit on locked memory for a container.
+    pub(super) lock_memory: bool,
+    /// Memory of the machine. `None`: unknown.
+    pub(super) memory_total: Option<Size>,
+    /// The cgroup under which the container's own is made. `None`: the daemon's choice.
+    pub(super) cgroup_parent: Option<String>,
+}
+
+/// The container that runs an assignment's command.
+///
+/// The command takes the place of the image's entry point and command both, so that what is asked for is what runs.
+#[must_use]
+pub(super) fn main_container(job: &Assignment, around: &Surroundings) -> ContainerCreateBody {
+    let mut labels = labels(&job.job, Role::Main, around);
+    labels.insert(LABEL_NAME.to_owned(), job.name.clone());
+    labels.insert(LABEL_NAMESPACE.to_owned(), job.namespace.clone());
+    labels.insert(LABEL_GRACE.to_owned(), job.grace.millis().to_string());
+    if let Some(hooks) = &job.hooks {
+        for (label, command) in [(LABEL_PRE_START, &hooks.pre_start), (LABEL_POST_STOP, &hooks.post_stop)] {
+            if !command.is_empty() {
+                labels.insert(label.to_owned(), serde_json::Value::from(command.clone()).to_string());
+            }
+        }
+    }
+    let real: Vec<&HeldGpu> = job.gpus.iter().filter(|gpu| !gpu.uuid.starts_with(SIMULATED)).collect();
+    let has_gpus = !real.is_empty();
+    let (by_file, by_name): (Vec<&HeldGpu>, Vec<&HeldGpu>) = real
+        .into_iter()
+        .partition(|gpu| around.device_files.contains_key(&gpu.uuid));
+    let (device_requests, mut devices) = name_devices(&by_name, around.gpus);
+    let mut files: Vec<&String> = by_file.iter().flat_map(|gpu| &around.device_files[&gpu.uuid]).collect();
+    files.sort();
+    files.dedup();
+    devices.extend(files.into_iter().map(|path| DeviceMapping {
+        path_on_host: Some(path.clone()),
+        path_in_container: Some(path.clone()),
+        cgroup_permissions: Some("rw".to_owned()),
+    }));
+    let memory = job.memory.map(bytes);
+    ContainerCreateBody {
+        image: Some(with_tag(&job.image)),
+        entrypoint: (!job.command.is_empty()).then(|| job.command.clone()),
+        env: Some(environment(job)),
+        labels: Some(labels),
+        attach_stdin: Some(false),
+        open_stdin: Some(false),
+        tty: Some(false),
+        host_config: Some(HostConfig {
+            memory,
+            // The same as memory: no swap on top of the limit.
+            memory_swap: memory,
+            nano_cpus: job.cpu.map(|cpu| i64::from(cpu.0) * 1_000_000),
+            mounts: Some(job.volumes.iter().map(mount).collect()),
+            device_requests: (!device_requests.is_empty()).then_some(device_requests),
+            devices: (!devices.is_empty()).then_some(devices),
+            // Docker's own 64 MiB break data loaders; what is used of it counts against the memory limit.
+            shm_size: memory.or(around.memory_total.map(|total| bytes(total) / 2)),
+            // Pinned memory, without which NCCL and RDMA can't register buffers.
+            ulimits: (around.lock_memory && has_gpus).then(|| {
+                vec![ResourcesUlimits {
+                    name: Some("memlock".to_owned()),
+                    soft: Some(-1),
+                    hard: Some(-1),
+                }]
+            }),
+            ..host_config(around)
+        }),
+        ..Default::default()
+    }
+}
+
+/// The container that runs one of a job's hooks, made after the job's main container: the same image, environment,
+/// folders, limits and GPUs, another command. Folders in memory are its own.
+#[must_use]
+pub(super) fn hook_container(
+    main: &ContainerCreateBody,
+    job: &JobKey,
+    role: Role,
+    command: Vec<String>,
+) -> ContainerCreateBody {
+    let mut body = main.clone();
+    body.entrypoint = Some(command);
+    body.cmd = None;
+    if let Some(labels) = &mut body.labels {
+        labels.insert(LABEL_ROLE.to_owned(), role.name().to_owned());
+        for label in [LABEL_PRE_START, LABEL_POST_STOP] {
+            labels.remove(label);
+        }
+    }
+    if let Some(host) = &mut body.host_config {
+        host.volumes_from = Some(vec![Role::Main.container(job)]);
+        if let Some(mounts) = &mut host.mounts {
+            mounts.retain(|mount| mount.typ == Some(MountType::TMPFS));
+        }
+    }
+    body
+}
+
+fn host_config(around: &Surroundings) -> HostConfig {
+    HostConfig {
+        network_mode: Some(around.network.clone()),
+        cgroup_parent: around.cgroup_parent.clone(),
+        // A reaper as process 1: hands signals on, and the command dies of a signal that it doesn't handle.
+        init: Some(true),
+        auto_remove: Some(false),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            maximum_retry_count: None,
+        }),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some(around.log_driver.to_owned()),
+            config: Some(match around.log_driver {
+                "json-file" => HashMap::from([
+                    ("max-size".to_owned(), LOG_FILE_BYTES.to_owned()),
+                    ("max-file".to_owned(), LOG_FILES.to_owned()),
+                ]),
+                _ => HashMap::new(),
+            }),
+        }),
+        ..Default::default()
+    }
+}
+
+fn labels(job: &JobKey, role: Role, around: &Surroundings) -> HashMap<String, String> {
+    HashMap::from([
+        (LABEL_NODE.to_owned(), around.node.clone()),
+        (LABEL_JOB.to_owned(), job.to_string()),
+        (LABEL_WORKLOAD.to_owned(), job.workload.to_string()),
+        (LABEL_ROLE.to_owned(), role.name().to_owned()),
+    ])
+}
+
+/// The job's own environment, then what names its GPUs: nobody may widen that.
+fn environment(job: &Assignment) -> Vec<String> {
+    const NVIDIA: &str = "NVIDIA_VISIBLE_DEVICES";
+    const CUDA: &str = "CUDA_VISIBLE_DEVICES";
+    let uuids: Vec<&str> = job.gpus.iter().map(|gpu| gpu.uuid.as_str()).collect();
+    let mut env: Vec<String> = job
+        .env
+        .iter()
+        .filter(|var| var.name != NVIDIA && var.name != CUDA)
+        .map(|var| format!("{}={}", var.name, var.value))
+        .collect();
+    // `void` also keeps NVIDIA's runtime, where it is Docker's default, from handing over every GPU.
+    let nvidia = if uuids.is_empty() || uuids.iter().all(|uuid| uuid.starts_with(SIMULATED)) {
+        "void".to_owned()
+    } else {
+        uuids.join(",")
+    };
+    env.push(format!("{NVIDIA}={nvidia}"));
+    env.push(format!("{CUDA}={}", uuids.join(",")));
+    env
+}
+
+fn name_devices(gpus: &[&HeldGpu], access: GpuAccess) -> (Vec<DeviceRequest>, Vec<DeviceMapping>) {
+    if gpus.is_empty() {
+        return (Vec::new(), Vec::new());
+    }
+    let cdi = |gpu: &&HeldGpu| format!("nvidia.com/gpu={}", gpu.uuid);
+    match access {
+        GpuAccess::Nvidia => {
+            let request = DeviceRequest {
+                driver: Some("nvidia".to_owned()),
+                device_ids: Some(gpus.iter().map(|gpu| gpu.uuid.clone()).collect()),
+                capabilities: Some(vec![vec!["gpu".to_owned(), "compute".to_owned(), "utility".to_owned()]]),
+                ..Default::default()
+            };
+            (vec![request], Vec::new())
+        }
+        GpuAccess::Cdi => {
+            let request = DeviceRequest {
+                driver: Some("cdi".to_owned()),
+                device_ids: Some(gpus.iter().map(cdi).collect()),
+                ..Default::default()
+            };
+            (vec![request], Vec::new())
+        }
+        GpuAccess::CdiDevice => {
+            let devices = gpus.iter().map(|gpu| DeviceMapping {
+                path_on_host: Some(cdi(gpu)),
+                ..Default::default()
+            });
+            (Vec::new(), devices.collect())
+        }
+    }
+}
+
+fn mount(volume: &Volume) -> Mount {
+    let target = Some(volume.mount_path.clone());
+    match &volume.source {
+        VolumeSource::HostPath { source, read_only } => Mount {
+            target,
+            source: Some(source.clone()),
+            typ: Some(MountType::BIND),
+            read_only: Some(*read_only),
+            ..Default::default()
+        },
+        VolumeSource::EmptyDir {
+            memory: true,
+            size_limit,
+        } => Mount {
+            target,
+            typ: Some(MountType::TMPFS),
+            tmpfs_options: Some(MountTmpfsOptions {
+                size_bytes: size_limit.map(bytes),
+                mode: Some(0o1777),
+                ..Default::default()
+            }),
+            ..Default::default()
+        },
+        // A volume without a name, removed with its container.
+        VolumeSource::EmptyDir { memory: false, .. } => Mount {
+            target,
+            typ: Some(MountType::VOLUME),
+            ..Default::default()
+        },
+    }
+}
+
+fn bytes(size: Size) -> i64 {
+    i64::try_from(size.bytes()).unwrap_or(i64::MAX)
+}
+
+/// `image`, or `image:latest` where it names neither tag nor digest (Docker would fetch every tag).
+#[must_use]
+pub(super) fn with_tag(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if last.contains(':') || image.contains('@') {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{Cpu, Span, WorkloadId, workload::EnvVar, workload::Hooks};
+
+    use super::*;
+
+    fn around() -> Surroundings {
+        Surroundings {
+            node: "gpu-7".to_owned(),
+            gpus: GpuAccess::Nvidia,
+            device_files: BTreeMap::new(),
+            network: "host".to_owned(),
+            log_driver: "json-file",
+            lock_memory: true,
+            memory_total: Some(Size::gib(64)),
+            cgroup_parent: None,
+        }
+    }
+
+    fn job(gpus: &[&str]) -> Assignment {
+        Assignment {
+            job: JobKey {
+                workload: WorkloadId::new("wl-a"),
+                attempt: 2,
+                rank: 1,
+            },
+            name: "train".to_owned(),
+            namespace: "default".to_owned(),
+            image: "registry:5000/torch".to_owned(),
+            command: vec!["python".to_owned(), "train.py".to_owned()],
+            env: vec![EnvVar {
+                name: "CUDA_VISIBLE_DEVICES".to_owned(),
+                value: "all".to_owned(),
+            }],
+            volumes: Vec::new(),
+            gpus: (0..)
+                .zip(gpus)
+                .map(|(index, uuid)| HeldGpu {
+                    index,
+                    uuid: (*uuid).to_owned(),
+                })
+                .collect(),
+            cpu: Some(Cpu(1500)),
+            memory: Some(Size::gib(2)),
+            timeout: None,
+            grace: Span::secs(7),
+            checkpointing: None,
+            gang: None,
+            health_check: None,
+            hooks: None,
+            stop: None,
+        }
+    }
+
+    fn host(body: &ContainerCreateBody) -> &HostConfig {
+        body.host_config.as_ref().unwrap()
+    }
+
+    fn env(body: &ContainerCreateBody) -> Vec<&str> {
+        body.env.as_ref().unwrap().iter().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn gpus_are_requested_by_uuid() {
+        let body = main_container(&job(&["GPU-1", "GPU-2"]), &around());
+        let [request] = host(&body).device_requests.as_deref().unwrap() else {
+            panic!("one request");
+        };
+        assert_eq!(request.driver.as_deref(), Some("nvidia"));
+        assert_eq!(request.device_ids.as_deref().unwrap(), ["GPU-1", "GPU-2"]);
+        assert_eq!(request.count, None);
+        assert_eq!(
+            env(&body),
+            ["NVIDIA_VISIBLE_DEVICES=GPU-1,GPU-2", "CUDA_VISIBLE_DEVICES=GPU-1,GPU-2"]
+        );
+        assert_eq!(host(&body).ulimits.as_ref().unwrap()[0].soft, Some(-1));
+    }
+
+    #[test]
+    fn gpus_are_requested_by_device_interface_where_the_engine_has_it() {
+        let cdi = Surroundings {
+            gpus: GpuAccess::Cdi,
+            ..around()
+        };
+        let body = main_container(&job(&["GPU-1"]), &cdi);
+        let request = &host(&body).device_requests.as_ref().unwrap()[0];
+        assert_eq!(request.driver.as_deref(), Some("cdi"));
+        assert_eq!(request.device_ids.as_deref().unwrap(), ["nvidia.com/gpu=GPU-1"]);
+
+        let podman = Surroundings {
+            gpus: GpuAccess::CdiDevice,
+            ..around()
+        };
+        let body = main_container(&job(&["GPU-1"]), &podman);
+        assert_eq!(host(&body).device_requests, None);
+        assert_eq!(
+            host(&body).devices.as_ref().unwrap()[0].path_on_host.as_deref(),
+            Some("nvidia.com/gpu=GPU-1")
+        );
+    }
+
+    #[test]
+    fn gpus_are_given_by_file_where_files_are_known() {
+        let amd = Surroundings {
+            device_files: BTreeMap::from([
+                (
+                    "amd-1".to_owned(),
+                    vec!["/dev/kfd".to_owned(), "/dev/dri/renderD128".to_owned()],
+                ),
+                (
+                    "amd-2".to_owned(),
+                    vec!["/dev/kfd".to_owned(), "/dev/dri/renderD129".to_owned()],
+                ),
+            ]),
+            ..around()
+        };
+        let body = main_container(&job(&["amd-1", "amd-2"]), &amd);
+        let paths: Vec<&str> = host(&body)
+            .devices
+            .as_ref()
+            .unwrap()
+            .iter()
+            .map(|device| device.path_on_host.as_deref().unwrap())
+            .collect();
+        assert_eq!(paths, ["/dev/dri/renderD128", "/dev/dri/renderD129", "/dev/kfd"]);
+        assert_eq!(host(&body).device_requests, None);
+    }
+
+    #[test]
+    fn a_job_without_gpus_sees_none() {
+        let body = main_container(&job(&[]), &around());
+        assert_eq!(host(&body).device_requests, None);
+        assert_eq!(host(&body).devices, None);
+        assert_eq!(env(&body), ["NVIDIA_VISIBLE_DEVICES=void", "CUDA_VISIBLE_DEVICES="]);
+    }
+
+    #[test]
+    fn simulated_gpus_are_only_named() {
+        let body = main_container(&job(&["SIM-1"]), &around());
+        assert_eq!(host(&body).device_requests, None);
+        assert_eq!(
+            env(&body),
+            ["NVIDIA_VISIBLE_DEVICES=void", "CUDA_VISIBLE_DEVICES=SIM-1"]
+        );
+    }
+
+    #[test]
+    fn limits_and_lifetime() {
+        let body = main_container(&job(&[]), &around());
+        let host = host(&body);
+        assert_eq!((host.memory, host.memory_swap), (Some(2 << 30), Some(2 << 30)));
+        assert_eq!(host.nano_cpus, Some(1_500_000_000));
+        assert_eq!(host.shm_size, Some(2 << 30));
+        assert_eq!((host.auto_remove, host.init), (Some(false), Some(true)));
+        assert_eq!(body.image.as_deref(), Some("registry:5000/torch:latest"));
+        assert_eq!(body.entrypoint.as_deref().unwrap(), ["python", "train.py"]);
+        assert_eq!(body.labels.as_ref().unwrap()[LABEL_JOB], "wl-a.2.1");
+
+        let mut unlimited = job(&[]);
+        (unlimited.memory, unlimited.cpu) = (None, None);
+        unlimited.command.clear();
+        let body = main_container(&unlimited, &around());
+        let host = body.host_config.unwrap();
+        assert_eq!((host.memory, host.memory_swap, host.nano_cpus), (None, None, None));
+        assert_eq!(host.shm_size, Some(32 << 30));
+        assert_eq!(body.entrypoint, None);
+    }
+
+    #[test]
+    fn hooks_share_all_but_the_command() {
+        let mut job = job(&["GPU-1"]);
+        let empty = |memory, path: &str| Volume {
+            name: String::new(),
+            mount_path: path.to_owned(),
+            source: VolumeSource::EmptyDir {
+                memory,
+                size_limit: Some(Size::mib(1)),
+            },
+        };
+        job.volumes = vec![empty(false, "/scratch"), empty(true, "/fast")];
+        job.hooks = Some(Hooks {
+            pre_start: vec!["prepare".to_owned(), "a b".to_owned()],
+            post_stop: Vec::new(),
+        });
+        let main = main_container(&job, &around());
+        assert_eq!(main.labels.as_ref().unwrap()[LABEL_PRE_START], r#"["prepare","a b"]"#);
+        assert!(!main.labels.as_ref().unwrap().contains_key(LABEL_POST_STOP));
+        let fast = &host(&main).mounts.as_ref().unwrap()[1];
+        assert_eq!(fast.tmpfs_options.as_ref().unwrap().size_bytes, Some(1 << 20));
+
+        let hook = hook_container(&main, &job.job, Role::PreStart, vec!["prepare".to_owned()]);
+        assert_eq!(hook.entrypoint.as_deref().unwrap(), ["prepare"]);
+        assert_eq!(hook.labels.as_ref().unwrap()[LABEL_ROLE], "pre-start");
+        assert_eq!(host(&hook).device_requests, host(&main).device_requests);
+        assert_eq!(host(&hook).volumes_from.as_deref().unwrap(), ["clawbernetes-wl-a.2.1"]);
+        assert_eq!(host(&hook).mounts.as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn images_get_a_tag() {
+        for (image, wanted) in [
+            ("busybox", "busybox:latest"),
+            ("busybox:1", "busybox:1"),
+            ("host:5000/busybox", "host:5000/busybox:latest"),
+            ("host:5000/busybox:1", "host:5000/busybox:1"),
+            ("busybox@sha256:00", "busybox@sha256:00"),
+        ] {
+            assert_eq!(with_tag(image), wanted);
+        }
+    }
+}

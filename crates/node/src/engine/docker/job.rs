@@ -1,0 +1,499 @@
+//! One job from its order to its end: a task that sees to image, container, hooks, output, stop and outcome.
+//!
+//! All that it needs to know stands in the container's labels and configuration, so a task of a later life of the
+//! agent goes on wherever an earlier one was killed.
+
+use std::{
+    future::pending,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use api::{
+    ErrorCode, Span, Timestamp,
+    wire::Assignment,
+    workload::{DEFAULT_GRACE, JobKey, Outcome, Usage},
+};
+use bollard::{
+    errors::Error,
+    models::{ContainerCreateBody, ContainerInspectResponse},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    Shared,
+    config::{self, LABEL_GRACE, LABEL_JOB, LABEL_NODE, LABEL_POST_STOP, LABEL_PRE_START, Role},
+    daemon::{BackOff, Kind, kind, words},
+    end::{self, Stands, stands},
+    log::{Output, Reader},
+};
+use crate::engine::What;
+
+/// How long a daemon that is away, or fails, holds up the making of a container.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Word of an OOM kill may come after that of the end, by this much.
+const OOM_PATIENCE: Duration = Duration::from_millis(300);
+
+/// Between two SIGKILLs to a container that doesn't end.
+const KILL_AGAIN: Duration = Duration::from_secs(5);
+
+/// A hook after the command may take this long, or as long as the grace where that is longer.
+const POST_STOP_MIN: Duration = Duration::from_secs(10);
+
+/// A job that this engine knows.
+pub(super) struct Job {
+    pub(super) key: JobKey,
+    /// When SIGKILL is due. `None`: it isn't to be stopped.
+    stop: watch::Sender<Option<Instant>>,
+    /// SIGKILL was sent because of a stop.
+    killed: AtomicBool,
+    /// Nothing of it runs any more.
+    ended: watch::Sender<bool>,
+    /// The most that was seen of each.
+    usage: Mutex<Usage>,
+}
+
+/// Where a job's task begins.
+pub(super) enum Origin {
+    /// With an order.
+    New(Arc<Assignment>),
+    /// With the container that an earlier life of the agent made.
+    Found(Box<ContainerInspectResponse>),
+}
+
+/// The end of a job.
+pub(super) struct Ending {
+    pub(super) at: Timestamp,
+    pub(super) outcome: Outcome,
+    pub(super) usage: Usage,
+}
+
+impl Job {
+    pub(super) fn new(key: JobKey) -> Self {
+        Self {
+            key,
+            stop: watch::Sender::new(None),
+            killed: AtomicBool::new(false),
+            ended: watch::Sender::new(false),
+            usage: Mutex::default(),
+        }
+    }
+
+    /// Orders it to stop; a later order may only shorten the grace.
+    pub(super) fn stop(&self, grace: Span) {
+        let due = Instant::now() + grace.duration().min(Duration::from_secs(365 * 86_400));
+        self.stop
+            .send_modify(|stop| *stop = Some(stop.map_or(due, |old| old.min(due))));
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.borrow().is_some()
+    }
+
+    async fn stopped(&self) {
+        let _ = self.stop.subscribe().wait_for(Option::is_some).await;
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    pub(super) async fn until_ended(&self) {
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    pub(super) fn set_ended(&self) {
+        self.ended.send_replace(true);
+    }
+
+    /// Notes what was measured; what is less than before is older.
+    pub(super) fn measured(&self, usage: Usage) -> Usage {
+        let mut most = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        most.cpu_ms = most.cpu_ms.max(usage.cpu_ms);
+        most.memory_peak_bytes = most.memory_peak_bytes.max(usage.memory_peak_bytes);
+        *most
+    }
+
+    /// Carries it from its origin to its end, which is the last thing that is said of it.
+    pub(super) async fn carry_out(self: Arc<Self>, shared: Arc<Shared>, origin: Origin) {
+        let mut output = Output::new(self.key.clone(), Arc::clone(&shared.sinks));
+        let ending = match self.live(&shared, origin, &mut output).await {
+            Ok(ending) => ending,
+            Err(outcome) => {
+                // What never started must not be started by a later life of the agent.
+                for role in [Role::PreStart, Role::Main] {
+                    let name = role.container(&self.key);
+                    let mut back_off = BackOff::new();
+                    while let Err(error) = shared.daemon.remove(&name).await {
+                        tracing::debug!(container = name, %error, "the container can't be removed");
+                        back_off.wait().await;
+                    }
+                }
+                if let Some(cgroups) = &shared.cgroups {
+                    cgroups.remove(&self.key);
+                }
+                Ending {
+                    at: Timestamp::now(),
+                    outcome,
+                    usage: Usage::default(),
+                }
+            }
+        };
+        drop(output);
+        self.set_ended();
+        shared.say(
+            &self.key,
+            What::Ended {
+                at: ending.at,
+                outcome: ending.outcome,
+                usage: ending.usage,
+            },
+        );
+    }
+
+    async fn live(&self, shared: &Shared, origin: Origin, output: &mut Output) -> Result<Ending, Outcome> {
+        let inspect = match origin {
+            Origin::New(assignment) => self.make(shared, &assignment).await?,
+            Origin::Found(inspect) => *inspect,
+        };
+        let body = recover(&inspect);
+        let fresh = stands(&inspect) == Stands::Created;
+        if fresh {
+            self.begin(shared, &body, output).await?;
+        }
+        let name = Role::Main.container(&self.key);
+        let reader = Reader::new(&shared.daemon, &name, output);
+        let ended = match stands(&inspect) {
+            Stands::Ended => {
+                reader.finish().await;
+                Some(inspect)
+            }
+            _ => {
+                let running = async {
+                    tokio::select! {
+                        ((), ended) = async {
+                            tokio::join!(self.announce(shared, &name, fresh), shared.daemon.exited(&name))
+                        } => ended,
+                        () = self.stopper(shared, &name) => pending().await,
+                    }
+                };
+                reader.until(running).await
+            }
+        };
+        let Some(ended) = ended else {
+            return Ok(Ending {
+                at: Timestamp::now(),
+                outcome: Outcome::Unknown {
+                    why: "its container was removed by somebody else".to_owned(),
+                },
+                usage: self.measured(Usage::default()),
+            });
+        };
+        let mut ending = self.ending(shared, &name, &ended).await;
+        if let Some(at) = self.post_stop(shared, &body, output).await {
+            ending.at = ending.at.max(at);
+        }
+        Ok(ending)
+    }
+
+    /// The end of a container that has ended.
+    pub(super) async fn ending(&self, shared: &Shared, name: &str, ended: &ContainerInspectResponse) -> Ending {
+        let usage = self.measured(shared.usage(&self.key));
+        let state = ended.state.clone().unwrap_or_default();
+        // Word of it can come too late for Docker to note it with the container.
+        let oom = state.exit_code == Some(137)
+            && state.oom_killed != Some(true)
+            && !self.killed.load(Ordering::Relaxed)
+            && end::memory_limit(ended).is_some()
+            && match end::started_at(ended) {
+                Some(at) => shared.daemon.saw_oom(name, at.as_second(), OOM_PATIENCE).await,
+                None => false,
+            };
+        Ending {
+            at: end::finished_at(ended).unwrap_or_else(Timestamp::now),
+            outcome: end::outcome(ended, oom, usage.memory_peak_bytes),
+            usage,
+        }
+    }
+
+    /// Fetches the image and makes the container; one of that name that is there already is taken as it is.
+    async fn make(&self, shared: &Shared, job: &Assignment) -> Result<ContainerInspectResponse, Outcome> {
+        let name = Role::Main.container(&self.key);
+        let since = Instant::now();
+        let mut back_off = BackOff::new();
+        loop {
+            let report = |progress| shared.say(&self.key, What::Pulling(progress));
+            tokio::select! {
+                () = self.stopped() => return Err(stopped_early()),
+                image = shared.pulls.ensure(&shared.daemon, &job.image, report) => image?,
+            }
+            let body = config::main_container(job, &shared.around(&self.key));
+            let error = match shared.daemon.create(&name, body).await {
+                Ok(()) => None,
+                Err(error) if kind(&error) == Kind::Conflict => None,
+                Err(error) => Some(error),
+            };
+            match error {
+                None => match shared.daemon.inspect_surely(&name).await {
+                    Some(inspect) if is_ours(&inspect, &self.key, &shared.around.node) => return Ok(inspect),
+                    Some(_) => {
+                        return Err(Outcome::StartFailed {
+                            code: ErrorCode::AlreadyExists,
+                            message: format!("a container named {name} is there already and isn't ours"),
+                            retryable: true,
+                        });
+                    }
+                    // Removed in between.
+                    None => {}
+                },
+                Some(error) if kind(&error) == Kind::Refused || since.elapsed() > PATIENCE => {
+                    return Err(cannot_start(&error));
+                }
+                // The daemon failed, is away, or its image was removed in between.
+                Some(error) => tracing::debug!(container = name, %error, "the container can't be made"),
+            }
+            tokio::select! {
+                () = self.stopped() => return Err(stopped_early()),
+                () = back_off.wait() => {}
+            }
+        }
+    }
+
+    /// Runs the hook before the command, then starts the container.
+    async fn begin(&self, shared: &Shared, body: &ContainerCreateBody, output: &mut Output) -> Result<(), Outcome> {
+        if let Some(command) = hook(body, LABEL_PRE_START) {
+            let name = Role::PreStart.container(&self.key);
+            let made = config::hook_container(body, &self.key, Role::PreStart, command);
+            let ended = self.run_hook(shared, &name, made, output, None).await?;
+            if self.stopping() {
+                return Err(stopped_early());
+            }
+            let outcome = end::outcome(&ended, false, None);
+            if !outcome.success() {
+                return Err(hook_failed(&outcome));
+            }
+        }
+        if self.stopping() {
+            return Err(stopped_early());
+        }
+        self.start(shared, &Role::Main.container(&self.key)).await
+    }
+
+    async fn start(&self, shared: &Shared, name: &str) -> Result<(), Outcome> {
+        let since = Instant::now();
+        let mut back_off = BackOff::new();
+        loop {
+            let Err(error) = shared.daemon.start(name).await else {
+                return Ok(());
+            };
+            // The daemon may have started it all the same.
+            match shared.daemon.inspect_surely(name).await {
+                Some(inspect) if stands(&inspect) != Stands::Created => return Ok(()),
+                Some(_) if kind(&error) == Kind::Away && since.elapsed() < PATIENCE => back_off.wait().await,
+                _ => return Err(cannot_start(&error)),
+            }
+        }
+    }
+
+    /// Says that it runs, unless an earlier life of the agent did.
+    async fn announce(&self, shared: &Shared, name: &str, fresh: bool) {
+        if fresh
+            && let Some(inspect) = shared.daemon.inspect_surely(name).await
+            && let Some(at) = end::started_at(&inspect)
+        {
+            shared.say(&self.key, What::Started { at });
+        }
+    }
+
+    /// Sends the signals of a stop as they become due. Never returns.
+    async fn stopper(&self, shared: &Shared, name: &str) {
+        let mut orders = self.stop.subscribe();
+        let mut told = false;
+        loop {
+            let due = *orders.borrow_and_update();
+            let next = match due {
+                None => None,
+                Some(due) if due <= Instant::now() => {
+                    self.killed.store(true, Ordering::Relaxed);
+                    let again = match shared.daemon.kill(name, "SIGKILL").await {
+                        Ok(()) => KILL_AGAIN,
+                        Err(_) => Duration::from_millis(200),
+                    };
+                    Some(Instant::now() + again)
+                }
+                Some(due) if told => Some(due),
+                Some(due) => {
+                    told = shared.daemon.kill(name, "SIGTERM").await.is_ok();
+                    Some(if told {
+                        due
+                    } else {
+                        due.min(Instant::now() + Duration::from_millis(200))
+                    })
+                }
+            };
+            let changed = orders.changed();
+            match next {
+                None => {
+                    let _ = changed.await;
+                }
+                Some(at) => tokio::select! {
+                    () = sleep_until(at) => {}
+                    _ = changed => {}
+                },
+            }
+        }
+    }
+
+    /// Runs the hook after the command, where there is one. Returns when it ended.
+    async fn post_stop(&self, shared: &Shared, body: &ContainerCreateBody, output: &mut Output) -> Option<Timestamp> {
+        let command = hook(body, LABEL_POST_STOP)?;
+        let name = Role::PostStop.container(&self.key);
+        let made = config::hook_container(body, &self.key, Role::PostStop, command);
+        let limit = grace(body).max(POST_STOP_MIN);
+        match self.run_hook(shared, &name, made, output, Some(limit)).await {
+            Ok(ended) => {
+                let outcome = end::outcome(&ended, false, None);
+                if !outcome.success() {
+                    tracing::info!(job = %self.key, ?outcome, "the hook after the command failed");
+                }
+                end::finished_at(&ended)
+            }
+            Err(outcome) => {
+                tracing::warn!(job = %self.key, ?outcome, "the hook after the command couldn't run");
+                None
+            }
+        }
+    }
+
+    /// Runs a hook's container to its end, or goes on with the one that an earlier life of the agent began.
+    /// `limit`: it is killed after so long; `None`: it ends with the job's stop.
+    async fn run_hook(
+        &self,
+        shared: &Shared,
+        name: &str,
+        body: ContainerCreateBody,
+        output: &mut Output,
+        limit: Option<Duration>,
+    ) -> Result<ContainerInspectResponse, Outcome> {
+        let mut inspect = shared.daemon.inspect_surely(name).await;
+        if inspect.is_none() {
+            match shared.daemon.create(name, body).await {
+                Err(error) if kind(&error) != Kind::Conflict => return Err(cannot_start(&error)),
+                _ => inspect = shared.daemon.inspect_surely(name).await,
+            }
+        }
+        let gone = || Outcome::Unknown {
+            why: "the container of its hook was removed by somebody else".to_owned(),
+        };
+        let inspect = inspect.ok_or_else(gone)?;
+        if stands(&inspect) == Stands::Created {
+            self.start(shared, name).await?;
+        }
+        let stop = async {
+            match limit {
+                None => self.stopper(shared, name).await,
+                Some(limit) => loop {
+                    sleep(limit).await;
+                    let _ = shared.daemon.kill(name, "SIGKILL").await;
+                },
+            }
+        };
+        let running = async {
+            tokio::select! {
+                ended = shared.daemon.exited(name) => ended,
+                () = stop => pending().await,
+            }
+        };
+        let reader = Reader::new(&shared.daemon, name, output);
+        reader.until(running).await.ok_or_else(gone)
+    }
+}
+
+/// What a container was made with, as far as its hooks need it.
+fn recover(inspect: &ContainerInspectResponse) -> ContainerCreateBody {
+    let config = inspect.config.clone().unwrap_or_default();
+    ContainerCreateBody {
+        image: config.image,
+        env: config.env,
+        labels: config.labels,
+        host_config: inspect.host_config.clone(),
+        ..Default::default()
+    }
+}
+
+/// Whether a container is the one of this job on this node.
+pub(super) fn is_ours(inspect: &ContainerInspectResponse, job: &JobKey, node: &str) -> bool {
+    let labels = inspect.config.as_ref().and_then(|config| config.labels.as_ref());
+    labels.is_some_and(|labels| {
+        labels.get(LABEL_JOB).is_some_and(|key| *key == job.to_string())
+            && labels.get(LABEL_NODE).is_some_and(|name| name == node)
+    })
+}
+
+/// Whether there is a hook to run after the command.
+pub(super) fn has_post_stop(inspect: &ContainerInspectResponse) -> bool {
+    hook(&recover(inspect), LABEL_POST_STOP).is_some()
+}
+
+fn hook(body: &ContainerCreateBody, label: &str) -> Option<Vec<String>> {
+    let text = body.labels.as_ref()?.get(label)?;
+    let command: Vec<String> = serde_json::from_str(text).ok()?;
+    (!command.is_empty()).then_some(command)
+}
+
+fn grace(body: &ContainerCreateBody) -> Duration {
+    let text = body.labels.as_ref().and_then(|labels| labels.get(LABEL_GRACE));
+    text.and_then(|text| text.parse().ok())
+        .map_or(DEFAULT_GRACE, Span)
+        .duration()
+}
+
+fn stopped_early() -> Outcome {
+    Outcome::StartFailed {
+        code: ErrorCode::Conflict,
+        message: "stopped before it started".to_owned(),
+        retryable: true,
+    }
+}
+
+fn hook_failed(outcome: &Outcome) -> Outcome {
+    let how = match outcome.exit_code() {
+        Some(code) => format!("exit code {code}"),
+        None => "nobody saw how".to_owned(),
+    };
+    Outcome::StartFailed {
+        code: ErrorCode::InvalidArgument,
+        message: format!("the preStart hook failed: {how}"),
+        retryable: true,
+    }
+}
+
+/// A container that can't be made or started.
+fn cannot_start(error: &Error) -> Outcome {
+    let words = words(error);
+    let lower = words.to_lowercase();
+    let (code, message, retryable) = if ["executable file not found", "exec format error", "permission denied"]
+        .iter()
+        .any(|sign| lower.contains(sign))
+        || kind(error) == Kind::Refused
+    {
+        (ErrorCode::InvalidArgument, words, false)
+    } else if lower.contains("no space left") {
+        (ErrorCode::StorageFull, words, true)
+    } else {
+        let message = format!("the container couldn't be started: {words}");
+        (ErrorCode::Internal, message, true)
+    };
+    Outcome::StartFailed {
+        code,
+        message,
+        retryable,
+    }
+}
