@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     decide::{
-        nodes::{self, Patience},
+        nodes::Patience,
         plan::{self, Planner},
         sweep::{self, Retention},
     },
@@ -138,11 +138,7 @@ async fn carry_out(hub: &Hub, planner: &mut Planner) {
     if plan.is_idle() {
         return;
     }
-    let drafts: Vec<Draft> = {
-        let view = hub.view();
-        let placements = plan.placements.iter().filter_map(|p| plan::bind(&view, p, now()));
-        placements.chain(plan::preempt(&view, &plan, now())).collect()
-    };
+    let drafts = plan::carry_out(&hub.view(), &plan, now());
     commit_all(hub, drafts, "a placement").await;
 }
 
@@ -178,16 +174,7 @@ pub async fn watch_over(
             () = tokio::time::sleep(TICK) => {}
         }
         let at = now();
-        let drafts: Vec<Draft> = {
-            let view = hub.view();
-            let silent = view
-                .nodes()
-                .filter_map(|node| nodes::silent(node, live.silence(&node.name), patience, at));
-            silent
-                .chain(nodes::evict(&view, at))
-                .chain(sweep::tired_of_waiting(&view, at))
-                .collect()
-        };
+        let drafts = sweep::due(&hub.view(), |node| live.silence(node), patience, at);
         commit_all(&hub, drafts, "a tick's step").await;
         if api::time::between(swept, at) >= SWEEP_EVERY {
             swept = at;

@@ -113,10 +113,6 @@ pub struct Gateway {
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
-/// Share of the time to loss after which a node must have fenced itself: the rest is the margin for clocks that run
-/// at different speeds and for the time that killing takes.
-const FENCE_SHARE: f64 = 0.9;
-
 impl Gateway {
     /// Opens the data folder, takes up where the last one left off, and begins to serve.
     ///
@@ -151,6 +147,10 @@ impl Gateway {
         let stop = CancellationToken::new();
         let live = Arc::new(Nodes::default());
         let planner = start_planner(Arc::clone(&hub), touched, options.min_run, stop.clone());
+        let patience = Patience {
+            unreachable: options.unreachable_after,
+            lost: options.lost_after,
+        };
         let app = Arc::new(App {
             hub: Arc::clone(&hub),
             live: Arc::clone(&live),
@@ -159,13 +159,9 @@ impl Gateway {
             access: serve::Access::new(options.limits),
             started_at: now(),
             heartbeat: options.heartbeat,
-            fence: Span((options.lost_after.millis() as f64 * FENCE_SHARE) as u64),
+            fence: patience.fence(),
             stop: stop.clone(),
         });
-        let patience = Patience {
-            unreachable: options.unreachable_after,
-            lost: options.lost_after,
-        };
         let retention = Retention {
             age: options.keep_age,
             count: options.keep_count,

@@ -11,7 +11,7 @@ use std::{
 use api::{
     ApiError, ErrorCode, GpuIndex, NodeName, WorkloadId,
     node::Node,
-    workload::{Member, Phase, Workload},
+    workload::{JobKey, Member, Phase, Workload},
 };
 use serde::de::DeserializeOwned;
 use store::{Change, Record, Revision};
@@ -266,6 +266,20 @@ impl View {
                 .filter(move |m| m.node == *node && !m.state.ended())
                 .map(move |m| (w, m))
         })
+    }
+
+    /// Whether a job is, or was, a node's.
+    #[must_use]
+    pub fn ran_on(&self, node: &NodeName, job: &JobKey) -> bool {
+        let Some(w) = self.workload(&job.workload) else {
+            return false;
+        };
+        let members = if w.attempt == job.attempt {
+            Some(&w.members)
+        } else {
+            w.past.iter().find(|p| p.attempt == job.attempt).map(|p| &p.members)
+        };
+        members.is_some_and(|members| members.iter().any(|m| m.rank == job.rank && m.node == *node))
     }
 
     /// Every GPU that has a holder.

@@ -1,10 +1,10 @@
-//! What a node should run: the whole set, worked out from the view.
+//! What a node should run: the whole set, worked out from the view, and what of it a session has yet to say.
 
 use std::collections::BTreeMap;
 
 use api::{
     NodeName,
-    wire::{Assignment, Gang, Stop},
+    wire::{Assignment, Gang, Stop, ToNode},
     workload::{EnvVar, JobKey, Member, Workload},
 };
 
@@ -19,6 +19,46 @@ pub fn desired(view: &View, node: &NodeName) -> BTreeMap<JobKey, Assignment> {
             (assignment.job.clone(), assignment)
         })
         .collect()
+}
+
+/// What a session has told its node to run.
+#[derive(Debug, Default)]
+pub struct Told {
+    generation: u64,
+    /// `None`: nothing that can be built on.
+    set: Option<BTreeMap<JobKey, Assignment>>,
+}
+
+impl Told {
+    /// What has to be said now: all of it at first and after [`Told::resync`], else what has changed. `None`: nothing.
+    pub fn next(&mut self, view: &View, node: &NodeName) -> Option<ToNode> {
+        let wanted = desired(view, node);
+        let (put, forget): (Vec<Assignment>, Vec<JobKey>) = match &self.set {
+            None => (wanted.values().cloned().collect(), Vec::new()),
+            Some(told) => {
+                let changed = wanted.iter().filter(|(job, a)| told.get(*job) != Some(*a));
+                let gone = told.keys().filter(|job| !wanted.contains_key(*job));
+                (changed.map(|(_, a)| a.clone()).collect(), gone.cloned().collect())
+            }
+        };
+        let base = self.set.is_some().then_some(self.generation);
+        if base.is_some() && put.is_empty() && forget.is_empty() {
+            return None;
+        }
+        self.generation += 1;
+        self.set = Some(wanted);
+        Some(ToNode::Desired {
+            generation: self.generation,
+            base,
+            put,
+            forget,
+        })
+    }
+
+    /// The node doesn't have what it was told: all of it will be said again.
+    pub fn resync(&mut self) {
+        self.set = None;
+    }
 }
 
 fn assignment(view: &View, w: &Workload, member: &Member) -> Assignment {

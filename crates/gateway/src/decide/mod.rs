@@ -2,6 +2,7 @@
 
 pub mod assign;
 pub mod nodes;
+pub mod observed;
 pub mod plan;
 pub mod submit;
 pub mod sweep;

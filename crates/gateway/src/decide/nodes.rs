@@ -150,6 +150,18 @@ pub struct Patience {
     pub lost: Span,
 }
 
+/// Share of the time to loss after which a node must have fenced itself: the rest is the margin for clocks that run
+/// at different speeds and for the time that killing takes.
+const FENCE_SHARE: f64 = 0.9;
+
+impl Patience {
+    /// After how long without an acknowledged sign of life a node must have stopped everything it runs.
+    #[must_use]
+    pub fn fence(&self) -> Span {
+        Span((self.lost.millis() as f64 * FENCE_SHARE) as u64)
+    }
+}
+
 /// A node that has been silent for `silence`: unreachable, then lost. `None`: nothing new.
 #[must_use]
 pub fn silent(node: &Versioned<Node>, silence: Span, patience: Patience, now: Timestamp) -> Option<Draft> {

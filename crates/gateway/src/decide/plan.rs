@@ -453,6 +453,13 @@ fn scheduler_node(node: &Node) -> scheduler::Node {
     out
 }
 
+/// The transactions of a plan: one for each placement, one for each victim.
+#[must_use]
+pub fn carry_out(view: &View, plan: &Plan, now: Timestamp) -> Vec<Draft> {
+    let placements = plan.placements.iter().filter_map(|p| bind(view, p, now));
+    placements.chain(preempt(view, plan, now)).collect()
+}
+
 /// The transaction that binds a placement, on the condition that the workload, its nodes and its GPUs are as the
 /// plan saw them. `None`: it has been overtaken.
 #[must_use]

@@ -1,8 +1,22 @@
 //! What only time brings about: waits that end, records that have been kept long enough.
 
-use api::{Span, Timestamp, time};
+use api::{NodeName, Span, Timestamp, time};
 
+use super::nodes::{self, Patience};
 use crate::{draft::Draft, lifecycle, view::View};
+
+/// What time has brought about by now: silent nodes, lost and drained ones to be emptied, waits that are over; each
+/// draft stands for itself. `silence` says for how long a node hasn't been heard of.
+#[must_use]
+pub fn due(view: &View, silence: impl Fn(&NodeName) -> Span, patience: Patience, now: Timestamp) -> Vec<Draft> {
+    let silent = view
+        .nodes()
+        .filter_map(|node| nodes::silent(node, silence(&node.name), patience, now));
+    silent
+        .chain(nodes::evict(view, now))
+        .chain(tired_of_waiting(view, now))
+        .collect()
+}
 
 /// How long ended workloads are kept.
 #[derive(Debug, Clone, Copy)]

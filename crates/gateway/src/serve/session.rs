@@ -18,7 +18,7 @@ use api::{
     ApiError, ErrorCode, NodeName, WorkloadId,
     auth::Scope,
     node::{Connectivity, GpuHealth, Inventory},
-    wire::{Assignment, FRAME_MAX_BYTES, FromNode, LogLine, Observation, PROTOCOL, Seen, ToNode},
+    wire::{FRAME_MAX_BYTES, FromNode, LogLine, Observation, PROTOCOL, Seen, ToNode},
     workload::{JobKey, LogSource},
 };
 use axum::{
@@ -35,10 +35,8 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{App, face::Failed};
 use crate::{
-    decide::{assign, nodes},
-    draft::Draft,
+    decide::{assign, nodes, observed},
     hub::now,
-    lifecycle,
     live::Session,
     view::gone,
 };
@@ -326,41 +324,17 @@ async fn push(app: &App, node: &NodeName, send: &mpsc::Sender<ToNode>, resync: &
     if send.send(welcome).await.is_err() {
         return;
     }
-    let mut generation = 0;
-    let mut sent: Option<BTreeMap<JobKey, Assignment>> = None;
+    let mut told = assign::Told::default();
     loop {
-        let wanted = assign::desired(&app.hub.view(), node);
-        let (put, forget): (Vec<Assignment>, Vec<JobKey>) = match &sent {
-            None => (wanted.values().cloned().collect(), Vec::new()),
-            Some(sent) => (
-                wanted
-                    .iter()
-                    .filter(|(job, a)| sent.get(*job) != Some(*a))
-                    .map(|(_, a)| a.clone())
-                    .collect(),
-                sent.keys().filter(|job| !wanted.contains_key(*job)).cloned().collect(),
-            ),
-        };
-        if sent.is_none() || !put.is_empty() || !forget.is_empty() {
-            let base = sent.is_some().then_some(generation);
-            generation += 1;
-            if send
-                .send(ToNode::Desired {
-                    generation,
-                    base,
-                    put,
-                    forget,
-                })
-                .await
-                .is_err()
-            {
-                return;
-            }
+        let news = told.next(&app.hub.view(), node);
+        if let Some(news) = news
+            && send.send(news).await.is_err()
+        {
+            return;
         }
-        sent = Some(wanted);
         tokio::select! {
             () = wake.notified() => {}
-            () = resync.notified() => sent = None,
+            () = resync.notified() => told.resync(),
         }
     }
 }
@@ -401,7 +375,7 @@ async fn keep_logs(app: &App, node: &NodeName, streams: Vec<(JobKey, Vec<LogLine
     let mut done: Vec<(JobKey, u64)> = Vec::new();
     let mut chunks: Vec<Chunk> = Vec::new();
     for (job, lines) in streams {
-        if runs_on(app, node, &job) {
+        if app.hub.view().ran_on(node, &job) {
             chunks.push(chunk(job, lines));
         } else {
             // Of a workload that is no longer kept, or another node's: there is no place for them, ever.
@@ -429,20 +403,6 @@ async fn keep_logs(app: &App, node: &NodeName, streams: Vec<(JobKey, Vec<LogLine
             }
         }
     }
-}
-
-/// Whether a job is, or was, this node's.
-fn runs_on(app: &App, node: &NodeName, job: &JobKey) -> bool {
-    let view = app.hub.view();
-    let Some(w) = view.workload(&job.workload) else {
-        return false;
-    };
-    let members = if w.attempt == job.attempt {
-        Some(&w.members)
-    } else {
-        w.past.iter().find(|p| p.attempt == job.attempt).map(|p| &p.members)
-    };
-    members.is_some_and(|members| members.iter().any(|m| m.rank == job.rank && m.node == *node))
 }
 
 fn chunk(job: JobKey, lines: Vec<LogLine>) -> Chunk {
@@ -475,30 +435,13 @@ fn stream(job: JobKey) -> StreamId {
 /// Takes observations in: one transaction a workload, all of them in one commit; tries again for as long as the
 /// store can't take them.
 async fn keep_observations(app: &App, node: &NodeName, observations: Vec<Observation>) {
-    let mut by_workload: BTreeMap<WorkloadId, Vec<&Observation>> = BTreeMap::new();
-    for observation in &observations {
-        by_workload
-            .entry(observation.job.workload.clone())
-            .or_default()
-            .push(observation);
-    }
+    let by_workload = observed::by_workload(&observations);
     let kept = by_workload.iter().map(|(id, seen)| async move {
         loop {
             let decided = app
                 .hub
-                .decide(|view| {
-                    let Some(before) = view.workload(id) else {
-                        return Ok(None);
-                    };
-                    let step = lifecycle::observe_all(before, node, seen.iter().map(|o| (&o.job, &o.seen)), now());
-                    Ok(step.map(|step| {
-                        let mut draft = Draft::new();
-                        draft.step(before, step);
-                        draft
-                    }))
-                })
-                .await;
-            match decided {
+                .decide(|view| Ok(observed::observed(view, node, id, seen, now())));
+            match decided.await {
                 Ok(_) => return,
                 Err(error) => {
                     tracing::warn!(%node, %id, %error, "an observation couldn't be kept; trying again");
@@ -512,7 +455,7 @@ async fn keep_observations(app: &App, node: &NodeName, observations: Vec<Observa
     for observation in observations {
         app.live.end_pull(&observation.job);
         if let Seen::Ended { last_line, .. } = observation.seen
-            && runs_on(app, node, &observation.job)
+            && app.hub.view().ran_on(node, &observation.job)
         {
             ends.push(Chunk {
                 stream: stream(observation.job),
