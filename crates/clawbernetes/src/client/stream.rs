@@ -39,6 +39,9 @@ pub(crate) trait Resumable: Streaming {
 
     /// Takes note of an item, so that the request, made again, goes on after it. False: it came before.
     fn note(request: &mut Self::Request, seen: &mut Self::Seen, item: &Self::Item) -> bool;
+
+    /// Whether an end can be the end after these items, and isn't that of a gateway that is shutting down.
+    fn complete(seen: &Self::Seen) -> bool;
 }
 
 impl Resumable for WorkloadLogs {
@@ -59,6 +62,10 @@ impl Resumable for WorkloadLogs {
         }
         new
     }
+
+    fn complete(_: &Self::Seen) -> bool {
+        true
+    }
 }
 
 impl Resumable for EventWatch {
@@ -70,14 +77,25 @@ impl Resumable for EventWatch {
         request.limit = None;
         true
     }
+
+    /// Something will always happen.
+    fn complete((): &()) -> bool {
+        false
+    }
 }
 
 impl Resumable for WorkloadWatch {
-    type Seen = ();
+    /// Whether the workload has ended.
+    type Seen = bool;
 
     /// Each item is the whole state: there is nothing to go on after.
-    fn note(_: &mut Self::Request, (): &mut (), _: &Self::Item) -> bool {
+    fn note(_: &mut Self::Request, seen: &mut bool, item: &Self::Item) -> bool {
+        *seen = item.workload.phase.ended();
         true
+    }
+
+    fn complete(seen: &bool) -> bool {
+        *seen
     }
 }
 
@@ -175,7 +193,11 @@ impl<S: Resumable> Stream<'_, S> {
                             return Ok(Some(item));
                         }
                     }
-                    Ok(Frame::End) => return Ok(None),
+                    Ok(Frame::End) if S::complete(&self.seen) => return Ok(None),
+                    Ok(Frame::End) => {
+                        self.socket = None;
+                        sleep(pause).await;
+                    }
                     Ok(Frame::Error(error)) if temporary(&error) => self.socket = None,
                     Ok(Frame::Error(error)) => return Err(error),
                     Err(error) => return Err(self.client.foreign(&error.to_string())),

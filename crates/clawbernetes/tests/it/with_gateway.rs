@@ -184,7 +184,7 @@ fn followers_go_on_when_the_gateway_comes_back() {
     let mut follower = home
         .command(["events", "-f", "-o", "jsonl"])
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::inherit())
         .spawn()
         .unwrap();
     let mut waiter = home
@@ -226,9 +226,12 @@ fn followers_go_on_when_the_gateway_comes_back() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|e| e["id"].as_str().unwrap())
+        .map(|event| event["id"].as_str().unwrap())
         .collect();
-    let last = listed.iter().position(|id| *id == ids.last().unwrap()).unwrap();
-    let first = listed.iter().position(|id| id == &ids[0]).unwrap();
+    let place = |id: &str| listed.iter().position(|other| *other == id);
+    let range = (place(&ids[0]), place(&ids[ids.len() - 1]));
+    let (Some(first), Some(last)) = range else {
+        panic!("{ids:?} isn't a part of {listed:?}");
+    };
     assert_eq!(listed[first..=last], ids, "and none was missed");
 }
