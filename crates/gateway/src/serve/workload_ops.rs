@@ -13,7 +13,7 @@ use api::{
     time,
     workload::{JobKey, Member, MemberState, Phase, StopOrder, StopReason, Workload, WorkloadSummary},
 };
-use store::{FailedCondition, LeaseId};
+use store::{FailedCondition, LeaseId, Revision};
 
 use super::{App, face::Call};
 use crate::{
@@ -221,7 +221,8 @@ fn warn_of_the_impossible(view: &View, workloads: &mut [Workload]) {
 /// `workload.list`
 pub async fn list(call: Call, filter: WorkloadFilter) -> Result<Vec<WorkloadSummary>, ApiError> {
     // Cloning the `Arc`s is all that happens under the lock.
-    let (mut found, node): (Vec<Arc<Workload>>, Option<NodeName>) = {
+    let planned = call.app.hub.planned();
+    let (mut found, node): (Vec<Versioned<Workload>>, Option<NodeName>) = {
         let view = call.app.hub.view();
         let node = filter
             .node
@@ -230,9 +231,9 @@ pub async fn list(call: Call, filter: WorkloadFilter) -> Result<Vec<WorkloadSumm
             .transpose()?;
         let active_only = filter.running || filter.pending;
         let all: Vec<_> = if active_only {
-            view.active().map(|w| Arc::clone(&w.value)).collect()
+            view.active().cloned().collect()
         } else {
-            view.workloads().map(|w| Arc::clone(&w.value)).collect()
+            view.workloads().cloned().collect()
         };
         (all, node)
     };
@@ -250,10 +251,20 @@ pub async fn list(call: Call, filter: WorkloadFilter) -> Result<Vec<WorkloadSumm
     });
     sort(&mut found, filter.sort.as_deref())?;
     found.truncate(filter.limit.map_or(usize::MAX, |l| l as usize));
-    Ok(found.iter().map(|w| WorkloadSummary::from(&**w)).collect())
+    Ok(found.iter().map(|w| summary(w, planned)).collect())
 }
 
-fn sort(found: &mut [Arc<Workload>], key: Option<&str>) -> Result<(), ApiError> {
+/// A workload in a list. One that a scheduling pass has looked at and left waiting says that nothing fits it now.
+fn summary(w: &Versioned<Workload>, planned: Revision) -> WorkloadSummary {
+    let mut summary = WorkloadSummary::from(&**w);
+    if w.phase == Phase::Pending && w.reason.is_none() && w.revision <= planned {
+        summary.reason = Some(ErrorCode::NoGpusAvailable.to_string());
+        summary.message = Some(format!("nothing fits it now: clawbernetes workload explain {}", w.id));
+    }
+    summary
+}
+
+fn sort(found: &mut [Versioned<Workload>], key: Option<&str>) -> Result<(), ApiError> {
     let node = |w: &Workload| w.members.first().map(|m| m.node.clone());
     match key.unwrap_or("submitted") {
         "submitted" => found.sort_by_key(|w| (w.submitted_at, w.id.clone())),
