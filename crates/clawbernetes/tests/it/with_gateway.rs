@@ -188,9 +188,15 @@ fn followers_go_on_when_the_gateway_comes_back() {
         .spawn()
         .unwrap();
     let mut waiter = home
-        .command(["workload", "wait", &id])
+        .command("run --image busybox --gpus 1 --name waited --timeout 1h --wait".split(' '))
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
+        .unwrap();
+    let waited = BufReader::new(waiter.stdout.as_mut().unwrap())
+        .lines()
+        .next()
+        .unwrap()
         .unwrap();
     let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
     let mut ids: Vec<String> = Vec::new();
@@ -214,6 +220,7 @@ fn followers_go_on_when_the_gateway_comes_back() {
     fleet.start_again();
     home.run(&format!("workload cancel {id}")).ok();
     until(&id, "Cancelled");
+    home.run(&format!("workload cancel {waited}")).ok();
     follower.kill().unwrap();
     follower.wait().unwrap();
     assert_eq!(waiter.wait().unwrap().code(), Some(125));
