@@ -4,8 +4,8 @@
 //! on the channel that the engine was made with, in order for each job. An engine keeps on disk (or in Docker) all
 //! that it needs to know its jobs again after the agent was killed.
 
-pub mod native;
 pub mod docker;
+pub mod native;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use api::Span;
 
 use super::{
-    Effect, Effects,
+    Effects,
     record::{FenceRecord, put_fence},
 };
 
@@ -115,9 +115,6 @@ impl Fence {
                 alive_ms: self.alive_ms,
             }));
         }
-        out.then.push(Effect::Lease {
-            until_ms: self.alive_ms.saturating_add(span),
-        });
     }
 
     fn margin(span: u64) -> u64 {

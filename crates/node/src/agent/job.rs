@@ -5,7 +5,7 @@ use api::{
     workload::{Outcome, Usage},
 };
 
-use super::{JobView, record::JobRecord};
+use super::{JobView, Left, record::JobRecord};
 
 /// A job: its record, and what needn't outlive the agent.
 #[derive(Debug)]
@@ -58,8 +58,8 @@ impl Job {
 #[derive(Debug)]
 pub(super) struct Stray {
     pub(super) started_at: Option<Timestamp>,
-    /// When, how, what it used and its last line. `None`: it lives.
-    pub(super) ended: Option<(Timestamp, Outcome, Usage, u64)>,
+    /// When, how, what it used and what it left. `None`: it lives.
+    pub(super) ended: Option<(Timestamp, Outcome, Usage, Left)>,
     /// It has been told to stop, and is to be forgotten.
     pub(super) stopped: bool,
 }

@@ -11,7 +11,7 @@
 //! - Orders to stop are never taken back, and a grace is never lengthened.
 //! - When the gateway forgets a job, nothing of it stays: it is stopped if it lives, and removed with its output
 //!   as soon as the gateway has acknowledged that.
-//! - Without a word from the gateway everything stops in time (see [`fence`](self) in the source for the clock).
+//! - Without a word from the gateway everything stops in time; `fence.rs` says when.
 
 mod environment;
 mod fence;
@@ -111,12 +111,21 @@ pub enum Effect {
     SendObservations,
     /// Ask the gateway for the whole desired set.
     Resync,
-    /// By this monotonic time nothing may run any more, unless a later lease follows: for engines whose jobs outlive
-    /// the agent.
+    /// From this monotonic time on jobs must be stopped, each with its own grace, unless another lease follows: for
+    /// engines that can do so without the agent. In force before anything later is done.
     Lease {
         /// The time.
-        until_ms: u64,
+        stop_ms: u64,
     },
+}
+
+/// What is known of an end besides the engine's word.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Left {
+    /// The number of the job's last line of output, 0 for none.
+    pub last_line: u64,
+    /// The engine itself stopped it because its [`Effect::Lease`] ran out.
+    pub fenced: bool,
 }
 
 /// A job as the agent sees it.
@@ -169,11 +178,12 @@ pub struct Agent {
     connected: bool,
     /// When the whole set was last asked for, in this session.
     resync_ms: Option<u64>,
+    /// The last [`Effect::Lease`].
+    leased_ms: Option<u64>,
 }
 
 impl Agent {
-    /// The agent as its records and its engines say. `last_line` gives the number of a job's last line of output,
-    /// 0 for none.
+    /// The agent as its records and its engines say. `left` is asked for jobs that have ended.
     ///
     /// The returned effects are the first to be carried out. Call it once all engines have adopted their jobs.
     ///
@@ -182,7 +192,7 @@ impl Agent {
     pub fn new(
         records: impl IntoIterator<Item = (String, Vec<u8>)>,
         found: impl IntoIterator<Item = Found>,
-        last_line: impl Fn(&JobKey) -> u64,
+        left: impl Fn(&JobKey) -> Left,
         now: Now,
     ) -> Result<(Self, Effects), LoadError> {
         let loaded = Loaded::read(records)?;
@@ -200,17 +210,16 @@ impl Agent {
             generation: None,
             connected: false,
             resync_ms: None,
+            leased_ms: None,
         };
         let mut out = Effects::default();
         let mut found: BTreeMap<JobKey, Found> = found.into_iter().map(|f| (f.job.clone(), f)).collect();
         for (key, record) in loaded.jobs {
             agent.jobs.insert(key.clone(), Job::new(record));
-            agent.recover(&key, found.remove(&key), &last_line, now, &mut out);
+            agent.recover(&key, found.remove(&key), &left, now, &mut out);
         }
         for (key, found) in found {
-            let ended = found
-                .ended
-                .map(|(at, outcome, usage)| (at, outcome, usage, last_line(&key)));
+            let ended = found.ended.map(|(at, outcome, usage)| (at, outcome, usage, left(&key)));
             agent.strays.insert(
                 key,
                 Stray {
@@ -221,6 +230,7 @@ impl Agent {
             );
         }
         agent.check_fence(now, &mut out);
+        agent.lease(&mut out);
         agent.start_waiting(&mut out);
         if !agent.outbox.is_empty() {
             out.send_observations();
@@ -233,7 +243,7 @@ impl Agent {
         &mut self,
         key: &JobKey,
         found: Option<Found>,
-        last_line: impl Fn(&JobKey) -> u64,
+        left: impl Fn(&JobKey) -> Left,
         now: Now,
         out: &mut Effects,
     ) {
@@ -251,17 +261,16 @@ impl Agent {
                 if job.record.started_at.is_none() {
                     job.record.started_at = started_at;
                 }
-                let last_line = last_line(key);
-                self.end(key, at, outcome, usage, last_line, out);
+                self.end(key, at, outcome, usage, left(key), out);
             }
             Some(Found { started_at, .. }) => {
                 hand(key, job, &mut self.held);
                 if let Some(stop) = job.record.stop {
-                    let left = time::between(now.wall, stop.kill_at).min(stop.grace);
-                    job.kill_ms = Some(now.mono_ms.saturating_add(left.millis()));
+                    let grace = time::between(now.wall, stop.kill_at).min(stop.grace);
+                    job.kill_ms = Some(now.mono_ms.saturating_add(grace.millis()));
                     out.then.push(Effect::Stop {
                         job: key.clone(),
-                        grace: left,
+                        grace,
                     });
                 }
                 if let Some(at) = job.record.started_at {
@@ -274,8 +283,7 @@ impl Agent {
             None if job.record.started_at.is_some() => {
                 let why = "the engine has lost it: it ran when the agent was last here, and nothing is left of it";
                 let outcome = Outcome::Unknown { why: why.to_owned() };
-                let last_line = last_line(key);
-                self.end(key, now.wall, outcome, Usage::default(), last_line, out);
+                self.end(key, now.wall, outcome, Usage::default(), left(key), out);
             }
             None if job.record.stop.is_some() => self.end_unstarted(key, now, out),
             None => self.waiting.push(key.clone()),
@@ -291,6 +299,7 @@ impl Agent {
         self.generation = None;
         self.resync_ms = None;
         self.fence.connected(fence, alone, hello_ms, &mut out);
+        self.lease(&mut out);
         if !self.outbox.is_empty() {
             out.send_observations();
         }
@@ -309,6 +318,7 @@ impl Agent {
     pub fn connection_refused(&mut self, now: Now) -> Effects {
         let mut out = Effects::default();
         self.fence.refused(now.mono_ms, &mut out);
+        self.lease(&mut out);
         out
     }
 
@@ -321,6 +331,7 @@ impl Agent {
     pub fn heartbeat_acked(&mut self, number: u64) -> Effects {
         let mut out = Effects::default();
         self.fence.acked(number, &mut out);
+        self.lease(&mut out);
         out
     }
 
@@ -365,6 +376,7 @@ impl Agent {
         for assignment in put {
             self.put(assignment, now, &mut out);
         }
+        self.lease(&mut out);
         self.start_waiting(&mut out);
         out
     }
@@ -396,9 +408,8 @@ impl Agent {
 
     // ---- What the node itself sees --------------------------------------------------------------------------
 
-    /// Something happened to a job. `last_line`: the number of its last line of output, 0 for none; only looked at
-    /// for an end.
-    pub fn engine_event(&mut self, event: EngineEvent, last_line: u64, now: Now) -> Effects {
+    /// Something happened to a job. `left` is only looked at for an end.
+    pub fn engine_event(&mut self, event: EngineEvent, left: Left, now: Now) -> Effects {
         let mut out = Effects::default();
         let EngineEvent { job: key, what } = event;
         if let Some(stray) = self.strays.get_mut(&key) {
@@ -407,7 +418,7 @@ impl Agent {
                 What::Started { at } => stray.started_at = Some(at),
                 What::Ended { at, outcome, usage } => {
                     let unwanted = stray.stopped;
-                    stray.ended.get_or_insert((at, outcome, usage, last_line));
+                    stray.ended.get_or_insert((at, outcome, usage, left));
                     if unwanted {
                         out.then.push(Effect::Forget(key));
                     }
@@ -429,7 +440,7 @@ impl Agent {
             What::Started { .. } if job.record.started_at.is_some() => {}
             What::Started { at } => self.started(&key, at, now, &mut out),
             What::Ended { at, outcome, usage } => {
-                self.end(&key, at, outcome, usage, last_line, &mut out);
+                self.end(&key, at, outcome, usage, left, &mut out);
                 self.start_waiting(&mut out);
             }
         }
@@ -577,8 +588,8 @@ impl Agent {
         if let Some(at) = stray.started_at {
             self.started(key, at, now, out);
         }
-        if let Some((at, outcome, usage, last_line)) = stray.ended {
-            self.end(key, at, outcome, usage, last_line, out);
+        if let Some((at, outcome, usage, left)) = stray.ended {
+            self.end(key, at, outcome, usage, left, out);
         }
     }
 
@@ -694,10 +705,10 @@ impl Agent {
             message: "it was stopped before it started".to_owned(),
             retryable: true,
         };
-        self.end(key, now.wall, outcome, Usage::default(), 0, out);
+        self.end(key, now.wall, outcome, Usage::default(), Left::default(), out);
     }
 
-    fn end(&mut self, key: &JobKey, at: Timestamp, outcome: Outcome, usage: Usage, last_line: u64, out: &mut Effects) {
+    fn end(&mut self, key: &JobKey, at: Timestamp, outcome: Outcome, usage: Usage, left: Left, out: &mut Effects) {
         let Some(job) = self.jobs.get_mut(key) else { return };
         if let Some(due) = job.timeout_ms.take() {
             self.timeouts.remove(&(due, key.clone()));
@@ -705,10 +716,13 @@ impl Agent {
         self.live.remove(key);
         self.waiting.retain(|waiting| waiting != key);
         self.held.retain(|(_, holder)| holder != key);
-        job.record.ended = Some(EndRecord { last_line });
+        job.record.ended = Some(EndRecord {
+            last_line: left.last_line,
+        });
         // An order that crossed with an exit had no part in it.
         let by_itself = |stop: &StopRecord| at < stop.at && matches!(outcome, Outcome::Exited { .. });
-        let stop = job.record.stop.filter(|stop| !by_itself(stop)).map(|stop| stop.reason);
+        let ordered = job.record.stop.filter(|stop| !by_itself(stop)).map(|stop| stop.reason);
+        let stop = ordered.or(left.fenced.then_some(StopReason::Fenced));
         out.persist.push(put_job(&job.record));
         self.lines_unsaved.remove(key);
         let seen = Seen::Ended {
@@ -717,7 +731,7 @@ impl Agent {
             outcome,
             stop,
             usage,
-            last_line,
+            last_line: left.last_line,
         };
         self.outbox.push(key.clone(), seen, out);
         self.forget_if_done(key, out);
@@ -757,6 +771,15 @@ impl Agent {
             .filter(|s| s.ended.is_none() && !s.stopped)
             .map(|_| Span(0));
         jobs.chain(strays).max()
+    }
+
+    /// Says when stopping must begin, if that has changed.
+    fn lease(&mut self, out: &mut Effects) {
+        let stop_ms = self.fence.begins_ms(self.grace_max().unwrap_or_default());
+        if let Some(stop_ms) = stop_ms.filter(|stop_ms| Some(*stop_ms) != self.leased_ms) {
+            self.leased_ms = Some(stop_ms);
+            out.then.push(Effect::Lease { stop_ms });
+        }
     }
 
     fn check_fence(&mut self, now: Now, out: &mut Effects) {

@@ -47,6 +47,13 @@ fn now(mono_ms: u64) -> Now {
     }
 }
 
+fn lines(last_line: u64) -> Left {
+    Left {
+        last_line,
+        fenced: false,
+    }
+}
+
 fn key(text: &str) -> JobKey {
     text.parse().unwrap()
 }
@@ -65,7 +72,7 @@ fn exit(at: Now, code: i32) -> What {
 
 /// A new agent with a session, and what its first whole set led to.
 fn agent_with(put: Vec<Assignment>) -> (Agent, Effects) {
-    let (mut agent, first) = Agent::new([], [], |_| 0, now(0)).unwrap();
+    let (mut agent, first) = Agent::new([], [], |_| Left::default(), now(0)).unwrap();
     assert!(first.is_empty());
     drop(agent.connected(Span::secs(300), false, 0));
     let effects = agent.desired(1, None, put, &[], now(0));
@@ -103,7 +110,7 @@ fn a_gpu_is_given_on_only_after_its_holder_has_ended() {
     let (mut agent, effects) = agent_with(vec![assignment("wl-a.1.0", &[0, 1]), assignment("wl-b.1.0", &[1])]);
     assert_eq!(effects.then, [Effect::Start(Arc::new(assignment("wl-a.1.0", &[0, 1])))]);
     assert_eq!(effects.persist.len(), 2, "both are accepted");
-    let effects = agent.engine_event(event("wl-a.1.0", exit(now(5), 0)), 0, now(5));
+    let effects = agent.engine_event(event("wl-a.1.0", exit(now(5), 0)), Left::default(), now(5));
     assert_eq!(
         effects.then,
         [
@@ -136,7 +143,7 @@ fn a_grace_only_shortens_and_the_first_reason_stays() {
     assert_eq!(order(3, 5_000, StopReason::Cancelled, 200), []);
     assert_eq!(order(4, 9_000, StopReason::Drained, 300), []);
     assert_eq!(order(5, 1_000, StopReason::Preempted, 400), [stop(1_000)]);
-    drop(agent.engine_event(event("wl-a.1.0", exit(now(900), 0)), 0, now(900)));
+    drop(agent.engine_event(event("wl-a.1.0", exit(now(900), 0)), Left::default(), now(900)));
     let ended = (
         "wl-a.1.0".to_owned(),
         Outcome::Exited { code: 0 },
@@ -149,7 +156,7 @@ fn a_grace_only_shortens_and_the_first_reason_stays() {
 fn an_exit_before_the_order_is_its_own() {
     let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[])]);
     drop(agent.desired(2, None, vec![], &[], now(500)));
-    drop(agent.engine_event(event("wl-a.1.0", exit(now(499), 3)), 0, now(501)));
+    drop(agent.engine_event(event("wl-a.1.0", exit(now(499), 3)), Left::default(), now(501)));
     assert_eq!(ends(&agent)[0].2, None);
 }
 
@@ -158,14 +165,24 @@ fn a_timeout_counts_from_the_start_also_over_a_restart() {
     let mut job = assignment("wl-a.1.0", &[]);
     job.timeout = Some(Span::secs(60));
     let (mut agent, accepted) = agent_with(vec![job]);
-    let started = agent.engine_event(event("wl-a.1.0", What::Started { at: now(7_000).wall }), 0, now(7_000));
+    let started = agent.engine_event(
+        event("wl-a.1.0", What::Started { at: now(7_000).wall }),
+        Left::default(),
+        now(7_000),
+    );
     assert_eq!(agent.next_deadline(), Some(67_000));
     let found = Found {
         job: key("wl-a.1.0"),
         started_at: Some(now(7_000).wall),
         ended: None,
     };
-    let (mut agent, _) = Agent::new(records(&[&accepted, &started]), [found], |_| 0, now(50_000)).unwrap();
+    let (mut agent, _) = Agent::new(
+        records(&[&accepted, &started]),
+        [found],
+        |_| Left::default(),
+        now(50_000),
+    )
+    .unwrap();
     assert_eq!(agent.next_deadline(), Some(67_000));
     assert!(agent.tick(now(66_999)).is_empty());
     let effects = agent.tick(now(67_000));
@@ -174,12 +191,29 @@ fn a_timeout_counts_from_the_start_also_over_a_restart() {
 }
 
 #[test]
+fn a_job_that_its_engine_has_lost_ends_unless_it_never_started() {
+    let put = vec![assignment("wl-a.1.0", &[0]), assignment("wl-b.1.0", &[1])];
+    let (mut agent, accepted) = agent_with(put);
+    let started = agent.engine_event(
+        event("wl-a.1.0", What::Started { at: now(5).wall }),
+        Left::default(),
+        now(5),
+    );
+    let (agent, first) = Agent::new(records(&[&accepted, &started]), [], |_| lines(2), now(9)).unwrap();
+    let start = Effect::Start(Arc::new(assignment("wl-b.1.0", &[1])));
+    assert!(first.then.contains(&start));
+    let ends = ends(&agent);
+    assert!(matches!(&ends[..], [(job, Outcome::Unknown { .. }, None)] if job == "wl-a.1.0"));
+    assert_eq!(agent.job(&key("wl-a.1.0")).unwrap().last_line, Some(2));
+}
+
+#[test]
 fn silence_stops_everything_in_time() {
     let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[0]), assignment("wl-b.1.0", &[0])]);
     agent.heartbeat_sent(1, 10_000);
     agent.heartbeat_sent(2, 20_000);
     let lease = agent.heartbeat_acked(1).then;
-    assert_eq!(lease, [Effect::Lease { until_ms: 310_000 }]);
+    assert_eq!(lease, [Effect::Lease { stop_ms: 210_000 }]);
     agent.disconnected();
     assert_eq!(agent.next_deadline(), Some(210_000));
     let effects = agent.tick(now(210_000));
@@ -198,11 +232,29 @@ fn silence_stops_everything_in_time() {
                 usage: Usage::default(),
             },
         ),
-        0,
+        Left::default(),
         now(211_000),
     ));
     let reasons: Vec<_> = ends(&agent).into_iter().map(|(_, _, stop)| stop).collect();
     assert_eq!(reasons, [Some(StopReason::Fenced); 2]);
+}
+
+#[test]
+fn the_lease_leaves_room_for_the_longest_grace_before_it_is_needed() {
+    let mut job = assignment("wl-a.1.0", &[]);
+    job.grace = Span::secs(150);
+    let (mut agent, effects) = agent_with(vec![job.clone()]);
+    assert_eq!(
+        effects.then,
+        [Effect::Lease { stop_ms: 145_000 }, Effect::Start(Arc::new(job))]
+    );
+    // An agent that was dead when it ran out learns it from the engine.
+    let left = Left {
+        last_line: 0,
+        fenced: true,
+    };
+    drop(agent.engine_event(event("wl-a.1.0", exit(now(5), 143)), left, now(5)));
+    assert_eq!(ends(&agent)[0].2, Some(StopReason::Fenced));
 }
 
 #[test]
@@ -238,7 +290,7 @@ fn changed_memory_is_applied_and_the_rest_is_settled() {
 #[test]
 fn output_is_kept_until_the_gateway_has_it() {
     let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[])]);
-    drop(agent.engine_event(event("wl-a.1.0", exit(now(1), 0)), 9, now(1)));
+    drop(agent.engine_event(event("wl-a.1.0", exit(now(1), 0)), lines(9), now(1)));
     assert_eq!(agent.desired(2, None, vec![], &[], now(2)).then, []);
     assert_eq!(agent.logs_acked(&[(key("wl-a.1.0"), 8)], now(3)).then, []);
     let forget = Effect::Forget(key("wl-a.1.0"));
@@ -263,7 +315,7 @@ fn a_job_without_a_record_goes_on_if_it_is_wanted() {
         found("wl-c.1.0", None),
         found("wl-d.1.0", Some(end)),
     ];
-    let (mut agent, first) = Agent::new([], all, |_| 0, now(10)).unwrap();
+    let (mut agent, first) = Agent::new([], all, |_| Left::default(), now(10)).unwrap();
     assert!(first.is_empty());
     assert_eq!(agent.known().len(), 4);
     drop(agent.connected(Span::secs(300), false, 10));
@@ -283,7 +335,7 @@ fn a_job_without_a_record_goes_on_if_it_is_wanted() {
         "no GPU is given away while one of unknown GPUs lives"
     );
     assert_eq!(ends(&agent)[0].0, "wl-b.1.0");
-    let effects = agent.engine_event(event("wl-c.1.0", exit(now(12), 1)), 0, now(12));
+    let effects = agent.engine_event(event("wl-c.1.0", exit(now(12), 1)), Left::default(), now(12));
     let start = Effect::Start(Arc::new(assignment("wl-e.1.0", &[7])));
     assert_eq!(effects.then, [Effect::Forget(key("wl-c.1.0")), start]);
 }
@@ -305,6 +357,8 @@ enum Step {
     EnginePulls(usize),
     EngineStarts(usize),
     EngineEnds(usize, i32),
+    /// The agent is killed, and the engine loses a job that had started.
+    EngineLoses(usize),
     /// Events so far reach the agent.
     Deliver,
     AckObservations,
@@ -336,6 +390,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Deliver),
         2 => Just(Step::AckObservations),
         2 => Just(Step::AckLogs),
+        1 => job.clone().prop_map(Step::EngineLoses),
         1 => Just(Step::Heartbeat),
         1 => Just(Step::Refused),
         2 => Just(Step::Connect),
@@ -386,7 +441,7 @@ fn job(index: usize) -> Assignment {
 
 impl World {
     fn new() -> Self {
-        let (agent, first) = Agent::new([], [], |_| 0, now(0)).unwrap();
+        let (agent, first) = Agent::new([], [], |_| Left::default(), now(0)).unwrap();
         assert!(first.is_empty());
         Self {
             mono_ms: 0,
@@ -426,7 +481,7 @@ impl World {
             })
             .collect();
         let lines = &self.lines;
-        let last = |job: &JobKey| lines.get(job).copied().unwrap_or(0);
+        let last = |job: &JobKey| self::lines(lines.get(job).copied().unwrap_or(0));
         let (agent, effects) = Agent::new(self.disk.clone(), found, last, now(self.mono_ms)).unwrap();
         self.agent = agent;
         self.carry_out(effects);
@@ -501,7 +556,7 @@ impl World {
             }
             Effect::SendObservations | Effect::SetMemory { .. } => {}
             Effect::Resync => self.resync = true,
-            Effect::Lease { until_ms } => assert!(until_ms >= self.mono_ms),
+            Effect::Lease { stop_ms } => assert!(stop_ms > 0),
         }
     }
 
@@ -587,7 +642,7 @@ impl World {
     fn deliver(&mut self) {
         while !self.events.is_empty() {
             let event = self.events.remove(0);
-            let last = self.lines.get(&event.job).copied().unwrap_or(0);
+            let last = lines(self.lines.get(&event.job).copied().unwrap_or(0));
             let now = self.now();
             let effects = self.agent.engine_event(event, last, now);
             self.carry_out(effects);
@@ -675,6 +730,15 @@ impl World {
                 }
             }
             Step::EngineEnds(index, code) => self.engine_ends(&job(index).job, Outcome::Exited { code }),
+            Step::EngineLoses(index) => {
+                let key = job(index).job;
+                let lost = self.agent.job(&key);
+                if lost.is_some_and(|job| job.started_at.is_some() && job.last_line.is_none()) {
+                    self.carried.remove(&key);
+                    self.lines.remove(&key);
+                    self.crash();
+                }
+            }
             Step::Deliver => self.deliver(),
             Step::AckObservations => self.ack_observations(),
             Step::AckLogs => self.ack_logs(),

@@ -23,7 +23,7 @@ mod tests;
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
-use api::{ApiError, ErrorCode, GpuIndex, NodeName};
+use api::{ApiError, ErrorCode, GpuIndex, NodeName, workload::JobKey};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,9 @@ pub type OnHeld = Box<dyn Fn(&[GpuIndex]) + Send + Sync>;
 
 /// Is told a monotonic time in milliseconds.
 pub type OnLease = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// Says whether a job was stopped because its lease ran out.
+pub type Fenced = Arc<dyn Fn(&JobKey) -> bool + Send + Sync>;
 
 /// What an agent needs to run.
 pub struct AgentOptions {
@@ -71,9 +74,12 @@ pub struct AgentOptions {
     pub output: Arc<dyn Output>,
     /// Called with the GPUs that jobs hold, whenever that changes: simulated GPUs look busy by it. Must not block.
     pub on_held: Option<OnHeld>,
-    /// Called with the monotonic time ([`now`], milliseconds) by which nothing may run any more unless a later call
-    /// follows: for engines whose jobs outlive the agent. Called about once a heartbeat. May block for milliseconds.
+    /// Called with the monotonic time ([`now`], milliseconds) from which jobs must be stopped, each with its own grace,
+    /// unless another call follows: for engines that can do so when the agent is dead. Called about once a heartbeat;
+    /// may block for a millisecond.
     pub on_lease: Option<OnLease>,
+    /// Whether an engine itself stopped an ended job because the time of the last `on_lease` had come.
+    pub fenced: Option<Fenced>,
 }
 
 /// Why an agent couldn't start or had to end.

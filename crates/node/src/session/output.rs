@@ -4,7 +4,7 @@ use std::io;
 
 use api::{wire::LogLine, workload::JobKey};
 
-use crate::engine::BoxFuture;
+use crate::{engine::BoxFuture, spool};
 
 /// The reading side of the spool. Calls may block for milliseconds, except [`Changes::changed`].
 pub trait Output: Send + Sync + 'static {
@@ -47,4 +47,32 @@ pub trait Changes: Send {
     /// # Errors
     /// The kernel's word can't be read any more.
     fn changed(&mut self) -> BoxFuture<'_, io::Result<Vec<JobKey>>>;
+}
+
+impl Output for spool::Spool {
+    fn read(&self, job: &JobKey, from: u64, max_bytes: usize) -> io::Result<Vec<LogLine>> {
+        self.read(job, from, max_bytes)
+    }
+
+    fn last(&self, job: &JobKey) -> io::Result<u64> {
+        Ok(self.last(job)?.map_or(0, |(number, _)| number))
+    }
+
+    fn trim(&self, job: &JobKey, through: u64) -> io::Result<()> {
+        self.trim(job, through)
+    }
+
+    fn remove(&self, job: &JobKey) -> io::Result<()> {
+        self.remove(job)
+    }
+
+    fn watch(&self) -> io::Result<Box<dyn Changes>> {
+        Ok(Box::new(self.watch()?))
+    }
+}
+
+impl Changes for spool::Watch {
+    fn changed(&mut self) -> BoxFuture<'_, io::Result<Vec<JobKey>>> {
+        Box::pin(self.changed())
+    }
 }

@@ -13,7 +13,10 @@ use std::{
 use api::node::{EngineInfo, GpuHealth, GpuInfo, GpuPair, GpuSample, Inventory, NodeSample, Vendor};
 use tokio::{sync::oneshot, time::timeout};
 
-use crate::gpu::{Driver, DriverError};
+use crate::{
+    gpu::{Driver, DriverError},
+    host::Host,
+};
 
 /// How long a heartbeat waits for numbers.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -28,6 +31,16 @@ pub trait Machine: Send + Sync + 'static {
 
     /// Its numbers of the moment; the GPUs are filled in by the agent.
     fn sample(&self) -> NodeSample;
+}
+
+impl Machine for Host {
+    fn inventory(&self) -> Inventory {
+        self.inventory()
+    }
+
+    fn sample(&self) -> NodeSample {
+        self.sample()
+    }
 }
 
 /// GPUs and links, as a driver tells them.

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Address, AgentError, AgentOptions, Identity, OnHeld, OnLease, Output, clock,
+    Address, AgentError, AgentOptions, Fenced, Identity, OnHeld, OnLease, Output, clock,
     exec::Execs,
     health, identity,
     link::{self, FRAMES, FromLink, Up},
@@ -29,7 +29,7 @@ use super::{
     ship::{self, Ship},
 };
 use crate::{
-    agent::{Agent, Effect, Effects, JobView, Write, environment, recorded},
+    agent::{Agent, Effect, Effects, JobView, Left, Write, environment, recorded},
     engine::{BoxFuture, Engine, EngineEvent, Found, What},
 };
 
@@ -60,8 +60,8 @@ const DEAD_MIN_MS: u64 = 5_000;
 
 /// What comes from the tasks beside.
 enum Input {
-    /// What engines report, with the number of the last line for each.
-    Events(Vec<(EngineEvent, u64)>),
+    /// What engines report, with what is left of each that ended.
+    Events(Vec<(EngineEvent, Left)>),
     /// Nothing is left of a job.
     Forgotten(JobKey),
     /// A job's check has failed too often.
@@ -193,8 +193,10 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
             found.extend(jobs);
         }
         let output = Arc::clone(&options.output);
+        let fenced = options.fenced.clone();
         let (agent, first) =
-            blocking(move || Agent::new(records, found, |job| last_line(&output, job), clock::now())).await?;
+            blocking(move || Agent::new(records, found, |job| left(&output, fenced.as_ref(), job), clock::now()))
+                .await?;
         let (to_self, own) = mpsc::unbounded_channel();
         inputs = Some(own);
         let mut shell = Shell {
@@ -220,7 +222,7 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
             to_self,
             tasks: JoinSet::new(),
         };
-        shell.begin(options.events).map_err(data)?;
+        shell.begin(options.events, options.fenced).map_err(data)?;
         shell.tasks.spawn(link::keep(gateway, identity, link_sender));
         Ok::<_, AgentError>(shell)
     };
@@ -281,11 +283,16 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-fn last_line(output: &Arc<dyn Output>, job: &JobKey) -> u64 {
-    output.last(job).unwrap_or_else(|error| {
+/// What an ended job left.
+fn left(output: &Arc<dyn Output>, fenced: Option<&Fenced>, job: &JobKey) -> Left {
+    let last_line = output.last(job).unwrap_or_else(|error| {
         tracing::error!(%job, %error, "a workload's output can't be read");
         0
-    })
+    });
+    Left {
+        last_line,
+        fenced: fenced.is_some_and(|fenced| fenced(job)),
+    }
 }
 
 fn kind_of(image: &str) -> fn(EngineKind) -> bool {
@@ -322,7 +329,11 @@ fn check_engines(records: &[(String, Vec<u8>)], engines: &[Arc<dyn Engine>]) -> 
 
 impl Shell {
     /// Starts what runs beside.
-    fn begin(&mut self, mut events: mpsc::UnboundedReceiver<EngineEvent>) -> std::io::Result<()> {
+    fn begin(
+        &mut self,
+        mut events: mpsc::UnboundedReceiver<EngineEvent>,
+        fenced: Option<Fenced>,
+    ) -> std::io::Result<()> {
         let mut changes = self.output.watch()?;
         let to_self = self.to_self.clone();
         self.tasks.spawn(async move {
@@ -345,17 +356,17 @@ impl Shell {
                     return;
                 }
                 let ends = batch.iter().any(|event| matches!(event.what, What::Ended { .. }));
-                let number = move |output: &Arc<dyn Output>, event: EngineEvent| {
-                    let last = match event.what {
-                        What::Ended { .. } => last_line(output, &event.job),
-                        What::Pulling(_) | What::Started { .. } => 0,
+                let (output, fenced) = (Arc::clone(&output), fenced.clone());
+                let with_left = move |event: EngineEvent| {
+                    let left = match event.what {
+                        What::Ended { .. } => left(&output, fenced.as_ref(), &event.job),
+                        What::Pulling(_) | What::Started { .. } => Left::default(),
                     };
-                    (event, last)
+                    (event, left)
                 };
-                let output = Arc::clone(&output);
-                let all = move || batch.into_iter().map(|event| number(&output, event)).collect();
-                let numbered = if ends { blocking(all).await } else { all() };
-                drop(to_self.send(Input::Events(numbered)));
+                let all = move || batch.into_iter().map(with_left).collect();
+                let events = if ends { blocking(all).await } else { all() };
+                drop(to_self.send(Input::Events(events)));
             }
         });
         let to_self = self.to_self.clone();
@@ -532,9 +543,10 @@ impl Shell {
                 // Sent when everything before it is sent, see `send_observations`.
                 Effect::SendObservations => {}
                 Effect::Resync => self.say(FromNode::Resync),
-                Effect::Lease { until_ms } => {
-                    if let Some(on_lease) = self.on_lease.clone() {
-                        self.tasks.spawn_blocking(move || on_lease(until_ms));
+                // Not beside: it must be in force before the next start, and leases mustn't overtake each other.
+                Effect::Lease { stop_ms } => {
+                    if let Some(on_lease) = &self.on_lease {
+                        on_lease(stop_ms);
                     }
                 }
             }
@@ -569,7 +581,7 @@ impl Shell {
             job: job.job.clone(),
             what,
         };
-        drop(self.to_self.send(Input::Events(vec![(event, 0)])));
+        drop(self.to_self.send(Input::Events(vec![(event, Left::default())])));
     }
 
     /// The engine that has a job. `None`: it isn't known.
@@ -612,8 +624,8 @@ impl Shell {
         let now = clock::now();
         match input {
             Input::Events(events) => {
-                for (event, last_line) in events {
-                    self.event(event, last_line);
+                for (event, left) in events {
+                    self.event(event, left);
                 }
             }
             Input::Forgotten(job) => {
@@ -641,7 +653,7 @@ impl Shell {
         }
     }
 
-    fn event(&mut self, event: EngineEvent, last_line: u64) {
+    fn event(&mut self, event: EngineEvent, left: Left) {
         let job = event.job.clone();
         let (started, ended) = match &event.what {
             What::Pulling(progress) => {
@@ -658,7 +670,7 @@ impl Shell {
             What::Started { .. } => (true, false),
             What::Ended { .. } => (false, true),
         };
-        let effects = self.agent.engine_event(event, last_line, clock::now());
+        let effects = self.agent.engine_event(event, left, clock::now());
         self.decided.append(effects);
         if started {
             self.check_health(&job);

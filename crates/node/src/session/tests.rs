@@ -407,6 +407,7 @@ impl Bench {
             output: Arc::clone(&self.output) as Arc<dyn Output>,
             on_held: None,
             on_lease: None,
+            fenced: None,
         }
     }
 
@@ -660,13 +661,21 @@ async fn a_job_goes_from_the_gateway_to_its_end_and_leaves_nothing() {
     bench.native.until("forgotten", |jobs| jobs.known.is_empty()).await;
     // A later life knows nothing of it: the next one, unless the agent was stopped in the middle of it.
     agent.stop().await;
-    loop {
+    for life in 0.. {
         let again = bench.start();
-        let peer = gateway.session(vec![]).await;
-        again.stop().await;
-        if peer.jobs.is_empty() {
+        let mut peer = gateway.session(vec![]).await;
+        if !peer.jobs.contains(&key("wl-a.1.0")) {
+            again.stop().await;
             break;
         }
+        assert!(life < 100, "it isn't forgotten");
+        // While this one comes and goes, the other is forgotten.
+        let job = format!("wl-b{life}.1.0");
+        peer.change(vec![assignment(&job, &[])], &[]).await;
+        bench.native.until_started(&job).await;
+        bench.native.ends(&job, 0);
+        peer.until_end(&job).await;
+        again.stop().await;
     }
     assert!(bench.output.jobs.lock().unwrap().is_empty());
 }
@@ -925,7 +934,7 @@ async fn heartbeats_go_on_while_a_driver_hangs() {
     let (mut peer, hello) = gateway.hello().await;
     assert!(matches!(hello, FromNode::Hello { inventory, .. } if inventory.gpus.len() == 1));
     peer.welcome(api::Span::secs(300), false).await;
-    for wanted in 1..=2 {
+    for wanted in 1.. {
         let FromNode::Heartbeat {
             number,
             sample,
@@ -936,12 +945,18 @@ async fn heartbeats_go_on_while_a_driver_hangs() {
             panic!()
         };
         assert_eq!(number, wanted);
-        assert_eq!(round_trip_ms.is_some(), number > 1);
         assert!(matches!(sample.gpus[0].health, GpuHealth::Unknown { .. }));
         peer.say(&ToNode::HeartbeatAck { number }).await;
+        if round_trip_ms.is_some() {
+            break;
+        }
     }
-    let leased = agent.leases.lock().unwrap().len();
-    assert!(leased >= 1);
+    let leased = async {
+        while agent.leases.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, leased).await.expect("no lease");
     drop(let_go);
     agent.stop().await;
 }
@@ -1080,7 +1095,7 @@ async fn a_job_whose_health_check_fails_is_stopped() {
 }
 
 #[tokio::test]
-async fn silence_fences_the_node_and_a_lone_gateway_that_refuses_does_not() {
+async fn silence_fences_the_node() {
     let gateway = Gateway::new().await;
     let mut bench = Bench::new(gateway.address());
     let agent = bench.start();
