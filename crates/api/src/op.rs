@@ -887,4 +887,43 @@ mod tests {
         assert_eq!(serde_json::to_string(&Frame::Item(1)).unwrap(), r#"{"item":1}"#);
         assert_eq!(serde_json::to_string(&Frame::<u8>::End).unwrap(), r#""end""#);
     }
+
+    /// The reference in the documentation, made from the table.
+    fn reference() -> String {
+        let mut text = String::from(
+            "# Operations of the API\n\nMade from the table in `crates/api/src/op.rs`; `UPDATE_DOCS=1 cargo test -p \
+             clawbernetes-api` writes it anew. A running\ngateway serves the schemas of requests and answers at \
+             `/openapi.json`.\n\nPOST the request as JSON with `authorization: Bearer TOKEN`; operations that read answer \
+             GET with the request in the\nquery too. Streams answer one JSON frame an item over WebSocket, or one line an \
+             item over plain HTTP.\n\n| operation | path | scope | kind | |\n| --- | --- | --- | --- | --- |\n",
+        );
+        for op in OPERATIONS {
+            let kind = match (op.streaming, op.effect) {
+                (true, _) => "stream",
+                (_, Effect::Reads) => "reads",
+                (_, Effect::Writes) => "writes",
+                (_, Effect::Creates) => "creates",
+            };
+            let scope = serde_json::to_string(&op.scope).unwrap();
+            let (name, path, help) = (op.name, op.path(), op.help.trim());
+            text.push_str(&format!(
+                "| `{name}` | `{path}` | {} | {kind} | {help} |\n",
+                scope.trim_matches('"')
+            ));
+        }
+        text
+    }
+
+    #[test]
+    fn the_reference_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/operations.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, reference()).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(path).unwrap(),
+            reference(),
+            "UPDATE_DOCS=1 writes it anew"
+        );
+    }
 }

@@ -10,10 +10,15 @@ mod local;
 mod manifest_file;
 mod nearest;
 mod output;
+mod serving;
 mod terminal;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before anything else, and before any thread: this process may have been started to be a node's helper.
+    if let Some(code) = node::engine::native::helper_main() {
+        return code;
+    }
     cli::main()
 }

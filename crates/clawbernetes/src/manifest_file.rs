@@ -14,11 +14,20 @@ use crate::nearest::nearest;
 /// Largest manifest that is read.
 const MAX_BYTES: u64 = 4 << 20;
 
+/// A workload of a manifest.
+#[derive(Debug)]
+pub(crate) struct Document {
+    /// The workload.
+    pub(crate) workload: Submission,
+    /// It says itself that it has no timeout (`timeout: 0`).
+    pub(crate) endless: bool,
+}
+
 /// Reads all documents of a file; `-` is standard input.
 ///
 /// # Errors
 /// `NOT_FOUND` or `INVALID_ARGUMENT`, with what is wrong and where.
-pub(crate) fn read(file: &str) -> Result<Vec<Submission>, ApiError> {
+pub(crate) fn read(file: &str) -> Result<Vec<Document>, ApiError> {
     let refuse = |error: std::io::Error| {
         let code = match error.kind() {
             std::io::ErrorKind::NotFound => ErrorCode::NotFound,
@@ -43,7 +52,7 @@ pub(crate) fn read(file: &str) -> Result<Vec<Submission>, ApiError> {
 }
 
 /// Reads all documents of a text that came from `file`.
-fn parse(file: &str, text: &str) -> Result<Vec<Submission>, ApiError> {
+fn parse(file: &str, text: &str) -> Result<Vec<Document>, ApiError> {
     let documents = documents(text);
     let count = documents.len();
     let mut submissions = Vec::with_capacity(count);
@@ -54,10 +63,19 @@ fn parse(file: &str, text: &str) -> Result<Vec<Submission>, ApiError> {
             file.to_owned()
         };
         let manifest = manifest(&place, document)?;
-        submissions.push(Submission::try_from(manifest).map_err(|error| ApiError {
+        let timeout = manifest
+            .spec
+            .constraints
+            .as_ref()
+            .and_then(|constraints| constraints.timeout);
+        let workload = Submission::try_from(manifest).map_err(|error| ApiError {
             message: format!("{place}: {}", error.message),
             ..error
-        })?);
+        })?;
+        submissions.push(Document {
+            workload,
+            endless: timeout.is_some_and(api::Span::is_zero),
+        });
     }
     if submissions.is_empty() {
         return Err(ApiError::new(
@@ -260,7 +278,7 @@ mod tests {
     #[test]
     fn every_key_of_the_template_is_accepted() {
         let all = parse("w.yaml", EVERYTHING).unwrap();
-        insta::assert_json_snapshot!(all[0]);
+        insta::assert_json_snapshot!(all[0].workload);
     }
 
     #[test]
@@ -269,7 +287,7 @@ mod tests {
             "w.json",
             r#"{"apiVersion": "clawbernetes/v1", "kind": "Workload", "spec": {"image": "host", "gpus": 2}}"#,
         );
-        assert_eq!(read.unwrap()[0].spec.gpus.count, 2);
+        assert_eq!(read.unwrap()[0].workload.spec.gpus.count, 2);
     }
 
     #[test]
@@ -288,13 +306,14 @@ mod tests {
         )
         .unwrap();
         let env: Vec<_> = read[0]
+            .workload
             .spec
             .env
             .iter()
             .map(|e| format!("{}={}", e.name, e.value))
             .collect();
         assert_eq!(env, ["A=1.10", "B=true", "C=007", "D="]);
-        assert_eq!(read[0].spec.command, ["sleep", "5"]);
+        assert_eq!(read[0].workload.spec.command, ["sleep", "5"]);
     }
 
     #[test]

@@ -74,35 +74,7 @@ impl Hub {
         ),
         ApiError,
     > {
-        let mut view = View::default();
-        let mut everything = Vec::new();
-        let mut rest = Range::all();
-        let mut from = None;
-        loop {
-            let page = store
-                .range(rest.clone(), 4096, store::Order::Ascending)
-                .await
-                .map_err(|e| store_error(&e))?;
-            let first = *from.get_or_insert(page.revision);
-            for record in &page.records {
-                if record.key.starts_with(crate::keys::EVENTS) || record.key.starts_with(crate::keys::ANSWERS) {
-                    continue;
-                }
-                let touched = view.apply(&store::Change::Put(record.clone())).map_err(|e| {
-                    ApiError::internal(e.to_string()).cause(
-                        std::error::Error::source(&e)
-                            .map(ToString::to_string)
-                            .unwrap_or_default(),
-                    )
-                })?;
-                everything.push(touched);
-            }
-            view.reached(first);
-            match page.records.last() {
-                Some(last) if page.more => rest = rest.after(&last.key),
-                _ => break,
-            }
-        }
+        let (view, everything) = load(&store).await?;
         let from = view.revision();
         let watch = store.watch(Range::all(), from).await.map_err(|e| store_error(&e))?;
         let (planner, touched) = mpsc::unbounded_channel();
@@ -123,24 +95,61 @@ impl Hub {
 
     async fn follow(self: Arc<Self>, mut watch: store::Watch) {
         loop {
-            let batch = match watch.next().await {
-                Ok(batch) => batch,
+            match watch.next().await {
+                Ok(batch) => {
+                    let touched = self.apply(&batch);
+                    self.tell(touched, batch.revision);
+                }
                 Err(StoreError::Closed) => return,
                 Err(error) => {
-                    // The view reads from memory as fast as the store writes to disk; falling behind the whole
-                    // history means a defect, and going on with holes would be worse than stopping.
-                    tracing::error!(%error, "the view lost the store's track; the gateway must be restarted");
-                    std::process::abort();
+                    tracing::warn!(%error, "the view fell behind the store, and is read anew");
+                    let Some(anew) = self.read_anew().await else { return };
+                    watch = anew;
                 }
-            };
-            let touched = self.apply(&batch);
-            for one in &touched {
-                self.wake(one);
             }
-            let touched = Arc::new(touched);
-            let _ = self.changes.send(Arc::clone(&touched));
-            let _ = self.planner.send(touched);
-            self.applied.send_replace(batch.revision);
+        }
+    }
+
+    /// Tells everybody what has changed up to a revision.
+    fn tell(&self, touched: Vec<Touched>, revision: Revision) {
+        for one in &touched {
+            self.wake(one);
+        }
+        let touched = Arc::new(touched);
+        // Nobody may be listening.
+        let _ = self.changes.send(Arc::clone(&touched));
+        let _ = self.planner.send(touched);
+        self.applied.send_replace(revision);
+    }
+
+    /// Reads the whole store into the view again, tells what is new in it and what is gone, and watches from there.
+    /// `None`: the store is closed.
+    async fn read_anew(&self) -> Option<store::Watch> {
+        loop {
+            let read = async {
+                let (view, mut touched) = load(&self.store).await?;
+                let revision = view.revision();
+                let watch = self
+                    .store
+                    .watch(Range::all(), revision)
+                    .await
+                    .map_err(|e| store_error(&e))?;
+                let old = {
+                    let mut current = self.view.write().unwrap_or_else(PoisonError::into_inner);
+                    std::mem::replace(&mut *current, view)
+                };
+                touched.extend(old.missing_from(&self.view()));
+                self.tell(touched, revision);
+                Ok::<_, ApiError>(watch)
+            };
+            match read.await {
+                Ok(watch) => return Some(watch),
+                Err(_) if matches!(self.store.status().health, store::Health::Closed) => return None,
+                Err(error) => {
+                    tracing::error!(%error, cause = error.cause, "the store can't be read; trying again");
+                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                }
+            }
         }
     }
 
@@ -231,6 +240,40 @@ impl Hub {
             tokio::task::yield_now().await;
         }
         Err(ApiError::conflict("it keeps changing: try again"))
+    }
+}
+
+/// Reads the whole store, and says what is there.
+async fn load(store: &Store) -> Result<(View, Vec<Touched>), ApiError> {
+    let mut view = View::default();
+    let mut everything = Vec::new();
+    let mut rest = Range::all();
+    let mut from = None;
+    loop {
+        let page = store
+            .range(rest.clone(), 4096, store::Order::Ascending)
+            .await
+            .map_err(|e| store_error(&e))?;
+        // Later pages may be newer: what they hold comes again by the watch, and changes nothing.
+        let first = *from.get_or_insert(page.revision);
+        for record in &page.records {
+            if record.key.starts_with(crate::keys::EVENTS) || record.key.starts_with(crate::keys::ANSWERS) {
+                continue;
+            }
+            let touched = view.apply(&store::Change::Put(record.clone())).map_err(|e| {
+                let cause = std::error::Error::source(&e).map(ToString::to_string);
+                ApiError {
+                    cause,
+                    ..ApiError::internal(e.to_string())
+                }
+            })?;
+            everything.push(touched);
+        }
+        view.reached(first);
+        match page.records.last() {
+            Some(last) if page.more => rest = rest.after(&last.key),
+            _ => return Ok((view, everything)),
+        }
     }
 }
 

@@ -394,6 +394,19 @@ impl View {
             .find(|w| !w.phase.ended())
     }
 
+    /// What this view holds and a later one no longer does, as removals.
+    pub fn missing_from(&self, later: &Self) -> Vec<Touched> {
+        let nodes = self.nodes.keys().filter(|name| !later.nodes.contains_key(*name));
+        let workloads = self
+            .workloads
+            .iter()
+            .filter(|(id, _)| !later.workloads.contains_key(*id));
+        nodes
+            .map(|name| Touched::Node(name.clone(), None))
+            .chain(workloads.map(|(id, w)| Touched::Workload(id.clone(), None, nodes_of(w).cloned().collect())))
+            .collect()
+    }
+
     /// Checks what must hold at every revision; the text says what doesn't.
     ///
     /// # Errors

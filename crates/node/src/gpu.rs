@@ -64,3 +64,29 @@ pub trait Driver: Send + Sync {
     /// Tells which GPUs workloads hold now, all of them each time. Real GPUs show by themselves what they do.
     fn set_held(&self, _held: &[GpuIndex]) {}
 }
+
+impl<D: Driver + ?Sized> Driver for std::sync::Arc<D> {
+    fn vendor(&self) -> Vendor {
+        (**self).vendor()
+    }
+
+    fn inventory(&self) -> Result<Vec<GpuInfo>, DriverError> {
+        (**self).inventory()
+    }
+
+    fn links(&self) -> Vec<GpuPair> {
+        (**self).links()
+    }
+
+    fn sample(&self) -> Vec<GpuSample> {
+        (**self).sample()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        (**self).notes()
+    }
+
+    fn set_held(&self, held: &[GpuIndex]) {
+        (**self).set_held(held);
+    }
+}

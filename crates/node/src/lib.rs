@@ -5,6 +5,7 @@
 //! - [`gpu`]: drivers that find and sample GPUs
 //! - [`host`]: the rest of the machine: CPUs, memory, operating system
 //! - [`session`]: the agent at work, with disk, engines, drivers and gateway
+//! - [`start`]: a node agent with everything that this machine has
 //! - [`spool`]: workloads' output, numbered and on disk until the gateway has it
 
 pub mod agent;
@@ -13,3 +14,4 @@ pub mod gpu;
 pub mod host;
 pub mod session;
 pub mod spool;
+pub mod start;

@@ -46,6 +46,10 @@ pub struct Explanation {
     pub blockers: Vec<BlockerCount>,
     /// `None` without a queue.
     pub queue: Option<QueuePlace>,
+    /// Until when it backs off between attempts. `None`: it does not.
+    pub back_off_until_ms: Option<i64>,
+    /// Workloads that are being evicted for it.
+    pub evicting: Vec<RequestId>,
     /// Held sets whose end would make room, soonest first; empty if it fits
     /// now, or if no end would.
     pub freed_by: Vec<Freeing>,
@@ -253,6 +257,8 @@ pub fn explain(fleet: &Fleet, request: &Request, context: &Context<'_>, now_ms: 
         needed,
         blockers: counted(&nodes, &ask, &kept),
         queue: context.queue.map(|queue| place_in(fleet, queue, request, context)),
+        back_off_until_ms: request.not_before_ms.filter(|until| *until > now_ms),
+        evicting: evicting(fleet, request),
         freed_by: Vec::new(),
         start_ms: None,
         remedies: Vec::new(),
@@ -416,6 +422,13 @@ fn counted(nodes: &[Judged<'_>], ask: &Ask, kept: &[Kept]) -> Vec<BlockerCount> 
     blockers
 }
 
+fn evicting(fleet: &Fleet, request: &Request) -> Vec<RequestId> {
+    let keys = fleet.evicting.get(&request.id).into_iter().flatten();
+    let mut victims: Vec<RequestId> = keys.map(|key| key.request.clone()).collect();
+    victims.dedup();
+    victims
+}
+
 fn place_in(fleet: &Fleet, queue: &Queue, request: &Request, context: &Context<'_>) -> QueuePlace {
     let none = Usage::new();
     let usage = context.usage.unwrap_or(&none);
@@ -503,6 +516,12 @@ impl fmt::Display for Explanation {
         }
         if let Some(place) = self.queue {
             write!(f, "\nplace in the queue: {} of {}", place.position, place.of)?;
+        }
+        if let Some(until) = self.back_off_until_ms {
+            write!(f, "\nnot tried again for {}", duration(until - self.now_ms))?;
+        }
+        if !self.evicting.is_empty() {
+            write!(f, "\nroom is being made: {} evicted", join(&self.evicting))?;
         }
         if !self.ever_fits {
             write!(f, "\ntoday's fleet can never run it, even if empty")?;

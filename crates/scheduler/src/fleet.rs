@@ -197,6 +197,9 @@ impl Fleet {
         node.taints.sort();
         node.taints.dedup();
         let id = self.entry(&node.name);
+        if self.entries[id as usize].node.as_deref() == Some(&node) {
+            return;
+        }
         let before = self.entries[id as usize].node.take();
         let same_labels = before.as_ref().is_some_and(|old| old.labels == node.labels);
         let same_kind = same_labels

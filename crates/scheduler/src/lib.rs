@@ -34,7 +34,7 @@ pub use fleet::Fleet;
 pub use gpu_model::model_matches;
 pub use id::{AllocationKey, NodeName, Owner, RequestId};
 pub use node::{Engine, Gpu, GpuLink, Link, Node, NodeState, Taint, TaintEffect};
-pub use plan::{Member, Placement, Plan, Preemption, Reservation, Victim, Wait};
+pub use plan::{Deduction, Flaw, Member, Placement, Plan, Preemption, Reservation, Victim, Wait};
 pub use queue::{Queue, Usage};
 pub use remedy::{Change, Remedy};
 pub use request::{Allocation, HOST_IMAGE, Priority, Request, Toleration, TolerationOperator};

@@ -11,6 +11,7 @@ use crate::filter::{Ask, Depth, Filter, filter_fails};
 use crate::fleet::{Fleet, index};
 use crate::hash::FastMap;
 use crate::pass::{Claim, Pass};
+use crate::plan::{Deduction, Flaw};
 
 /// A node that would rather have nobody.
 const UNWELCOME: u32 = 1000;
@@ -59,6 +60,17 @@ pub(crate) struct Choice {
     pub(crate) node: u32,
     pub(crate) gpus: u64,
     cost: u32,
+    /// What the cost is made of, in the order of `Flaw::ALL`.
+    points: [u32; Flaw::ALL.len()],
+}
+
+impl Choice {
+    pub(crate) fn deductions(&self) -> Vec<Deduction> {
+        let all = Flaw::ALL.iter().zip(self.points);
+        all.filter(|(_, points)| *points > 0)
+            .map(|(&why, points)| Deduction { why, points })
+            .collect()
+    }
 }
 
 /// Why nothing was found.
@@ -90,6 +102,11 @@ impl<'a> Prepared<'a> {
             candidates,
             unfit: FastMap::default(),
         }
+    }
+
+    /// The same, without what was found out about nodes in this pass.
+    pub(crate) fn afresh(&self) -> Self {
+        Self::among(Rc::clone(&self.candidates), self.ask)
     }
 
     /// Takes the best nodes for one request, all or none.
@@ -459,11 +476,14 @@ impl Search<'_> {
             .get(self.taste.image)
             .is_some_and(|nodes| nodes.contains(entry.slot));
         let hot = kind.hot.contains(entry.slot);
-        let cost = (free.gpus.count_ones() - self.ask.gpus) * LEFT_OVER
-            + fit.unwelcome * UNWELCOME
-            + links
-            + if has_image { 0 } else { NO_IMAGE }
-            + if hot { HOT } else { 0 };
+        let points = [
+            (free.gpus.count_ones() - self.ask.gpus) * LEFT_OVER,
+            links,
+            if has_image { 0 } else { NO_IMAGE },
+            if hot { HOT } else { 0 },
+            fit.unwelcome * UNWELCOME,
+        ];
+        let cost = points.iter().sum();
         let better = self
             .best
             .is_none_or(|best| cost < best.cost || cost == best.cost && entry.name < pass.entry(best.node).name);
@@ -472,6 +492,7 @@ impl Search<'_> {
                 node,
                 gpus: set.mask,
                 cost,
+                points,
             });
         }
         if links == 0 { Looked::Ideal } else { Looked::Fits }

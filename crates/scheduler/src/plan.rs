@@ -59,6 +59,52 @@ pub struct Member {
     pub node: NodeName,
     /// GPU indices on that node, ascending.
     pub gpus: Vec<u32>,
+    /// What speaks against the place; every other place had at least as many
+    /// points against it. Empty for an ideal one.
+    pub deductions: Vec<Deduction>,
+}
+
+/// Something that speaks against a place, and how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deduction {
+    /// What.
+    pub why: Flaw,
+    /// How much: a GPU that is left over on the node counts 10.
+    pub points: u32,
+}
+
+/// What may speak against a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flaw {
+    /// GPUs are left over on the node, which breaks up a larger free block.
+    LeftOver,
+    /// The GPUs are linked less well than by NVLink.
+    Links,
+    /// The image has to be pulled.
+    NoImage,
+    /// The node is hot or busy.
+    Hot,
+    /// The node would rather have nobody (`PreferNoSchedule`).
+    Unwelcome,
+}
+
+impl Flaw {
+    /// Every flaw, in order.
+    pub(crate) const ALL: [Self; 5] = [Self::LeftOver, Self::Links, Self::NoImage, Self::Hot, Self::Unwelcome];
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LeftOver => "GPUs left over on the node",
+            Self::Links => "GPUs not linked by NVLink",
+            Self::NoImage => "image not on the node",
+            Self::Hot => "node is hot",
+            Self::Unwelcome => "node would rather have nobody",
+        })
+    }
 }
 
 /// Victims of one request. Mark each allocation as

@@ -55,6 +55,55 @@ pub(crate) fn make_room<'a>(
     may_evict: bool,
 ) -> Option<Making> {
     let needed = prepared.ask.nodes as usize;
+    let sites = best_sites(pass, prepared, own, may_evict)?;
+    let mut victims: Vec<(i64, &'a RequestId, u32)> = sites
+        .iter()
+        .flat_map(|site| site.losers.iter().map(|l| (l.ran_ms, l.request, l.workload)))
+        .collect();
+    victims.sort_unstable_by(|a, b| b.cmp(a));
+    victims.dedup();
+    let keys = |victims: &[(i64, &RequestId, u32)]| {
+        let members = victims
+            .iter()
+            .flat_map(|(.., number)| &pass.fleet.workloads[*number as usize])
+            .map(|&at| pass.fleet.held[at as usize].allocation.key.clone());
+        members.chain(own.into_iter().flatten().cloned()).collect()
+    };
+    // A victim that is a gang makes room on several nodes, so that another
+    // may not be needed: the oldest is spared first.
+    if needed > 1 {
+        for victim in victims.clone() {
+            let without: Vec<_> = victims.iter().copied().filter(|v| *v != victim).collect();
+            if best_sites(pass, prepared, Some(&keys(&without)), false).is_some() {
+                victims = without;
+            }
+        }
+    }
+    // Chosen as it will be once the evictions are under way.
+    let all: BTreeSet<AllocationKey> = keys(&victims);
+    let sites = best_sites(pass, prepared, Some(&all), false)?;
+    let nodes = sites
+        .iter()
+        .map(|site| {
+            let freed = freed(pass, site.node, Some(&all));
+            (site.node, rest(pass, prepared, site, freed))
+        })
+        .collect();
+    victims.sort_unstable_by_key(|(_, request, _)| *request);
+    Some(Making {
+        nodes,
+        victims: victims.into_iter().map(|(.., number)| number).collect(),
+    })
+}
+
+/// The cheapest nodes where room can be made, as many as are needed.
+fn best_sites<'a>(
+    pass: &Pass<'a>,
+    prepared: &Prepared<'_>,
+    own: Option<&BTreeSet<AllocationKey>>,
+    may_evict: bool,
+) -> Option<Vec<Site<'a>>> {
+    let needed = prepared.ask.nodes as usize;
     let mut sites: Vec<Site<'a>> = Vec::new();
     if needed == 1 && own.is_none() && may_evict {
         sites.extend(single(pass, prepared));
@@ -68,7 +117,9 @@ pub(crate) fn make_room<'a>(
                 }
                 sites.push(site);
             }
-            sites.len() >= NODES.max(4 * needed)
+            // Nothing is better than the first node where evictions already do.
+            let done = needed == 1 && sites.last().is_some_and(|s| s.own && s.losers.is_empty());
+            done || sites.len() >= NODES.max(4 * needed)
         });
     }
     if sites.len() < needed {
@@ -81,15 +132,7 @@ pub(crate) fn make_room<'a>(
             .then_with(|| pass.entry(a.node).name.cmp(&pass.entry(b.node).name))
     });
     sites.truncate(needed);
-    let victims = prune(pass, prepared, own, &sites);
-    let nodes = sites
-        .iter()
-        .map(|site| {
-            let freed = freed(pass, site.node, own, &victims);
-            (site.node, rest(pass, prepared, site, freed))
-        })
-        .collect();
-    Some(Making { nodes, victims })
+    Some(sites)
 }
 
 /// The age of a workload, if it may be evicted as a whole.
@@ -156,18 +199,22 @@ fn places(
         return;
     }
     let ask = prepared.ask;
-    let own_nodes: BTreeSet<u32> = own
+    let mut own_nodes: Vec<u32> = own
         .into_iter()
         .flatten()
         .filter_map(|key| pass.fleet.by_key.get(key))
         .map(|&at| pass.fleet.held[at as usize].entry)
+        .filter(|&node| pass.entry(node).node.is_some())
         .collect();
     // Where evictions are under way for it, first.
-    for fit in prepared.kinds() {
-        for &node in own_nodes.iter().filter(|&&n| pass.entry(n).kind == fit.kind) {
-            if pass.entry(node).node.is_some() && each(node, *fit) {
-                return;
-            }
+    own_nodes.sort_by(|a, b| pass.entry(*a).name.cmp(&pass.entry(*b).name));
+    own_nodes.dedup();
+    for &node in &own_nodes {
+        let kind = pass.entry(node).kind;
+        if let Some(fit) = prepared.kinds().find(|fit| fit.kind == kind)
+            && each(node, *fit)
+        {
+            return;
         }
     }
     for fit in prepared.kinds() {
@@ -207,7 +254,7 @@ fn site<'a>(
     if resting || pass.holds.contains_key(&node) || !prepared.fits_empty(pass, node, &fit) {
         return None;
     }
-    let under_way = freed(pass, node, own, &[]);
+    let under_way = freed(pass, node, own);
     let mut base = pass.free(node);
     add(&mut base, entry, under_way);
     let site = |losers: Vec<Loser<'a>>| Site {
@@ -310,50 +357,15 @@ fn thinned<'a>(losers: &[Loser<'a>], sufficient: &impl Fn(&[Loser<'a>]) -> bool)
     set
 }
 
-/// The victims of all sites together, without those that nobody needs since
-/// another site's victim, a gang, makes room here as well.
-fn prune<'a>(
-    pass: &Pass<'a>,
-    prepared: &Prepared<'_>,
-    own: Option<&BTreeSet<AllocationKey>>,
-    sites: &[Site<'a>],
-) -> Vec<u32> {
-    let mut victims: Vec<(i64, &'a RequestId, u32)> = sites
-        .iter()
-        .flat_map(|site| site.losers.iter().map(|l| (l.ran_ms, l.request, l.workload)))
-        .collect();
-    victims.sort_unstable_by(|a, b| b.cmp(a));
-    victims.dedup();
-    let mut kept = victims.clone();
-    if sites.len() > 1 {
-        for victim in victims {
-            let without: Vec<_> = kept.iter().copied().filter(|v| *v != victim).collect();
-            let numbers: Vec<u32> = without.iter().map(|(.., number)| *number).collect();
-            let suffices = sites.iter().all(|site| {
-                let mut free = pass.free(site.node);
-                let freed = freed(pass, site.node, own, &numbers);
-                add(&mut free, pass.entry(site.node), freed);
-                enough(prepared.ask, &site.fit, free)
-            });
-            if suffices {
-                kept = without;
-            }
-        }
-    }
-    kept.sort_unstable_by_key(|(_, request, _)| *request);
-    kept.into_iter().map(|(.., number)| number).collect()
-}
-
-/// What a node gets back from evictions: those under way for the request, and
-/// those of `victims`.
-fn freed(pass: &Pass<'_>, node: u32, own: Option<&BTreeSet<AllocationKey>>, victims: &[u32]) -> Claim {
+/// What a node gets back from the evictions of `own`.
+fn freed(pass: &Pass<'_>, node: u32, own: Option<&BTreeSet<AllocationKey>>) -> Claim {
     let mut claim = Claim::default();
-    if own.is_none() && victims.is_empty() {
+    let Some(own) = own.filter(|own| !own.is_empty()) else {
         return claim;
-    }
+    };
     for &at in &pass.entry(node).held {
         let held = &pass.fleet.held[at as usize];
-        if own.is_some_and(|own| own.contains(&held.allocation.key)) || victims.contains(&held.workload) {
+        if own.contains(&held.allocation.key) {
             claim.gpus |= held.mask;
             claim.cpu += held.allocation.cpu_millicores;
             claim.memory += held.allocation.memory_bytes;

@@ -7,12 +7,13 @@
 //! head; then the walk begins again with what is left, until nothing changes.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::bits::Bits;
 use crate::filter::Ask;
 use crate::hash::FastSet;
-use crate::pass::Pass;
+use crate::pass::{Claim, Pass};
 use crate::place::{Candidates, Choice, NotFound, Prepared, Taste};
 use crate::plan::{Member, Placement, Plan, Preemption, Reservation, Victim, Wait};
 use crate::preempt::{Making, make_room, ran_ms};
@@ -168,17 +169,58 @@ impl<'a> Run<'a> {
             .filter_map(|id| self.queue.queued(id))
             .filter(|queued| queued.mark.not_before_ms <= self.pass.now_ms)
             .collect();
-        fronts.sort_by(|a, b| {
+        let first_come = |a: &Queued, b: &Queued| {
             let key = |q: &Queued| (Reverse(q.request.priority), q.request.submitted_at_ms);
             key(a).cmp(&key(b)).then_with(|| a.request.id.cmp(&b.request.id))
-        });
+        };
+        fronts.sort_by(|a, b| first_come(a, b));
         fronts.dedup_by(|a, b| a.request.id == b.request.id);
-        for queued in fronts {
+        // First everybody gets back what was claimed when the evictions were
+        // decided, those with the least choice before others.
+        let waits = |queued: &Queued| self.pass.fleet.evicting.get(&queued.request.id);
+        let mut makers: Vec<&'a Queued> = fronts.clone();
+        makers.retain(|queued| waits(queued).is_some());
+        makers.sort_by_key(|queued| waits(queued).map_or(0, BTreeSet::len));
+        let mut claimed: Vec<(&'a Queued, Making)> = Vec::new();
+        for queued in makers {
+            if let Some(making) = self.find_room(queued, false) {
+                for (node, claim) in &making.nodes {
+                    self.pass.take(*node, *claim);
+                }
+                claimed.push((queued, making));
+            }
+        }
+        // Then they start where they can: first those whose victims are gone.
+        let has_claim = |queued: &Queued| {
+            let number = queued.mark.number;
+            claimed.iter().position(|(q, _)| q.mark.number == number)
+        };
+        let mut turns: Vec<(&'a Queued, Option<usize>)> =
+            fronts.iter().map(|queued| (*queued, has_claim(queued))).collect();
+        turns.sort_by_key(|(_, claim)| claim.is_some());
+        // What is found out while claims come and go may not hold afterwards.
+        self.hopeless_for_now |= !turns.is_empty();
+        let mut claims: Vec<Option<Making>> = claimed.into_iter().map(|(_, m)| Some(m)).collect();
+        for (queued, claim) in turns {
             if self.is_cut() {
                 return;
             }
+            let claim = claim.and_then(|at| claims[at].take());
+            for (node, claim) in claim.iter().flat_map(|making| &making.nodes) {
+                self.pass.give_back(*node, *claim);
+            }
+            if self.place_afresh(queued) {
+                order.charge(queued);
+                continue;
+            }
             let may_evict = queued.request.priority == Priority::High && self.victims < self.limits.victims;
-            if self.place(queued).is_ok() || self.could_ever_fit(queued) && self.make_room(queued, may_evict) {
+            let making = match claim {
+                Some(making) => Some(making),
+                None if self.could_ever_fit(queued) => self.find_room(queued, may_evict),
+                None => None,
+            };
+            if let Some(making) = making {
+                self.make_room(queued, making);
                 order.charge(queued);
             }
         }
@@ -237,14 +279,14 @@ impl<'a> Run<'a> {
     /// Decides one request; whether it got something: a place, or room being
     /// made for it.
     fn decide(&mut self, queued: &'a Queued) -> bool {
-        match self.place(queued) {
+        let held = match self.place(queued) {
             Ok(()) => return true,
-            Err(NotFound::Held) => {
-                self.walk.held[queued.mark.class as usize] = true;
-                self.walk.count(Wait::Reserved);
-                return false;
-            }
-            Err(NotFound::NoRoom) => {}
+            Err(reason) => reason == NotFound::Held,
+        };
+        if held && self.could_ever_fit(queued) {
+            self.walk.held[queued.mark.class as usize] = true;
+            self.walk.count(Wait::Reserved);
+            return false;
         }
         let wait = if !self.could_ever_fit(queued) {
             Wait::Never
@@ -255,7 +297,8 @@ impl<'a> Run<'a> {
                     self.walk.count(Wait::Limit);
                     return false;
                 }
-                if self.make_room(queued, true) {
+                if let Some(making) = self.find_room(queued, true) {
+                    self.make_room(queued, making);
                     return true;
                 }
             }
@@ -292,34 +335,67 @@ impl<'a> Run<'a> {
         if ask.is_none_or(|ask| any_part_of(blocked, ask)) {
             return Err(NotFound::NoRoom);
         }
-        let request = &queued.request;
-        let now_ms = self.pass.now_ms;
-        let end_ms = request.timeout_ms.map(|t| now_ms.saturating_add(t));
-        let margin_ms = self.limits.backfill_margin_ms;
-        let taste = Taste {
-            image: &request.image,
-            end_ms: end_ms.map(|end| end.saturating_add(margin_ms)),
-        };
+        let taste = self.taste(queued);
         let Some(ready) = self.prepare(queued) else {
             return Err(NotFound::NoRoom);
         };
-        let gang = match ready.prepared.place(ready.pass, taste) {
-            Ok(gang) => gang,
+        match ready.prepared.place(ready.pass, taste) {
+            Ok(gang) => {
+                self.start(queued, &gang);
+                Ok(())
+            }
             Err(reason) => {
                 if reason == NotFound::NoRoom {
                     add_least(&mut ready.filter.blocked, ready.ask);
                 }
-                return Err(reason);
+                Err(reason)
             }
-        };
-        for choice in &gang {
-            let claim = ready.prepared.claim(choice.gpus);
-            ready.pass.start(choice.node, claim, end_ms);
         }
-        let placement = placement(&self.pass, queued, &gang);
+    }
+
+    /// Places a request while claims come and go: nothing that was found out
+    /// before counts, and nothing is remembered.
+    fn place_afresh(&mut self, queued: &'a Queued) -> bool {
+        let taste = self.taste(queued);
+        let Some(ready) = self.prepare(queued) else {
+            return false;
+        };
+        match ready.prepared.afresh().place(ready.pass, taste) {
+            Ok(gang) => {
+                self.start(queued, &gang);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn taste(&self, queued: &'a Queued) -> Taste<'a> {
+        let margin_ms = self.limits.backfill_margin_ms;
+        Taste {
+            image: &queued.request.image,
+            end_ms: self.end_ms(queued).map(|end| end.saturating_add(margin_ms)),
+        }
+    }
+
+    fn end_ms(&self, queued: &Queued) -> Option<i64> {
+        let timeout_ms = queued.request.timeout_ms?;
+        Some(self.pass.now_ms.saturating_add(timeout_ms))
+    }
+
+    /// Records what was taken for a request.
+    fn start(&mut self, queued: &'a Queued, gang: &[Choice]) {
+        let end_ms = self.end_ms(queued);
+        for choice in gang {
+            let claim = Claim {
+                gpus: choice.gpus,
+                cpu: queued.request.cpu_millicores,
+                memory: queued.request.memory_bytes,
+            };
+            self.pass.start(choice.node, claim, end_ms);
+        }
+        let placement = placement(&self.pass, queued, gang);
         self.plan.placements.push(placement);
         self.walk.decided.set(queued.mark.number, true);
-        Ok(())
     }
 
     fn could_ever_fit(&mut self, queued: &'a Queued) -> bool {
@@ -346,22 +422,24 @@ impl<'a> Run<'a> {
         fits
     }
 
-    fn make_room(&mut self, queued: &'a Queued, may_evict: bool) -> bool {
-        let request = &queued.request.id;
-        let own = self.pass.fleet.evicting.get(request);
-        let Some(ready) = self.prepare(queued) else {
-            return false;
-        };
+    /// Where room is being made already, or may be made.
+    fn find_room(&mut self, queued: &'a Queued, may_evict: bool) -> Option<Making> {
+        let own = self.pass.fleet.evicting.get(&queued.request.id);
+        let ready = self.prepare(queued)?;
         if own.is_none() && any_part_of(&ready.filter.hopeless, ready.ask) {
-            return false;
+            return None;
         }
-        let Some(making) = make_room(ready.pass, ready.prepared, own, may_evict) else {
-            if may_evict && own.is_none() {
-                add_least(&mut ready.filter.hopeless, ready.ask);
-                self.hopeless_for_now |= !self.pass.holds.is_empty();
-            }
-            return false;
-        };
+        let making = make_room(ready.pass, ready.prepared, own, may_evict);
+        if making.is_none() && may_evict && own.is_none() {
+            add_least(&mut ready.filter.hopeless, ready.ask);
+            self.hopeless_for_now |= !self.pass.holds.is_empty();
+        }
+        making
+    }
+
+    /// Takes what is free there, and has the victims evicted.
+    fn make_room(&mut self, queued: &'a Queued, making: Making) {
+        let request = &queued.request.id;
         let Making { nodes, victims } = making;
         let mut names: Vec<NodeName> = nodes
             .iter()
@@ -390,7 +468,6 @@ impl<'a> Run<'a> {
             self.pass.take(node, claim);
         }
         self.walk.decided.set(queued.mark.number, true);
-        true
     }
 
     /// Keeps room for a blocked request, unless some is kept for another that
@@ -451,6 +528,7 @@ fn placement(pass: &Pass<'_>, queued: &Queued, gang: &[Choice]) -> Placement {
             rank,
             node: entry.name.clone(),
             gpus: entry.indices(choice.gpus),
+            deductions: choice.deductions(),
         }
     });
     Placement {

@@ -1,6 +1,6 @@
 //! Streams: many items over one WebSocket, taken up again where they broke off.
 
-use std::{io::Write, time::Duration};
+use std::{collections::BTreeMap, io::Write, time::Duration};
 
 use api::{
     ApiError, ErrorCode,
@@ -34,35 +34,76 @@ pub(super) type Socket = WebSocketStream<TcpStream>;
 
 /// A stream that can go on after the last item that arrived.
 pub(crate) trait Resumable: Streaming {
-    /// Changes the request so that it begins after `last`.
-    fn resume(request: &mut Self::Request, last: &Self::Item);
+    /// What must be remembered to know an item that came before.
+    type Seen: Default;
+
+    /// Takes note of an item, so that the request, made again, goes on after it. False: it came before.
+    fn note(request: &mut Self::Request, seen: &mut Self::Seen, item: &Self::Item) -> bool;
+
+    /// Whether an end can be the end after these items, and isn't that of a gateway that is shutting down.
+    fn complete(seen: &Self::Seen) -> bool;
 }
 
 impl Resumable for WorkloadLogs {
-    fn resume(request: &mut Self::Request, last: &Self::Item) {
-        request.cursor = Some(last.cursor.clone());
+    /// The last line of each member of each attempt.
+    type Seen = BTreeMap<(u32, u32), u64>;
+
+    /// Only some entries carry a cursor: a stream that is taken up again begins with lines that came before.
+    fn note(request: &mut Self::Request, seen: &mut Self::Seen, item: &Self::Item) -> bool {
+        // Without a cursor yet, the stream can only be read from its beginning again: from the attempt it began with.
+        let first = seen.keys().next().map_or(item.attempt, |(attempt, _)| *attempt);
+        let last = seen.entry((item.attempt, item.rank)).or_default();
+        let new = item.number > *last && item.attempt >= first;
+        *last = item.number.max(*last);
         request.tail = None;
-        request.since = None;
+        if !item.cursor.is_empty() {
+            request.cursor = Some(item.cursor.clone());
+            request.since = None;
+        }
+        new
+    }
+
+    fn complete(_: &Self::Seen) -> bool {
+        true
     }
 }
 
 impl Resumable for EventWatch {
-    fn resume(request: &mut Self::Request, last: &Self::Item) {
-        request.after = Some(last.id.clone());
+    type Seen = ();
+
+    fn note(request: &mut Self::Request, (): &mut (), item: &Self::Item) -> bool {
+        request.after = Some(item.id.clone());
         request.since = None;
         request.limit = None;
+        true
+    }
+
+    /// Something will always happen.
+    fn complete((): &()) -> bool {
+        false
     }
 }
 
 impl Resumable for WorkloadWatch {
+    /// Whether the workload has ended.
+    type Seen = bool;
+
     /// Each item is the whole state: there is nothing to go on after.
-    fn resume(_: &mut Self::Request, _: &Self::Item) {}
+    fn note(_: &mut Self::Request, seen: &mut bool, item: &Self::Item) -> bool {
+        *seen = item.workload.phase.ended();
+        true
+    }
+
+    fn complete(seen: &bool) -> bool {
+        *seen
+    }
 }
 
 /// A stream of items.
 pub(crate) struct Stream<'c, S: Resumable> {
     client: &'c Client,
     request: S::Request,
+    seen: S::Seen,
     socket: Option<Socket>,
 }
 
@@ -76,14 +117,20 @@ impl Client {
         Ok(Stream {
             client: self,
             request,
+            seen: S::Seen::default(),
             socket: Some(socket),
         })
     }
 
     async fn open<S: Streaming>(&self, request: &S::Request) -> Result<Socket, ApiError> {
-        let query = serde_urlencoded::to_string(request)
+        let first = serde_json::to_string(request)
             .map_err(|error| ApiError::internal("the request can't be written").cause(error.to_string()))?;
-        self.upgrade(&format!("{}?{query}", path(S::NAME))).await
+        let mut socket = self.upgrade(&path(S::NAME)).await?;
+        socket
+            .send(Message::text(first))
+            .await
+            .map_err(|error| self.unreachable(&error.to_string()))?;
+        Ok(socket)
     }
 
     /// Opens a WebSocket at this path.
@@ -142,10 +189,15 @@ impl<S: Resumable> Stream<'_, S> {
             match receive(socket).await {
                 Some(text) => match serde_json::from_str::<Frame<S::Item>>(&text) {
                     Ok(Frame::Item(item)) => {
-                        S::resume(&mut self.request, &item);
-                        return Ok(Some(item));
+                        if S::note(&mut self.request, &mut self.seen, &item) {
+                            return Ok(Some(item));
+                        }
                     }
-                    Ok(Frame::End) => return Ok(None),
+                    Ok(Frame::End) if S::complete(&self.seen) => return Ok(None),
+                    Ok(Frame::End) => {
+                        self.socket = None;
+                        sleep(pause).await;
+                    }
                     Ok(Frame::Error(error)) if temporary(&error) => self.socket = None,
                     Ok(Frame::Error(error)) => return Err(error),
                     Err(error) => return Err(self.client.foreign(&error.to_string())),
@@ -185,4 +237,51 @@ fn temporary(error: &ApiError) -> bool {
 
 fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{
+        op::{LogEntry, LogsRequest},
+        workload::LogSource,
+    };
+
+    use super::*;
+
+    fn line(attempt: u32, rank: u32, number: u64, cursor: &str) -> LogEntry {
+        LogEntry {
+            at: api::Timestamp::UNIX_EPOCH,
+            source: LogSource::Stdout,
+            attempt,
+            rank,
+            number,
+            text: String::new(),
+            partial: false,
+            gap: false,
+            cursor: cursor.to_owned(),
+        }
+    }
+
+    #[test]
+    fn lines_that_come_again_are_known() {
+        let mut request = LogsRequest {
+            tail: Some(3),
+            ..LogsRequest::default()
+        };
+        let mut seen = BTreeMap::new();
+        let mut note = |line: LogEntry| WorkloadLogs::note(&mut request, &mut seen, &line);
+        assert!(note(line(2, 0, 7, "")));
+        assert!(note(line(2, 1, 3, "")));
+        assert!(note(line(2, 0, 8, "c8")));
+        // The stream is taken up again.
+        assert!(
+            !note(line(1, 0, 1, "")),
+            "an attempt before the first that was asked for"
+        );
+        assert!(!note(line(2, 0, 8, "")));
+        assert!(!note(line(2, 1, 3, "")));
+        assert!(note(line(2, 1, 4, "")));
+        assert!(note(line(3, 0, 1, "c9")));
+        assert_eq!((request.tail, request.cursor.as_deref()), (None, Some("c9")));
+    }
 }

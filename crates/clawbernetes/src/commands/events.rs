@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use api::{
-    Timestamp,
+    ErrorCode, Timestamp,
     event::Event,
-    op::{EventFilter, EventList, EventWatch},
+    op::{EventFilter, EventList, EventWatch, NodeGet, NodeRef, WorkloadGet},
 };
 
 use crate::{
@@ -47,12 +47,28 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Outcome {
+        let (client, settings) = app.session()?;
+        // Names may be shortened; what is there no more is looked for as it was written.
+        let node = match self.node {
+            Some(id) => match client.call::<NodeGet>(&NodeRef { id: id.clone() }).await {
+                Ok(node) => Some(node.view.id.to_string()),
+                Err(error) if error.code == ErrorCode::NotFound => Some(id),
+                Err(error) => return Err(error.into()),
+            },
+            None => None,
+        };
+        let workload = match self.workload {
+            Some(id) => match client.call::<WorkloadGet>(&settings.workload(&id)).await {
+                Ok(detail) => Some(detail.workload.id.to_string()),
+                Err(error) if error.code == ErrorCode::NotFound => Some(id),
+                Err(error) => return Err(error.into()),
+            },
+            None => None,
+        };
         let filter = EventFilter {
-            kind: self
-                .kind
-                .or_else(|| self.workload.is_some().then(|| "workload".to_owned())),
-            subject: self.workload,
-            node: self.node,
+            kind: self.kind.or_else(|| workload.is_some().then(|| "workload".to_owned())),
+            subject: workload,
+            node,
             since: self.since,
             after: None,
             limit: self.limit,

@@ -9,6 +9,7 @@ mod man;
 mod node;
 mod run;
 mod status;
+mod up;
 mod workload;
 
 use crate::{cli::App, failure::Outcome};
@@ -16,6 +17,7 @@ use crate::{cli::App, failure::Outcome};
 /// What can be done.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    Up(up::Args),
     Status(status::Args),
     Run(Box<run::Args>),
     /// Workloads: see, wait for, stop, move and explain them
@@ -36,12 +38,16 @@ pub(crate) enum Command {
     Context(context::Command),
     Completions(completions::Args),
     Man(man::Args),
+    #[command(hide = true)]
+    DemoTrain(up::train::Args),
 }
 
 impl Command {
     /// Does it.
     pub(crate) fn run(self, app: &App) -> Outcome {
         match self {
+            Self::Up(args) => args.run(app),
+            Self::DemoTrain(args) => args.run(app),
             Self::Status(args) => app.block_on(args.run(app)),
             Self::Run(args) => app.block_on(args.run(app)),
             Self::Workload(command) => command.run(app),

@@ -24,7 +24,7 @@ use crate::{
     client::Client,
     config::{Settings, Source},
     failure::Outcome,
-    manifest_file,
+    manifest_file::{self, Document},
     output::{Format, Page, ago, preview},
 };
 
@@ -169,19 +169,20 @@ impl From<RestartName> for RestartPolicy {
 
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Outcome {
-        let mut workloads = self.submissions()?;
+        let documents = self.submissions()?;
+        let endless = self.timeout.is_some() || documents.iter().all(|document| document.endless);
+        let mut workloads: Vec<Submission> = documents.into_iter().map(|document| document.workload).collect();
         let (client, settings) = app.session()?;
         for workload in &mut workloads {
             place_in_namespace(workload, &settings);
         }
-        let open_ended = self.timeout.is_none() && workloads.iter().any(|w| w.spec.timeout.is_none());
         let request = SubmitRequest {
             workloads,
             dry_run: self.dry_run,
             no_queue: self.no_queue,
         };
         let submitted = client.call::<WorkloadSubmit>(&request).await?;
-        warn(app, &submitted, open_ended);
+        warn(app, &submitted, endless);
         if self.dry_run {
             return show_preview(app, &submitted);
         }
@@ -221,7 +222,7 @@ impl Args {
     }
 
     /// What is to be submitted: the manifest's workloads with the flags over them, or the flags alone.
-    fn submissions(&self) -> Result<Vec<Submission>, ApiError> {
+    fn submissions(&self) -> Result<Vec<Document>, ApiError> {
         if let Some(secret) = self.secret.first() {
             return Err(ApiError::invalid(
                 "--secret",
@@ -231,7 +232,10 @@ impl Args {
         }
         let mut workloads = match &self.file {
             Some(file) => manifest_file::read(file)?,
-            None => vec![Submission::default()],
+            None => vec![Document {
+                workload: Submission::default(),
+                endless: false,
+            }],
         };
         let [single] = workloads.as_mut_slice() else {
             if let Some(flag) = self.overriding() {
@@ -243,8 +247,8 @@ impl Args {
             }
             return Ok(workloads);
         };
-        self.over(single)?;
-        if single.spec.image.is_empty() {
+        self.over(&mut single.workload)?;
+        if single.workload.spec.image.is_empty() {
             return Err(ApiError::invalid("spec.image", "spec.image is missing")
                 .hint("name an image in the manifest, or with --image"));
         }
@@ -380,18 +384,12 @@ fn place_in_namespace(workload: &mut Submission, settings: &Settings) {
     }
 }
 
-/// The gateway's warnings, and that a workload without a timeout may run for ever.
-fn warn(app: &App, submitted: &[Submitted], open_ended: bool) {
-    let warnings: Vec<&str> = submitted
-        .iter()
-        .flat_map(|one| one.workload.warnings.iter().map(String::as_str))
-        .collect();
-    if open_ended && !warnings.iter().any(|warning| warning.contains("timeout")) {
-        app.out
-            .note("warning: no timeout: it may run for ever (set one with --timeout 24h, or --timeout 0 for none)");
-    }
-    for warning in warnings {
-        app.out.note(&format!("warning: {warning}"));
+/// The gateway's warnings; that a workload has no timeout is no news to somebody who said so.
+fn warn(app: &App, submitted: &[Submitted], endless: bool) {
+    for warning in submitted.iter().flat_map(|one| &one.workload.warnings) {
+        if !(endless && warning.starts_with("no timeout")) {
+            app.out.note(&format!("warning: {warning}"));
+        }
     }
 }
 
@@ -507,7 +505,8 @@ mod tests {
     fn submissions(words: &[&str]) -> Result<Vec<Submission>, ApiError> {
         let line = Line::try_parse_from(std::iter::once(&"run").chain(words))
             .map_err(|error| ApiError::new(ErrorCode::InvalidArgument, error.to_string()))?;
-        line.args.submissions()
+        let documents = line.args.submissions()?;
+        Ok(documents.into_iter().map(|document| document.workload).collect())
     }
 
     #[test]

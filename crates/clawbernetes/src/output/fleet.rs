@@ -192,7 +192,7 @@ impl Render for NodeDetail {
     fn render(&self, page: &mut Page) {
         let now = page.now();
         let view = &self.view;
-        page.fields([
+        let mut fields = vec![
             ("Name", view.name.to_string()),
             ("Status", view.status.name().to_owned()),
             ("Joined", time::relative(self.joined_at, now)),
@@ -200,13 +200,9 @@ impl Render for NodeDetail {
             ("Taints", taints(&view.taints)),
             (
                 "MOLT",
-                if view.molt.active {
-                    "shares GPUs".to_owned()
-                } else {
-                    "not active".to_owned()
-                },
+                if view.molt.active { "shares GPUs" } else { "not active" }.to_owned(),
             ),
-        ]);
+        ];
         if let Some(drain) = &self.drain {
             let mut text = format!("since {}, by {}", time::relative(drain.since, now), drain.by);
             if let Some(timeout) = drain.timeout {
@@ -215,8 +211,9 @@ impl Render for NodeDetail {
             if drain.force {
                 text.push_str("; workloads are being stopped");
             }
-            page.fields([("Draining", text)]);
+            fields.push(("Draining", text));
         }
+        page.fields(fields);
         if !self.conditions.is_empty() {
             page.heading("CONDITIONS");
             page.fields(self.conditions.iter().map(|c| (c.kind.clone(), c.reason.clone())));

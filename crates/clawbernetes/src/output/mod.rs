@@ -4,6 +4,8 @@ mod cells;
 mod fleet;
 mod identity;
 mod page;
+#[cfg(test)]
+mod tests;
 mod workload;
 
 use std::io::{self, IsTerminal, Write};

@@ -270,6 +270,8 @@ where
                             }
                         }
                         Some(Err(error)) => break Frame::Error(error),
+                        // Cut short by the gateway's own end: the reader is to come back for the rest.
+                        None if stop.is_cancelled() => return,
                         None => break Frame::End,
                     },
                     // A stream has nothing to say after its request: whatever comes is an end, or a ping that the

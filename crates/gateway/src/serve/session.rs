@@ -247,7 +247,7 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut outgoing: mpsc::Rece
 enum Work {
     Logs(Vec<(JobKey, Vec<LogLine>)>),
     Observations(Vec<Observation>),
-    Changed(Option<Inventory>, BTreeMap<u32, GpuHealth>),
+    Changed(Option<Box<Inventory>>, BTreeMap<u32, GpuHealth>),
 }
 
 /// Takes a frame. False: the session is over.
@@ -290,7 +290,7 @@ async fn heard(
                 .is_some_and(|known| nodes::changed(known, None, &health, at).is_some());
             !new || work(Work::Changed(None, health)).await
         }
-        FromNode::Changed { inventory } => work(Work::Changed(Some(*inventory), BTreeMap::new())).await,
+        FromNode::Changed { inventory } => work(Work::Changed(Some(inventory), BTreeMap::new())).await,
         FromNode::Observations { observations } => work(Work::Observations(observations)).await,
         FromNode::Logs { streams } => work(Work::Logs(streams)).await,
         FromNode::Pulling { job, progress } => {
@@ -354,7 +354,7 @@ async fn take_in(app: &App, node: &NodeName, mut waiting: mpsc::Receiver<Work>, 
             Work::Changed(inventory, health) => {
                 let change = app.hub.decide(|view| {
                     let known = view.node(node).ok_or_else(|| gone(node.as_str()))?;
-                    Ok(nodes::changed(known, inventory.clone(), &health, now()))
+                    Ok(nodes::changed(known, inventory.as_deref().cloned(), &health, now()))
                 });
                 if let Err(error) = change.await {
                     tracing::warn!(%node, %error, "a change of the machine wasn't kept");

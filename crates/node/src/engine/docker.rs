@@ -5,9 +5,11 @@
 //! - Hooks run in containers of their own beside it (`…-pre`, `…-post`): the same image, environment, folders,
 //!   limits and GPUs. Folders in memory aren't shared with them. Their output is the job's. The hook after the
 //!   command ends at the job's grace (at least 10 s).
+//! - An empty folder on disk is a nameless volume; its size limit isn't enforced (that of one in memory is).
 //! - Containers use the node's network: the ports that a workload listens on are the node's, gang members reach each
 //!   other by the nodes' addresses, just as with the native engine.
-//! - A daemon that is away ends no job: every wait goes on when it is back.
+//! - A daemon that is away ends no job: every wait goes on when it is back. A job whose SIGKILL is due meanwhile is
+//!   killed by its cgroup, where there is one ([`Options::cgroup`]); its end is reported when the daemon is back.
 
 mod config;
 mod daemon;
@@ -55,6 +57,9 @@ use crate::spool::Sinks;
 
 /// Containers of an earlier life that are looked at side by side.
 const ADOPT_AT_ONCE: usize = 8;
+
+/// How long a daemon that doesn't answer holds up adoption.
+const ADOPT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Forgetting goes on in the background after this long.
 const FORGET_PATIENCE: Duration = Duration::from_secs(30);
@@ -167,6 +172,15 @@ impl Shared {
             .unwrap_or_default()
     }
 
+    /// Kills a job's processes without the daemon, where that is possible. Returns how many were found.
+    fn kill_below(&self, job: &JobKey) -> usize {
+        self.cgroups.as_ref().map_or(0, |cgroups| cgroups.kill(job))
+    }
+
+    fn oom_kills(&self, job: &JobKey) -> Option<u64> {
+        self.cgroups.as_ref()?.oom_kills(job)
+    }
+
     /// Removes all that is kept of a job, however long the daemon takes to come back.
     async fn erase(&self, key: &JobKey) {
         for role in [Role::PreStart, Role::PostStop, Role::Main] {
@@ -200,8 +214,10 @@ impl Shared {
             Some(Role::PreStart | Role::PostStop) => return Ok(None),
             Some(Role::Main) => {}
         }
-        let Some(inspect) = self.daemon.inspect_surely(&id).await else {
-            return Ok(None);
+        let inspect = match timeout(ADOPT_PATIENCE, self.daemon.inspect_surely(&id)).await {
+            Ok(Some(inspect)) => inspect,
+            Ok(None) => return Ok(None),
+            Err(_) => return Err(format!("the container engine doesn't say how container {name} is")),
         };
         let started_at = end::started_at(&inspect);
         let stands = stands(&inspect);
@@ -227,7 +243,7 @@ impl Shared {
 
     async fn adopt(self: Arc<Self>) -> (Vec<Found>, Vec<String>) {
         let mut back_off = BackOff::new();
-        let listed = timeout(Duration::from_secs(60), async {
+        let listed = timeout(ADOPT_PATIENCE, async {
             loop {
                 match self.daemon.list(LABEL_NODE, &self.around.node).await {
                     Ok(containers) => return containers,
@@ -240,12 +256,12 @@ impl Shared {
             let why = "the container engine doesn't list its containers: what ran before isn't known";
             return (Vec::new(), vec![why.to_owned()]);
         };
+        let (mut found, mut errors) = (Vec::new(), left_over(&containers));
         let results: Vec<_> = stream::iter(containers)
             .map(|container| Arc::clone(&self).take_over(container))
             .buffer_unordered(ADOPT_AT_ONCE)
             .collect()
             .await;
-        let (mut found, mut errors) = (Vec::new(), Vec::new());
         for result in results {
             match result {
                 Ok(job) => found.extend(job),
@@ -278,10 +294,10 @@ impl Shared {
         let call = self.daemon.api().update_container(&name, update);
         self.daemon.call(call).await.map_err(|error| {
             let code = match kind(&error) {
-                Kind::Missing => ErrorCode::NotFound,
                 Kind::Refused => ErrorCode::InvalidArgument,
                 Kind::Away => ErrorCode::TimedOut,
-                Kind::Conflict | Kind::Failed => ErrorCode::Conflict,
+                // Missing: Podman before 4.6 can't do it through this API.
+                Kind::Missing | Kind::Conflict | Kind::Failed => ErrorCode::Conflict,
             };
             ApiError::new(code, "the memory limit can't be changed").cause(words(&error))
         })
@@ -317,6 +333,7 @@ impl Shared {
             .cpu_stats
             .and_then(|cpu| cpu.cpu_usage)
             .and_then(|cpu| cpu.total_usage);
+        job.measured(self.usage(key));
         let seen = job.measured(Usage {
             cpu_ms: nanoseconds.map(|nanoseconds| nanoseconds / 1_000_000),
             memory_peak_bytes: Some(Size(memory.max_usage.unwrap_or(usage))),
@@ -327,6 +344,26 @@ impl Shared {
             memory_peak_bytes: seen.memory_peak_bytes,
         })
     }
+}
+
+/// Hooks' containers whose job's own container is gone.
+fn left_over(containers: &[ContainerSummary]) -> Vec<String> {
+    let labels = |container: &ContainerSummary| {
+        let labels = container.labels.as_ref()?;
+        Some((labels.get(LABEL_JOB)?.clone(), Role::read(labels.get(LABEL_ROLE)?)?))
+    };
+    let all: Vec<(String, Role)> = containers.iter().filter_map(labels).collect();
+    let alone = all
+        .iter()
+        .filter(|(job, role)| *role != Role::Main && !all.iter().any(|(key, role)| key == job && *role == Role::Main));
+    alone
+        .map(|(job, role)| {
+            format!(
+                "the {} container of job {job} is there, but not the job's own",
+                role.name()
+            )
+        })
+        .collect()
 }
 
 impl DockerEngine {
@@ -583,6 +620,53 @@ mod tests {
         };
         assert_eq!(gpu_access(&cdi, false), GpuAccess::Cdi);
         assert_eq!(gpu_access(&nvidia, true), GpuAccess::CdiDevice);
+    }
+
+    #[test]
+    fn hooks_without_their_job_are_named() {
+        let container = |job: &str, role: Role| ContainerSummary {
+            labels: Some(HashMap::from([
+                (LABEL_JOB.to_owned(), job.to_owned()),
+                (LABEL_ROLE.to_owned(), role.name().to_owned()),
+            ])),
+            ..Default::default()
+        };
+        let all = [
+            container("wl-a.1.0", Role::PreStart),
+            container("wl-a.1.0", Role::Main),
+            container("wl-b.1.0", Role::PostStop),
+        ];
+        let words = left_over(&all);
+        assert_eq!(words.len(), 1);
+        assert!(words[0].contains("wl-b.1.0"), "{words:?}");
+    }
+
+    /// Time runs ahead whenever nothing else can happen.
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_never_answers_is_given_up() {
+        struct NoSinks;
+        impl Sinks for NoSinks {
+            fn open(&self, _: &JobKey) -> std::io::Result<Box<dyn crate::spool::Sink>> {
+                Err(std::io::ErrorKind::Unsupported.into())
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("docker.sock");
+        let connect = |socket: &std::path::Path| {
+            let options = Options {
+                socket: Some(socket.to_owned()),
+                ..Options::new(NodeName::new("n"))
+            };
+            DockerEngine::connect(options, Arc::new(NoSinks), mpsc::unbounded_channel().0)
+        };
+        let absent = connect(&socket).await.err().unwrap();
+        assert!(matches!(&absent, ConnectError::Absent { looked_at } if looked_at == std::slice::from_ref(&socket)));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let silent = connect(&socket).await.err().unwrap();
+        assert!(
+            silent.to_string().ends_with("doesn't answer: no answer in time"),
+            "{silent}"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which GPUs this machine has.
 
-use std::{env, path::PathBuf};
+use std::{env, path::PathBuf, sync::Arc};
 
 use api::{
     GpuIndex,
@@ -24,7 +24,7 @@ pub struct Options {
     pub sysfs: PathBuf,
     /// These instead of real ones, which aren't even looked for: real and made-up GPUs on one node would only
     /// mislead.
-    pub simulated: Option<Simulated>,
+    pub simulated: Option<Arc<Simulated>>,
 }
 
 impl Options {

@@ -159,3 +159,25 @@ impl AgentError {
 pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(), AgentError> {
     shell::run(options, shutdown).await
 }
+
+/// The node's identity: from its data folder, or by joining, after which it is there. For whoever must know the name
+/// before [`run`], which finds it again.
+///
+/// # Errors
+/// It has none and couldn't join.
+pub async fn identify(
+    data: &std::path::Path,
+    gateway: Option<&str>,
+    join_token: Option<&str>,
+    name: Option<NodeName>,
+    hostname: &str,
+) -> Result<Identity, AgentError> {
+    let failed = |source| AgentError::Data {
+        path: data.to_owned(),
+        source,
+    };
+    std::fs::create_dir_all(data).map_err(failed)?;
+    shell::who(data, gateway, join_token, name, hostname)
+        .await
+        .map(|(identity, _)| identity)
+}

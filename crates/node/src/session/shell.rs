@@ -238,7 +238,7 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
 }
 
 /// The node's identity, which it joins for if it has none, and its gateway.
-async fn who(
+pub(super) async fn who(
     data: &std::path::Path,
     gateway: Option<&str>,
     token: Option<&str>,

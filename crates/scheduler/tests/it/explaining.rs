@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use scheduler::{Context, Node, NodeState, Request, Taint, TaintEffect, explain};
 
-use crate::world::{GIB, World, ask, at, for_ms, low, node};
+use crate::world::{GIB, World, ask, at, for_ms, high, low, node};
 
 fn text(world: &World, request: &Request) -> String {
     let plan = world.plan();
@@ -149,6 +149,23 @@ fn gangs_say_how_many_nodes_they_need() {
          room when r1 ends; no end is known\n\
          would start now: ask for 2 GPUs instead of 4\n\
          would start now: ask for 2 nodes instead of 3"
+    );
+}
+
+#[test]
+fn evictions_under_way_and_back_off_are_told() {
+    let mut world = World::new([node("a", 1, "T4")]);
+    world.hold(&low(ask("old", 1)), "a", &[0]);
+    world.submit([high(ask("urgent", 1))]);
+    world.step();
+    let urgent = Request {
+        not_before_ms: Some(6_000),
+        ..high(ask("urgent", 1))
+    };
+    let text = text(&world, &urgent);
+    assert!(
+        text.contains("\nnot tried again for 5s\nroom is being made: old evicted\n"),
+        "{text}"
     );
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler::{
-    Engine, Gpu, GpuLink, Link, Node, NodeState, Request, Taint, TaintEffect, Toleration, TolerationOperator,
+    Engine, Flaw, Gpu, GpuLink, Link, Node, NodeState, Request, Taint, TaintEffect, Toleration, TolerationOperator,
 };
 
 use crate::world::{GIB, World, ask, at, node};
@@ -250,4 +250,20 @@ fn wide_labels_decide_as_narrow_ones_do() {
         grown.upsert(away);
     }
     assert_eq!(plan.placements, grown.plan().placements);
+}
+
+#[test]
+fn places_name_what_speaks_against_them() {
+    let mut world = World::new([node("a", 4, "T4")]);
+    world.submit([ask("two", 2)]);
+    let plan = world.plan();
+    let deductions: Vec<(Flaw, u32)> = plan.placements[0].members[0]
+        .deductions
+        .iter()
+        .map(|d| (d.why, d.points))
+        .collect();
+    assert_eq!(
+        deductions,
+        [(Flaw::LeftOver, 20), (Flaw::Links, 12), (Flaw::NoImage, 6)]
+    );
 }

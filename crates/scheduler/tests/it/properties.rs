@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use scheduler::{
     Change, Context, Fleet, Node, NodeState, Plan, Priority, Queue, Request, RequestId, Usage, Wait, explain, schedule,
 };
@@ -86,7 +87,9 @@ fn plan_with(world: &World, fleet: &Fleet) -> Plan {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    // One seed, so that a run tells of the code and not of its luck. Looking
+    // further: change the seed, raise PROPTEST_CASES.
+    #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::default() })]
 
     #[test]
     fn plans_are_sound_complete_and_settled(mut world in worlds()) {

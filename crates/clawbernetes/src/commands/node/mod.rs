@@ -6,6 +6,7 @@ mod info;
 mod label;
 mod list;
 mod remove;
+pub(crate) mod start;
 mod taint;
 mod undrain;
 
@@ -17,6 +18,7 @@ use crate::{cli::App, failure::Outcome};
 /// What can be done with nodes.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    Start(Box<start::Args>),
     List(list::Args),
     Info(info::Args),
     Events(events::Args),
@@ -30,6 +32,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self, app: &App) -> Outcome {
         match self {
+            Self::Start(args) => args.run(app),
             Self::List(args) => app.block_on(args.run(app)),
             Self::Info(args) => app.block_on(args.run(app)),
             Self::Events(args) => app.block_on(args.run(app)),

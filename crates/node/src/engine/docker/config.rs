@@ -146,7 +146,7 @@ pub(super) fn main_container(job: &Assignment, around: &Surroundings) -> Contain
     ContainerCreateBody {
         image: Some(with_tag(&job.image)),
         entrypoint: (!job.command.is_empty()).then(|| job.command.clone()),
-        env: Some(environment(job)),
+        env: Some(environment(job, around)),
         labels: Some(labels),
         attach_stdin: Some(false),
         open_stdin: Some(false),
@@ -237,25 +237,47 @@ fn labels(job: &JobKey, role: Role, around: &Surroundings) -> HashMap<String, St
 }
 
 /// The job's own environment, then what names its GPUs: nobody may widen that.
-fn environment(job: &Assignment) -> Vec<String> {
-    const NVIDIA: &str = "NVIDIA_VISIBLE_DEVICES";
-    const CUDA: &str = "CUDA_VISIBLE_DEVICES";
-    let uuids: Vec<&str> = job.gpus.iter().map(|gpu| gpu.uuid.as_str()).collect();
-    let mut env: Vec<String> = job
+fn environment(job: &Assignment, around: &Surroundings) -> Vec<String> {
+    let named = visible(&job.gpus, around);
+    let own = job
         .env
         .iter()
-        .filter(|var| var.name != NVIDIA && var.name != CUDA)
-        .map(|var| format!("{}={}", var.name, var.value))
-        .collect();
-    // `void` also keeps NVIDIA's runtime, where it is Docker's default, from handing over every GPU.
-    let nvidia = if uuids.is_empty() || uuids.iter().all(|uuid| uuid.starts_with(SIMULATED)) {
-        "void".to_owned()
-    } else {
-        uuids.join(",")
+        .filter(|var| named.iter().all(|(name, _)| *name != var.name))
+        .map(|var| format!("{}={}", var.name, var.value));
+    own.chain([format!("CLAWBERNETES_JOB={}", job.job)])
+        .chain(named.iter().map(|(name, value)| format!("{name}={value}")))
+        .collect()
+}
+
+/// Which GPUs a job may see. All of the variables are set: an empty one hides what a missing one would show.
+fn visible(gpus: &[HeldGpu], around: &Surroundings) -> [(&'static str, String); 4] {
+    let join = |names: Vec<String>| names.join(",");
+    let simulated = gpus.iter().any(|gpu| gpu.uuid.starts_with(SIMULATED));
+    let by_file = gpus.iter().any(|gpu| around.device_files.contains_key(&gpu.uuid));
+    let uuids = join(gpus.iter().map(|gpu| gpu.uuid.clone()).collect());
+    let (cuda, hip) = match (simulated, by_file) {
+        (true, _) => {
+            let indexes = join(gpus.iter().map(|gpu| gpu.index.to_string()).collect());
+            (indexes.clone(), indexes)
+        }
+        // Only their own files are in the container, and are counted anew there.
+        (false, true) => {
+            let counted = join((0..gpus.len()).map(|index| index.to_string()).collect());
+            (counted.clone(), counted)
+        }
+        (false, false) => (uuids.clone(), String::new()),
     };
-    env.push(format!("{NVIDIA}={nvidia}"));
-    env.push(format!("{CUDA}={}", uuids.join(",")));
-    env
+    // `void` also keeps NVIDIA's runtime, where it is Docker's default, from handing over GPUs by itself.
+    let by_runtime = !gpus.is_empty() && !simulated && !by_file && around.gpus == GpuAccess::Nvidia;
+    [
+        (
+            "NVIDIA_VISIBLE_DEVICES",
+            if by_runtime { uuids } else { "void".to_owned() },
+        ),
+        ("CUDA_VISIBLE_DEVICES", cuda),
+        ("HIP_VISIBLE_DEVICES", hip.clone()),
+        ("ROCR_VISIBLE_DEVICES", hip),
+    ]
 }
 
 fn name_devices(gpus: &[&HeldGpu], access: GpuAccess) -> (Vec<DeviceRequest>, Vec<DeviceMapping>) {
@@ -396,8 +418,20 @@ mod tests {
         body.host_config.as_ref().unwrap()
     }
 
-    fn env(body: &ContainerCreateBody) -> Vec<&str> {
-        body.env.as_ref().unwrap().iter().map(String::as_str).collect()
+    /// What the job sees of NVIDIA's, CUDA's and ROCm's GPUs.
+    fn seen(body: &ContainerCreateBody) -> [&str; 4] {
+        ["NVIDIA", "CUDA", "HIP", "ROCR"].map(|maker| {
+            let start = format!("{maker}_VISIBLE_DEVICES=");
+            let mut all = body
+                .env
+                .as_ref()
+                .unwrap()
+                .iter()
+                .filter_map(|var| var.strip_prefix(&start));
+            let value = all.next().unwrap();
+            assert_eq!(all.next(), None);
+            value
+        })
     }
 
     #[test]
@@ -409,10 +443,7 @@ mod tests {
         assert_eq!(request.driver.as_deref(), Some("nvidia"));
         assert_eq!(request.device_ids.as_deref().unwrap(), ["GPU-1", "GPU-2"]);
         assert_eq!(request.count, None);
-        assert_eq!(
-            env(&body),
-            ["NVIDIA_VISIBLE_DEVICES=GPU-1,GPU-2", "CUDA_VISIBLE_DEVICES=GPU-1,GPU-2"]
-        );
+        assert_eq!(seen(&body), ["GPU-1,GPU-2", "GPU-1,GPU-2", "", ""]);
         assert_eq!(host(&body).ulimits.as_ref().unwrap()[0].soft, Some(-1));
     }
 
@@ -426,6 +457,7 @@ mod tests {
         let request = &host(&body).device_requests.as_ref().unwrap()[0];
         assert_eq!(request.driver.as_deref(), Some("cdi"));
         assert_eq!(request.device_ids.as_deref().unwrap(), ["nvidia.com/gpu=GPU-1"]);
+        assert_eq!(seen(&body), ["void", "GPU-1", "", ""]);
 
         let podman = Surroundings {
             gpus: GpuAccess::CdiDevice,
@@ -463,6 +495,7 @@ mod tests {
             .map(|device| device.path_on_host.as_deref().unwrap())
             .collect();
         assert_eq!(paths, ["/dev/dri/renderD128", "/dev/dri/renderD129", "/dev/kfd"]);
+        assert_eq!(seen(&body), ["void", "0,1", "0,1", "0,1"]);
         assert_eq!(host(&body).device_requests, None);
     }
 
@@ -471,17 +504,14 @@ mod tests {
         let body = main_container(&job(&[]), &around());
         assert_eq!(host(&body).device_requests, None);
         assert_eq!(host(&body).devices, None);
-        assert_eq!(env(&body), ["NVIDIA_VISIBLE_DEVICES=void", "CUDA_VISIBLE_DEVICES="]);
+        assert_eq!(seen(&body), ["void", "", "", ""]);
     }
 
     #[test]
     fn simulated_gpus_are_only_named() {
         let body = main_container(&job(&["SIM-1"]), &around());
         assert_eq!(host(&body).device_requests, None);
-        assert_eq!(
-            env(&body),
-            ["NVIDIA_VISIBLE_DEVICES=void", "CUDA_VISIBLE_DEVICES=SIM-1"]
-        );
+        assert_eq!(seen(&body), ["void", "0", "0", "0"]);
     }
 
     #[test]

@@ -55,18 +55,31 @@ pub(super) fn memory_limit(inspect: &ContainerInspectResponse) -> Option<Size> {
     u64::try_from(limit).ok().filter(|limit| *limit > 0).map(Size)
 }
 
-/// How it ended. `oom`: the engine saw the kernel kill one of its processes for want of memory.
+/// Whether the engine saw the kernel kill one of its processes for want of memory.
+pub(super) fn oom_killed(inspect: &ContainerInspectResponse) -> bool {
+    inspect
+        .state
+        .as_ref()
+        .is_some_and(|state| state.oom_killed == Some(true))
+}
+
+/// The exit code, 128 + signal for signals. `None`: the engine has none.
+pub(super) fn exit_code(inspect: &ContainerInspectResponse) -> Option<i32> {
+    let code = inspect.state.as_ref()?.exit_code?;
+    i32::try_from(code).ok()
+}
+
+/// How it ended. `oom`: the kernel killed one of its processes for want of memory.
 ///
 /// A container that ends with 0 all the same has done what it should. Codes above 128 are signals, as every engine
 /// and shell writes them; which of them the process chose for itself can't be told.
 pub(super) fn outcome(inspect: &ContainerInspectResponse, oom: bool, peak: Option<Size>) -> Outcome {
-    let state = inspect.state.clone().unwrap_or_default();
-    let Some(code) = state.exit_code.and_then(|code| i32::try_from(code).ok()) else {
+    let Some(code) = exit_code(inspect) else {
         return Outcome::Unknown {
             why: "the engine has no exit code of it".to_owned(),
         };
     };
-    if code != 0 && (oom || state.oom_killed == Some(true)) {
+    if code != 0 && oom {
         return Outcome::OomKilled {
             limit_bytes: memory_limit(inspect),
             peak_bytes: peak,
@@ -84,12 +97,12 @@ mod tests {
 
     use super::*;
 
-    fn ended(exit_code: i64, oom_killed: bool) -> ContainerInspectResponse {
+    fn ended(exit_code: i64) -> ContainerInspectResponse {
         ContainerInspectResponse {
             state: Some(ContainerState {
                 status: Some(ContainerStateStatusEnum::EXITED),
                 exit_code: Some(exit_code),
-                oom_killed: Some(oom_killed),
+                oom_killed: Some(exit_code == 137),
                 started_at: Some("2026-02-16T14:00:00.5Z".to_owned()),
                 finished_at: Some("0001-01-01T00:00:00Z".to_owned()),
                 ..Default::default()
@@ -103,35 +116,30 @@ mod tests {
     }
 
     #[test]
-    fn only_the_engines_word_makes_it_an_oom_kill() {
-        assert_eq!(
-            outcome(&ended(137, false), false, None),
-            Outcome::Signaled { signal: 9 }
-        );
+    fn only_the_kernels_word_makes_it_an_oom_kill() {
+        assert_eq!(outcome(&ended(137), false, None), Outcome::Signaled { signal: 9 });
         let oom = Outcome::OomKilled {
             limit_bytes: Some(Size::mib(1)),
             peak_bytes: Some(Size(7)),
         };
-        assert_eq!(outcome(&ended(137, true), false, Some(Size(7))), oom);
-        assert_eq!(outcome(&ended(137, false), true, Some(Size(7))), oom);
-        assert_eq!(outcome(&ended(1, true), false, Some(Size(7))), oom);
-        assert_eq!(outcome(&ended(0, true), false, None), Outcome::Exited { code: 0 });
+        assert_eq!(outcome(&ended(137), true, Some(Size(7))), oom);
+        assert_eq!(outcome(&ended(1), true, Some(Size(7))), oom);
+        assert_eq!(outcome(&ended(0), true, None), Outcome::Exited { code: 0 });
+        assert!(oom_killed(&ended(137)) && !oom_killed(&ended(1)));
     }
 
     #[test]
     fn codes_and_signals() {
-        assert_eq!(outcome(&ended(3, false), false, None), Outcome::Exited { code: 3 });
-        assert_eq!(
-            outcome(&ended(143, false), false, None),
-            Outcome::Signaled { signal: 15 }
-        );
-        assert_eq!(outcome(&ended(128, false), false, None), Outcome::Exited { code: 128 });
-        assert_eq!(outcome(&ended(255, false), false, None), Outcome::Exited { code: 255 });
+        let of = |code| outcome(&ended(code), false, None);
+        assert_eq!(of(3), Outcome::Exited { code: 3 });
+        assert_eq!(of(143), Outcome::Signaled { signal: 15 });
+        assert_eq!(of(128), Outcome::Exited { code: 128 });
+        assert_eq!(of(255), Outcome::Exited { code: 255 });
     }
 
     #[test]
     fn the_year_one_is_no_time() {
-        let inspect = ended(0, false);
+        let inspect = ended(0);
         assert_eq!(started_at(&inspect).unwrap().to_string(), "2026-02-16T14:00:00.5Z");
         assert_eq!(finished_at(&inspect), None);
         assert_eq!(stands(&inspect), Stands::Ended);

@@ -15,11 +15,11 @@ use std::{
 use api::{
     ErrorCode, Span, Timestamp,
     wire::Assignment,
-    workload::{DEFAULT_GRACE, JobKey, Outcome, Usage},
+    workload::{DEFAULT_GRACE, JobKey, Outcome, Usage, VolumeSource},
 };
 use bollard::{
     errors::Error,
-    models::{ContainerCreateBody, ContainerInspectResponse},
+    models::{ContainerCreateBody, ContainerInspectResponse, HostConfig},
 };
 use tokio::{
     sync::watch,
@@ -35,8 +35,11 @@ use super::{
 };
 use crate::engine::What;
 
-/// How long a daemon that is away, or fails, holds up the making of a container.
+/// How long a daemon that is away holds up the making of a container.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Tries to make a container where the daemon answers, and fails.
+const FAILURES: u32 = 3;
 
 /// Word of an OOM kill may come after that of the end, by this much.
 const OOM_PATIENCE: Duration = Duration::from_millis(300);
@@ -159,19 +162,22 @@ impl Job {
     }
 
     async fn live(&self, shared: &Shared, origin: Origin, output: &mut Output) -> Result<Ending, Outcome> {
-        let inspect = match origin {
-            Origin::New(assignment) => self.make(shared, &assignment).await?,
-            Origin::Found(inspect) => *inspect,
+        let (inspect, ordered) = match origin {
+            Origin::New(assignment) => (self.make(shared, &assignment).await?, true),
+            Origin::Found(inspect) => (*inspect, false),
         };
         let body = recover(&inspect);
         let fresh = stands(&inspect) == Stands::Created;
         if fresh {
             self.begin(shared, &body, output).await?;
         }
+        // Of a job that was found running, its finder has told.
+        let untold = fresh || ordered;
         let name = Role::Main.container(&self.key);
         let reader = Reader::new(&shared.daemon, &name, output);
         let ended = match stands(&inspect) {
             Stands::Ended => {
+                self.announce(shared, &name, untold).await;
                 reader.finish().await;
                 Some(inspect)
             }
@@ -179,7 +185,7 @@ impl Job {
                 let running = async {
                     tokio::select! {
                         ((), ended) = async {
-                            tokio::join!(self.announce(shared, &name, fresh), shared.daemon.exited(&name))
+                            tokio::join!(self.announce(shared, &name, untold), shared.daemon.exited(&name))
                         } => ended,
                         () = self.stopper(shared, &name) => pending().await,
                     }
@@ -206,16 +212,21 @@ impl Job {
     /// The end of a container that has ended.
     pub(super) async fn ending(&self, shared: &Shared, name: &str, ended: &ContainerInspectResponse) -> Ending {
         let usage = self.measured(shared.usage(&self.key));
-        let state = ended.state.clone().unwrap_or_default();
-        // Word of it can come too late for Docker to note it with the container.
-        let oom = state.exit_code == Some(137)
-            && state.oom_killed != Some(true)
-            && !self.killed.load(Ordering::Relaxed)
-            && end::memory_limit(ended).is_some()
-            && match end::started_at(ended) {
-                Some(at) => shared.daemon.saw_oom(name, at.as_second(), OOM_PATIENCE).await,
-                None => false,
-            };
+        let code = end::exit_code(ended);
+        let oom = match code {
+            None | Some(0) => false,
+            // What killed it was the stop, whatever happened to it before.
+            Some(137) if self.killed.load(Ordering::Relaxed) => false,
+            Some(_) if end::oom_killed(ended) => true,
+            Some(code) => match (shared.oom_kills(&self.key), end::started_at(ended)) {
+                (Some(kills), _) => kills > 0,
+                // Word of it can come too late for Docker to note it with the container.
+                (None, Some(at)) if code == 137 && end::memory_limit(ended).is_some() => {
+                    shared.daemon.saw_oom(name, at.as_second(), OOM_PATIENCE).await
+                }
+                _ => false,
+            },
+        };
         Ending {
             at: end::finished_at(ended).unwrap_or_else(Timestamp::now),
             outcome: end::outcome(ended, oom, usage.memory_peak_bytes),
@@ -226,8 +237,10 @@ impl Job {
     /// Fetches the image and makes the container; one of that name that is there already is taken as it is.
     async fn make(&self, shared: &Shared, job: &Assignment) -> Result<ContainerInspectResponse, Outcome> {
         let name = Role::Main.container(&self.key);
+        check_folders(job)?;
         let since = Instant::now();
         let mut back_off = BackOff::new();
+        let mut failures = 0;
         loop {
             let report = |progress| shared.say(&self.key, What::Pulling(progress));
             tokio::select! {
@@ -253,11 +266,14 @@ impl Job {
                     // Removed in between.
                     None => {}
                 },
-                Some(error) if kind(&error) == Kind::Refused || since.elapsed() > PATIENCE => {
-                    return Err(cannot_start(&error));
-                }
                 // The daemon failed, is away, or its image was removed in between.
-                Some(error) => tracing::debug!(container = name, %error, "the container can't be made"),
+                Some(error) => {
+                    tracing::debug!(container = name, %error, "the container can't be made");
+                    failures += u32::from(kind(&error) != Kind::Away);
+                    if kind(&error) == Kind::Refused || failures >= FAILURES || since.elapsed() > PATIENCE {
+                        return Err(cannot_start(&error));
+                    }
+                }
             }
             tokio::select! {
                 () = self.stopped() => return Err(stopped_early()),
@@ -269,15 +285,16 @@ impl Job {
     /// Runs the hook before the command, then starts the container.
     async fn begin(&self, shared: &Shared, body: &ContainerCreateBody, output: &mut Output) -> Result<(), Outcome> {
         if let Some(command) = hook(body, LABEL_PRE_START) {
+            let words = command.join(" ");
             let name = Role::PreStart.container(&self.key);
             let made = config::hook_container(body, &self.key, Role::PreStart, command);
             let ended = self.run_hook(shared, &name, made, output, None).await?;
             if self.stopping() {
                 return Err(stopped_early());
             }
-            let outcome = end::outcome(&ended, false, None);
+            let outcome = end::outcome(&ended, end::oom_killed(&ended), None);
             if !outcome.success() {
-                return Err(hook_failed(&outcome));
+                return Err(hook_failed(&words, &outcome));
             }
         }
         if self.stopping() {
@@ -302,9 +319,9 @@ impl Job {
         }
     }
 
-    /// Says that it runs, unless an earlier life of the agent did.
-    async fn announce(&self, shared: &Shared, name: &str, fresh: bool) {
-        if fresh
+    /// Says that it runs, or ran, unless that was told.
+    async fn announce(&self, shared: &Shared, name: &str, untold: bool) {
+        if untold
             && let Some(inspect) = shared.daemon.inspect_surely(name).await
             && let Some(at) = end::started_at(&inspect)
         {
@@ -324,7 +341,11 @@ impl Job {
                     self.killed.store(true, Ordering::Relaxed);
                     let again = match shared.daemon.kill(name, "SIGKILL").await {
                         Ok(()) => KILL_AGAIN,
-                        Err(_) => Duration::from_millis(200),
+                        Err(error) => {
+                            let killed = shared.kill_below(&self.key);
+                            tracing::warn!(job = %self.key, %error, killed, "the container engine doesn't kill a job that is due");
+                            Duration::from_millis(500)
+                        }
                     };
                     Some(Instant::now() + again)
                 }
@@ -359,7 +380,7 @@ impl Job {
         let limit = grace(body).max(POST_STOP_MIN);
         match self.run_hook(shared, &name, made, output, Some(limit)).await {
             Ok(ended) => {
-                let outcome = end::outcome(&ended, false, None);
+                let outcome = end::outcome(&ended, end::oom_killed(&ended), None);
                 if !outcome.success() {
                     tracing::info!(job = %self.key, ?outcome, "the hook after the command failed");
                 }
@@ -416,14 +437,47 @@ impl Job {
     }
 }
 
-/// What a container was made with, as far as its hooks need it.
+/// Refuses folders of the node that aren't there: Docker would refuse them later, Podman would make them.
+fn check_folders(job: &Assignment) -> Result<(), Outcome> {
+    for volume in &job.volumes {
+        if let VolumeSource::HostPath { source, .. } = &volume.source
+            && let Err(error) = std::fs::metadata(source)
+            && error.kind() == std::io::ErrorKind::NotFound
+        {
+            return Err(Outcome::StartFailed {
+                code: ErrorCode::InvalidArgument,
+                message: format!("{source}, to be mounted at {}, isn't on this node", volume.mount_path),
+                retryable: false,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What a container was made with, as far as its hooks need it: only what this engine sets, since daemons add to it
+/// what they don't take back.
 fn recover(inspect: &ContainerInspectResponse) -> ContainerCreateBody {
     let config = inspect.config.clone().unwrap_or_default();
+    let made = inspect.host_config.clone().unwrap_or_default();
     ContainerCreateBody {
         image: config.image,
         env: config.env,
         labels: config.labels,
-        host_config: inspect.host_config.clone(),
+        host_config: Some(HostConfig {
+            memory: made.memory,
+            memory_swap: made.memory_swap,
+            nano_cpus: made.nano_cpus,
+            mounts: made.mounts,
+            device_requests: made.device_requests,
+            devices: made.devices,
+            shm_size: made.shm_size,
+            network_mode: made.network_mode,
+            cgroup_parent: made.cgroup_parent,
+            init: made.init,
+            restart_policy: made.restart_policy,
+            log_config: made.log_config,
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -459,19 +513,20 @@ fn stopped_early() -> Outcome {
     Outcome::StartFailed {
         code: ErrorCode::Conflict,
         message: "stopped before it started".to_owned(),
-        retryable: true,
+        retryable: false,
     }
 }
 
-fn hook_failed(outcome: &Outcome) -> Outcome {
+fn hook_failed(command: &str, outcome: &Outcome) -> Outcome {
     let how = match outcome.exit_code() {
+        Some(_) if matches!(outcome, Outcome::OomKilled { .. }) => "it was killed at the memory limit".to_owned(),
         Some(code) => format!("exit code {code}"),
         None => "nobody saw how".to_owned(),
     };
     Outcome::StartFailed {
         code: ErrorCode::InvalidArgument,
-        message: format!("the preStart hook failed: {how}"),
-        retryable: true,
+        message: format!("the preStart hook '{command}' failed: {how}"),
+        retryable: false,
     }
 }
 
@@ -479,7 +534,7 @@ fn hook_failed(outcome: &Outcome) -> Outcome {
 fn cannot_start(error: &Error) -> Outcome {
     let words = words(error);
     let lower = words.to_lowercase();
-    let (code, message, retryable) = if ["executable file not found", "exec format error", "permission denied"]
+    let (code, message, retryable) = if ["executable file", "exec format error", "exec: \""]
         .iter()
         .any(|sign| lower.contains(sign))
         || kind(error) == Kind::Refused

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use std::{
 use api::{
     NodeName, Span, Timestamp, WorkloadId,
     wire::Assignment,
-    workload::{JobKey, LogSource, Outcome, Usage},
+    workload::{JobKey, LogSource, Outcome, Usage, Volume, VolumeSource},
 };
 use clawbernetes_node::{
     engine::{
@@ -228,4 +229,25 @@ pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         tokio::time::timeout(Duration::from_secs(60), wait).await.is_ok(),
         "waited a minute for {what}"
     );
+}
+
+/// A folder of the node, mounted at `/gate`.
+pub(super) fn gate(folder: &Path) -> Volume {
+    Volume {
+        name: String::new(),
+        mount_path: "/gate".to_owned(),
+        source: VolumeSource::HostPath {
+            source: folder.to_string_lossy().into_owned(),
+            read_only: true,
+        },
+    }
+}
+
+/// Processes of this machine whose command line holds a text.
+pub(super) fn processes(text: &str) -> usize {
+    let folders = std::fs::read_dir("/proc").unwrap().flatten();
+    folders
+        .filter_map(|folder| std::fs::read(folder.path().join("cmdline")).ok())
+        .filter(|line| String::from_utf8_lossy(line).replace('\0', " ").contains(text))
+        .count()
 }

@@ -74,3 +74,26 @@ async fn every_line_is_kept_once_whatever_the_agent_goes_through() {
     assert_eq!(memory.texts(&job.job, LogSource::Stderr), errors);
     life.engine.forget(&job.job).await;
 }
+
+#[tokio::test]
+async fn a_flood_of_lines_is_kept_whole() {
+    let Some(fixture) = fixture::shared() else { return };
+    let memory = Arc::new(Memory::default());
+    let job = script("flood", "seq 100000");
+    let life = Life::begin(fixture, "flood", &memory).await;
+    life.start(&job).await;
+    until("a part of it", || memory.lines(&job.job).len() > 20_000).await;
+    drop(life);
+    let life = Life::begin(fixture, "flood", &memory).await;
+    let (found, _) = life.adopt().await;
+    if found[0].ended.is_none() {
+        life.ended(&job.job).await;
+    }
+    let wanted: Vec<String> = (1..=100_000).map(|n| n.to_string()).collect();
+    assert!(
+        memory.stdout(&job.job) == wanted,
+        "{} lines",
+        memory.lines(&job.job).len()
+    );
+    life.engine.forget(&job.job).await;
+}

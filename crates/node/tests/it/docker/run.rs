@@ -13,7 +13,7 @@ use clawbernetes_node::engine::{Engine as _, Exec, What};
 
 use super::{
     fixture::{self, Fixture, IMAGE_WITH_COMMAND},
-    life::{Life, Memory, script, until},
+    life::{Life, Memory, processes, script, until},
 };
 
 async fn life(node: &str) -> Option<(Life, Arc<Memory>, &'static Fixture)> {
@@ -35,7 +35,7 @@ async fn host_config(fixture: &Fixture, job: &api::workload::JobKey) -> HostConf
 
 #[tokio::test]
 async fn output_and_exit_code_come_back() {
-    let Some((life, memory, _)) = life("run").await else {
+    let Some((life, memory, fixture)) = life("run").await else {
         return;
     };
     let text =
@@ -58,7 +58,15 @@ async fn output_and_exit_code_come_back() {
 
     // A job that is known isn't begun again, also after its end.
     life.start(&job).await;
+    let cgroup = format!("/{}/jobs/{}", fixture.name, job.job);
+    let cgroups = || {
+        let mounts = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
+        let paths = mounts.map(|mount| format!("{}{cgroup}", mount.path().display()));
+        paths.filter(|path| std::path::Path::new(path).exists()).count()
+    };
+    assert!(cgroups() > 0);
     life.engine.forget(&job.job).await;
+    assert_eq!(cgroups(), 0);
     assert_eq!(memory.lines(&job.job).len(), 4);
 }
 
@@ -87,7 +95,7 @@ async fn the_command_replaces_the_images_own() {
         uuid: "SIM-3".to_owned(),
     }];
     assert_eq!(life.run(&other).await, Outcome::Exited { code: 0 });
-    assert_eq!(memory.stdout(&other.job), ["other command a b=c", "cuda=SIM-3"]);
+    assert_eq!(memory.stdout(&other.job), ["other command a b=c", "cuda=3"]);
 
     let mut absent = script("command-absent", "");
     absent.command = vec!["no-such-program".to_owned()];
@@ -263,15 +271,6 @@ async fn collect(mut exec: Exec) -> (String, String, i32) {
         }
     }
     panic!("no end");
-}
-
-/// Processes of this machine whose command line holds a text.
-fn processes(text: &str) -> usize {
-    let folders = std::fs::read_dir("/proc").unwrap().flatten();
-    folders
-        .filter_map(|folder| std::fs::read(folder.path().join("cmdline")).ok())
-        .filter(|line| String::from_utf8_lossy(line).replace('\0', " ").contains(text))
-        .count()
 }
 
 #[tokio::test]

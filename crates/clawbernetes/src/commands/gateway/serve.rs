@@ -1,0 +1,128 @@
+//! `clawbernetes gateway serve`
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use api::{ApiError, ErrorCode, Size, Span};
+use gateway::{Gateway, Options, StartError};
+
+use crate::{cli::App, failure::Outcome, local, serving};
+
+/// Run the control plane: keeps the fleet's state, decides what runs where, serves every client
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  clawbernetes gateway serve\n  \
+    clawbernetes gateway serve --listen 127.0.0.1:9100 --data /var/lib/clawbernetes\n\n\
+    The first start makes an admin token; this user's command line finds it by itself on this machine.\n\
+    CLAWBERNETES_LOG=debug shows more.")]
+pub(crate) struct Args {
+    /// The address to listen on; port 0 takes any free port
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
+    listen: SocketAddr,
+    /// The folder to keep everything in [default: $XDG_DATA_HOME/clawbernetes/gateway]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Serve without TLS on an address that others reach: tokens travel in the clear
+    #[arg(long)]
+    insecure: bool,
+    /// How often nodes give a sign of life
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    heartbeat: Span,
+    /// A node that is silent for this long is unreachable
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    unreachable_after: Span,
+    /// A node that is silent for this long is lost: it is fenced, and its work starts elsewhere where it may
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    lost_after: Span,
+    /// A workload runs at least this long before another may preempt it
+    #[arg(long, value_name = "DURATION", default_value = "1m")]
+    min_run: Span,
+    /// How long ended workloads, their logs, and events are kept
+    #[arg(long, value_name = "DURATION", default_value = "30d")]
+    keep: Span,
+    /// How many ended workloads are kept
+    #[arg(long, value_name = "NUMBER", default_value_t = 50_000)]
+    keep_count: usize,
+    /// The most disk that logs may take
+    #[arg(long, value_name = "SIZE", default_value = "20Gi")]
+    logs_max: Size,
+}
+
+impl Args {
+    pub(crate) fn run(self, _: &App) -> Outcome {
+        serving::trace("info");
+        let options = self.options()?;
+        serving::run(|stop| async move {
+            let gateway = start(options).await?;
+            stop.cancelled().await;
+            tracing::info!("shutting down; what nodes run goes on running");
+            gateway.stop().await;
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+
+    fn options(self) -> Result<Options, ApiError> {
+        if !is_private(self.listen.ip()) && !self.insecure {
+            return Err(ApiError::invalid(
+                "listen",
+                format!(
+                    "{} can be reached by others, and this version has no TLS yet",
+                    self.listen
+                ),
+            )
+            .hint("listen on 127.0.0.1 and let an SSH tunnel or a VPN lead there, or say --insecure"));
+        }
+        Ok(Options {
+            listen: self.listen,
+            data: self.data.map_or_else(|| serving::data_dir("gateway"), Ok)?,
+            heartbeat: self.heartbeat,
+            unreachable_after: self.unreachable_after,
+            lost_after: self.lost_after,
+            min_run: self.min_run,
+            keep_age: self.keep,
+            keep_count: self.keep_count,
+            logs_max_bytes: Some(self.logs_max.bytes()),
+            ..Options::default()
+        })
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    address.is_loopback()
+}
+
+/// Starts a gateway, and leaves its admin token where this user's command line finds it.
+pub(crate) async fn start(options: Options) -> Result<Gateway, ApiError> {
+    let data = options.data.clone();
+    let gateway = Gateway::start(options).await.map_err(|error| start_error(&error))?;
+    match local::token_path(gateway.address.port()) {
+        Some(path) => local::write_private(&path, &gateway.admin_token).map_err(|error| {
+            ApiError::internal(format!("{} can't be written", path.display())).cause(error.to_string())
+        })?,
+        None => tracing::warn!(
+            "no home folder: the command line must be given the token in {}",
+            data.display()
+        ),
+    }
+    tracing::info!(address = %gateway.address, data = %data.display(), "the gateway serves");
+    Ok(gateway)
+}
+
+fn start_error(error: &StartError) -> ApiError {
+    match error {
+        StartError::Listen { address, .. } => serving::chain(ErrorCode::Conflict, error).hint(format!(
+            "is a gateway running already (clawbernetes gateway ping)? Else --listen {}:0",
+            address.ip()
+        )),
+        StartError::Store(store::StoreError::Locked { .. }) => serving::chain(ErrorCode::Conflict, error)
+            .hint("another gateway uses this folder: stop it, or name another one with --data"),
+        StartError::Store(store::StoreError::StorageFull { .. }) => serving::chain(ErrorCode::StorageFull, error),
+        StartError::Times(message) => ApiError::invalid("heartbeat", message.clone()),
+        StartError::State(error) => error.clone(),
+        StartError::Data { .. } | StartError::Store(_) | StartError::Logs(_) => {
+            serving::chain(ErrorCode::Internal, error)
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The command line as its users meet it: the binary, run in a home of its own.
+
+mod alone;
+mod with_gateway;
+mod world;

@@ -1,0 +1,221 @@
+//! Who may do what.
+
+use api::{
+    auth::{Role, Scope},
+    op::OPERATIONS,
+};
+use gateway::{Limits, Options};
+use serde_json::{Value, json};
+
+use crate::fixture::Fixture;
+
+/// A token of each role, made the way a person would.
+async fn tokens(fixture: &Fixture) -> Vec<(Role, String)> {
+    let mut tokens = vec![(Role::Admin, fixture.gateway.admin_token.clone())];
+    for role in [Role::Viewer, Role::Operator] {
+        let made = fixture
+            .admin("auth.token.create", &json!({"name": role.name(), "role": role.name()}))
+            .await;
+        tokens.push((role, made.body["token"].as_str().unwrap().to_owned()));
+    }
+    let join = fixture.admin("auth.join-token", &json!({"expires": "1h"})).await;
+    let join = join.body["token"].as_str().unwrap().to_owned();
+    let joined = fixture
+        .post("node.join", Some(&join), &json!({"name": "n1", "exact": true}), "")
+        .await;
+    tokens.push((Role::Node, joined.body["credential"].as_str().unwrap().to_owned()));
+    tokens.push((Role::Joiner, join));
+    tokens
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_lets_in_exactly_the_roles_of_its_scope() {
+    let fixture = Fixture::start().await;
+    // Requests that fit no operation: whoever is let in is told so, and nothing changes.
+    let nonsense = json!({"no such field": 1});
+    for (role, token) in tokens(&fixture).await {
+        for op in OPERATIONS {
+            let answer = fixture.post(op.name, Some(&token), &nonsense, "").await;
+            let refused = answer.code() == "PERMISSION_DENIED";
+            assert_eq!(refused, !role.allows(op.scope), "{role} at {}: {answer:?}", op.name);
+            assert_ne!(answer.code(), "AUTH_FAILED", "{role} at {}", op.name);
+        }
+    }
+    for op in OPERATIONS {
+        for token in [None, Some(""), Some("cbt_x_y"), Some("\u{1}"), Some(&*"x".repeat(4000))] {
+            let answer = fixture.post(op.name, token, &nonsense, "").await;
+            // Many wrong tokens from one address are slowed down.
+            assert!(
+                matches!(answer.status, 401 | 429 | 400),
+                "{} without a valid token: {answer:?}",
+                op.name
+            );
+        }
+    }
+    fixture.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_or_expired_token_opens_nothing() {
+    let fixture = Fixture::start().await;
+    let made = fixture
+        .admin("auth.token.create", &json!({"name": "ci", "role": "viewer"}))
+        .await;
+    let token = made.body["token"].as_str().unwrap();
+    assert_eq!(fixture.post("node.list", Some(token), &json!({}), "").await.status, 200);
+    let id = made.body["id"].as_str().unwrap();
+    assert_eq!(fixture.admin("auth.token.revoke", &json!({"id": id})).await.status, 200);
+    assert_eq!(
+        fixture.post("node.list", Some(token), &json!({}), "").await.code(),
+        "AUTH_FAILED"
+    );
+
+    let made = fixture
+        .admin(
+            "auth.token.create",
+            &json!({"name": "brief", "role": "viewer", "expires": "1ms"}),
+        )
+        .await;
+    let token = made.body["token"].as_str().unwrap();
+    let expired =
+        async { while fixture.post("node.list", Some(token), &json!({}), "").await.code() != "AUTH_FAILED" {} };
+    tokio::time::timeout(std::time::Duration::from_secs(10), expired)
+        .await
+        .expect("it expires");
+
+    let last = fixture.admin("auth.token.revoke", &json!({"id": "admin"})).await;
+    assert_eq!(last.code(), "CONFLICT", "nobody is locked out by mistake");
+    fixture.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_token_is_used_up_and_names_are_not_taken_over() {
+    let fixture = Fixture::start().await;
+    let join = fixture
+        .admin("auth.join-token", &json!({"expires": "1h", "uses": 2}))
+        .await;
+    let join = join.body["token"].as_str().unwrap();
+    let ask = |name: &str, exact: bool| json!({"name": name, "exact": exact});
+    let first = fixture.post("node.join", Some(join), &ask("gpu-1", true), "").await;
+    assert_eq!(first.body["name"], "gpu-1");
+    let clash = fixture.post("node.join", Some(join), &ask("gpu-1", true), "").await;
+    assert_eq!(
+        (clash.status, clash.code()),
+        (409, "ALREADY_EXISTS"),
+        "and the token isn't used by it"
+    );
+    let second = fixture.post("node.join", Some(join), &ask("gpu-1", false), "").await;
+    assert!(
+        second.body["name"].as_str().unwrap().starts_with("gpu-1-"),
+        "{second:?}"
+    );
+    let third = fixture.post("node.join", Some(join), &ask("gpu-9", true), "").await;
+    assert_eq!(third.code(), "AUTH_FAILED");
+    fixture.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_not_on_disk_but_in_the_admins_file() {
+    let fixture = Fixture::start().await;
+    let tokens = tokens(&fixture).await;
+    let Fixture { gateway, data } = fixture;
+    gateway.stop().await;
+    let mut files = vec![data.path().to_owned()];
+    let mut seen = 0;
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+            continue;
+        }
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().mode() & 0o077,
+            0,
+            "{} is open to others",
+            path.display()
+        );
+        if path.ends_with("admin.token") {
+            continue;
+        }
+        seen += 1;
+        let bytes = std::fs::read(&path).unwrap();
+        for (role, token) in &tokens {
+            let secret = token.rsplit('_').next().unwrap().as_bytes();
+            let found = bytes.windows(secret.len()).any(|window| window == secret);
+            assert!(!found, "the {role}'s secret is in {}", path.display());
+        }
+    }
+    assert!(seen > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_asks_too_often_is_told_to_wait() {
+    let limits = Limits {
+        calls_per_second: 0.001,
+        burst: 3.0,
+        ..Limits::default()
+    };
+    let fixture = Fixture::with(Options {
+        limits,
+        ..Options::default()
+    })
+    .await;
+    for _ in 0..3 {
+        assert_eq!(fixture.admin("gateway.ping", &json!({})).await.status, 200);
+    }
+    let answer = fixture.admin("gateway.ping", &json!({})).await;
+    assert_eq!((answer.status, answer.code()), (429, "QUOTA_EXCEEDED"));
+    assert!(
+        answer.body["error"]["hint"]
+            .as_str()
+            .unwrap()
+            .starts_with("try again in")
+    );
+    fixture.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_no_sense_is_refused_and_harms_nothing() {
+    let fixture = Fixture::start().await;
+    let token = Some(fixture.gateway.admin_token.clone());
+    let token = token.as_deref();
+    let big = vec![b'x'; 5 << 20];
+    let answer = fixture
+        .send("POST", &api::op::path("workload.submit"), token, &big, "")
+        .await;
+    assert_eq!((answer.status, answer.code()), (400, "INVALID_ARGUMENT"));
+    let answer = fixture
+        .send("POST", &api::op::path("workload.submit"), token, b"{\xff", "")
+        .await;
+    assert_eq!((answer.status, answer.code()), (400, "INVALID_ARGUMENT"));
+    let answer = fixture.send("GET", "/api/v1/nothing", token, b"", "").await;
+    assert_eq!((answer.status, answer.code()), (404, "NOT_FOUND"));
+    let answer = fixture
+        .send("DELETE", &api::op::path("node.list"), token, b"", "")
+        .await;
+    assert_eq!(answer.code(), "INVALID_ARGUMENT");
+    let answer = fixture
+        .send("GET", &api::op::path("workload.submit"), token, b"", "")
+        .await;
+    assert_eq!(answer.code(), "INVALID_ARGUMENT", "GET never changes anything");
+    let answer = fixture
+        .send("GET", "/api/v1/node/list?available=true&gpuType=A100", token, b"", "")
+        .await;
+    assert_eq!((answer.status, answer.body), (200, json!([])));
+    let answer = fixture
+        .send("GET", "/api/v1/node/list?availible=true", token, b"", "")
+        .await;
+    assert_eq!(answer.code(), "INVALID_ARGUMENT");
+    let answer = fixture.send("GET", "/openapi.json", None, b"", "").await;
+    assert_eq!(answer.status, 200);
+    assert!(!matches!(answer.body["paths"], Value::Null));
+    assert_eq!(fixture.send("GET", "/readyz", None, b"", "").await.status, 200);
+    fixture.gateway.stop().await;
+}
+
+#[test]
+fn nobody_but_a_node_has_a_session() {
+    for role in [Role::Viewer, Role::Operator, Role::Admin, Role::Joiner] {
+        assert!(!role.allows(Scope::NodeSession));
+    }
+}

@@ -1,0 +1,234 @@
+//! A node agent put together: drivers, engines, spool and session, as this machine has them.
+
+use std::{collections::BTreeMap, fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+
+use api::{NodeName, node::EngineKind};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    engine::{
+        Engine,
+        docker::{self, DockerEngine},
+        native::{Config, NativeEngine},
+    },
+    gpu::{
+        Driver, probe,
+        simulated::{Clock, Scenario, Simulated, SimulatedGpus},
+    },
+    host::Host,
+    session::{self, AgentError, AgentOptions},
+    spool::{Limits, Spool},
+};
+
+/// Which engines a node offers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Engines {
+    /// What is there: Docker or Podman if one answers, and native processes.
+    #[default]
+    Auto,
+    /// Docker or Podman, and nothing else.
+    Docker,
+    /// Native processes, and nothing else.
+    Native,
+}
+
+impl FromStr for Engines {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "docker" | "podman" => Ok(Self::Docker),
+            "native" => Ok(Self::Native),
+            other => Err(format!(
+                "'{other}' is no engine of this version (accepted: auto, docker, native)"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Engines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Docker => "docker",
+            Self::Native => "native",
+        })
+    }
+}
+
+/// How a node agent runs.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// The gateway's address. `None`: as at the time of joining.
+    pub gateway: Option<String>,
+    /// Lets a node in that has no identity yet.
+    pub join_token: Option<String>,
+    /// The name that a new node insists on. `None`: the host's name, or one like it if that is taken.
+    pub name: Option<NodeName>,
+    /// Which engines it offers.
+    pub engines: Engines,
+    /// Labels that the node gives itself.
+    pub labels: BTreeMap<String, String>,
+    /// Where it keeps everything.
+    pub data: PathBuf,
+    /// Made-up GPUs instead of real ones. `None`: the real ones.
+    pub simulate: Option<SimulatedGpus>,
+    /// What happens to made-up GPUs over time.
+    pub scenario: Scenario,
+    /// Docker's socket. `None`: where it usually is.
+    pub docker_socket: Option<PathBuf>,
+    /// Most bytes of output that wait for the gateway.
+    pub spool_bytes: u64,
+}
+
+impl NodeOptions {
+    /// An agent that keeps everything in this folder.
+    #[must_use]
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self {
+            gateway: None,
+            join_token: None,
+            name: None,
+            engines: Engines::Auto,
+            labels: BTreeMap::new(),
+            data: data.into(),
+            simulate: None,
+            scenario: Scenario::default(),
+            docker_socket: None,
+            spool_bytes: Limits::default().total_bytes,
+        }
+    }
+}
+
+/// Why a node agent can't start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A part of it can't be made.
+    #[error("{what} can't be set up")]
+    Part {
+        /// Which part.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Docker was asked for and isn't there.
+    #[error("there is no Docker engine for this node")]
+    NoDocker(#[source] docker::ConnectError),
+    /// The scenario of the made-up GPUs names one that isn't there.
+    #[error("the scenario doesn't fit the simulated GPUs: {0}")]
+    Scenario(String),
+    /// The session.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+}
+
+/// How long Docker may take to answer at the start.
+const DOCKER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs a node agent until `shutdown`, or until its gateway refuses it for good. Its jobs run on in either case.
+///
+/// The binary must have called [`crate::engine::native::helper_main`] first thing in its `main`.
+///
+/// # Errors
+/// It couldn't start, or was refused.
+pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<(), NodeError> {
+    let part = |what| move |source| NodeError::Part { what, source };
+    let host = Host::default();
+    let hostname = host.inventory().hostname;
+    let NodeOptions {
+        gateway,
+        join_token,
+        name,
+        data,
+        ..
+    } = options;
+    let identity = session::identify(
+        &data,
+        gateway.as_deref(),
+        join_token.as_deref(),
+        name.clone(),
+        &hostname,
+    )
+    .await?;
+    let mut probe_options = probe::Options::from_env();
+    let mut on_held: Option<session::OnHeld> = None;
+    if let Some(gpus) = &options.simulate {
+        let simulated = Simulated::new(identity.name.clone(), gpus, options.scenario, Clock::running())
+            .map_err(|e| NodeError::Scenario(e.to_string()))?;
+        let simulated = Arc::new(simulated);
+        probe_options.simulated = Some(Arc::clone(&simulated));
+        on_held = Some(Box::new(move |held| simulated.set_held(held)));
+    }
+    let detected = tokio::task::spawn_blocking(move || probe::detect(probe_options)).await;
+    let (drivers, mut notes) = detected.map_err(|e| part("the GPU drivers")(io::Error::other(e)))?;
+
+    let (sender, events) = mpsc::unbounded_channel();
+    let limits = Limits {
+        total_bytes: options.spool_bytes,
+        ..Limits::default()
+    };
+    let spool = Arc::new(Spool::open(data.join("spool"), limits).map_err(part("the spool"))?);
+    let mut engines: Vec<Arc<dyn Engine>> = Vec::new();
+    if options.engines != Engines::Native {
+        let docker_options = docker::Options {
+            socket: options.docker_socket,
+            ..docker::Options::new(identity.name.clone())
+        };
+        let sinks = Arc::clone(&spool);
+        let connecting = DockerEngine::connect(docker_options, sinks, sender.clone());
+        match tokio::time::timeout(DOCKER_PATIENCE, connecting).await {
+            Ok(Ok(engine)) => engines.push(Arc::new(engine)),
+            Ok(Err(error)) if options.engines == Engines::Docker => return Err(NodeError::NoDocker(error)),
+            Ok(Err(error)) => notes.push(format!("no containers: {error}")),
+            Err(_) if options.engines == Engines::Docker => {
+                return Err(part("the Docker engine")(io::ErrorKind::TimedOut.into()));
+            }
+            Err(_) => notes.push("no containers: Docker doesn't answer".to_owned()),
+        }
+    }
+    let mut native = None;
+    if options.engines != Engines::Docker {
+        let engine = NativeEngine::open(&Config::new(data.join("native")), &spool, sender.clone())
+            .map_err(part("the native engine"))?;
+        let engine = Arc::new(engine);
+        engines.push(Arc::clone(&engine) as Arc<dyn Engine>);
+        native = Some(engine);
+    }
+    drop(sender);
+    tracing::info!(
+        node = %identity.name,
+        engines = ?engines.iter().map(|e| e.info().kind).collect::<Vec<EngineKind>>(),
+        "starting"
+    );
+    let fenced = native
+        .clone()
+        .map(|engine| -> session::Fenced { Arc::new(move |job| engine.fenced(job)) });
+    let on_lease = native.map(|engine| -> session::OnLease {
+        Arc::new(move |until_ms| {
+            let left = Duration::from_millis(until_ms.saturating_sub(session::now().mono_ms));
+            if let Err(error) = engine.set_lease(Some(left)) {
+                tracing::warn!(%error, "the lease of native jobs couldn't be renewed");
+            }
+        })
+    });
+    let agent = AgentOptions {
+        gateway,
+        join_token,
+        name,
+        labels: options.labels,
+        data,
+        machine: Arc::new(host),
+        drivers,
+        notes,
+        engines,
+        events,
+        output: spool,
+        on_held,
+        on_lease,
+        fenced,
+    };
+    Ok(session::run(agent, shutdown).await?)
+}
