@@ -11,7 +11,7 @@
 //! - Orders to stop are never taken back, and a grace is never lengthened.
 //! - When the gateway forgets a job, nothing of it stays: it is stopped if it lives, and removed with its output
 //!   as soon as the gateway has acknowledged that.
-//! - Without a word from the gateway everything stops in time (see [`fence`](self) in the source for the clock).
+//! - Without a word from the gateway everything stops in time; `fence.rs` says when.
 
 mod environment;
 mod fence;

@@ -191,6 +191,23 @@ fn a_timeout_counts_from_the_start_also_over_a_restart() {
 }
 
 #[test]
+fn a_job_that_its_engine_has_lost_ends_unless_it_never_started() {
+    let put = vec![assignment("wl-a.1.0", &[0]), assignment("wl-b.1.0", &[1])];
+    let (mut agent, accepted) = agent_with(put);
+    let started = agent.engine_event(
+        event("wl-a.1.0", What::Started { at: now(5).wall }),
+        Left::default(),
+        now(5),
+    );
+    let (agent, first) = Agent::new(records(&[&accepted, &started]), [], |_| lines(2), now(9)).unwrap();
+    let start = Effect::Start(Arc::new(assignment("wl-b.1.0", &[1])));
+    assert!(first.then.contains(&start));
+    let ends = ends(&agent);
+    assert!(matches!(&ends[..], [(job, Outcome::Unknown { .. }, None)] if job == "wl-a.1.0"));
+    assert_eq!(agent.job(&key("wl-a.1.0")).unwrap().last_line, Some(2));
+}
+
+#[test]
 fn silence_stops_everything_in_time() {
     let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[0]), assignment("wl-b.1.0", &[0])]);
     agent.heartbeat_sent(1, 10_000);
@@ -340,6 +357,8 @@ enum Step {
     EnginePulls(usize),
     EngineStarts(usize),
     EngineEnds(usize, i32),
+    /// The agent is killed, and the engine loses a job that had started.
+    EngineLoses(usize),
     /// Events so far reach the agent.
     Deliver,
     AckObservations,
@@ -371,6 +390,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Deliver),
         2 => Just(Step::AckObservations),
         2 => Just(Step::AckLogs),
+        1 => job.clone().prop_map(Step::EngineLoses),
         1 => Just(Step::Heartbeat),
         1 => Just(Step::Refused),
         2 => Just(Step::Connect),
@@ -710,6 +730,15 @@ impl World {
                 }
             }
             Step::EngineEnds(index, code) => self.engine_ends(&job(index).job, Outcome::Exited { code }),
+            Step::EngineLoses(index) => {
+                let key = job(index).job;
+                let lost = self.agent.job(&key);
+                if lost.is_some_and(|job| job.started_at.is_some() && job.last_line.is_none()) {
+                    self.carried.remove(&key);
+                    self.lines.remove(&key);
+                    self.crash();
+                }
+            }
             Step::Deliver => self.deliver(),
             Step::AckObservations => self.ack_observations(),
             Step::AckLogs => self.ack_logs(),

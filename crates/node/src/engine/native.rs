@@ -29,6 +29,7 @@ mod volumes;
 use std::{
     collections::HashMap,
     io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -120,6 +121,8 @@ struct Shared {
 struct Job {
     /// `None`: an ended job of an earlier life without a readable spec.
     assignment: Option<Arc<Assignment>>,
+    /// Tells this launch from others of the same name: news of an earlier one's shim may come late.
+    launch: u64,
     /// How many steps of its state file are known.
     seen: usize,
     shim: Option<Proc>,
@@ -142,7 +145,7 @@ impl NativeEngine {
         let records = Records::open(data.join("run"))?;
         let lease = Lease::at(data.join("lease"));
         let work = data.join("work");
-        std::fs::create_dir_all(&work)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&work)?;
         let (tree, mut limitations) = Tree::find(&config.cgroups, &instance(&data));
         if !rustix::process::geteuid().is_root() {
             limitations.push("volumes only under their own path: the agent isn't root".to_owned());

@@ -1095,7 +1095,7 @@ async fn a_job_whose_health_check_fails_is_stopped() {
 }
 
 #[tokio::test]
-async fn silence_fences_the_node_and_a_lone_gateway_that_refuses_does_not() {
+async fn silence_fences_the_node() {
     let gateway = Gateway::new().await;
     let mut bench = Bench::new(gateway.address());
     let agent = bench.start();

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs::{self, File},
     io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -48,7 +49,8 @@ impl Spool {
     /// The folder can't be made.
     pub fn open(folder: impl Into<PathBuf>, limits: Limits) -> io::Result<Self> {
         let folder = folder.into();
-        fs::create_dir_all(&folder)?;
+        // What jobs say is nobody else's business.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         Ok(Self {
             folder,
             limits,
@@ -373,7 +375,7 @@ mod tests {
         assert_eq!(numbers(&spool.read(&job, 5, 18).unwrap()), [5, 6, 7]);
         assert_eq!(numbers(&spool.read(&job, 8, 0).unwrap()), [8]);
         assert_eq!(spool.last(&job).unwrap(), Some((42, 420)));
-        assert_eq!(spool.jobs().unwrap(), [job.clone()]);
+        assert_eq!(spool.jobs().unwrap(), std::slice::from_ref(&job));
         spool.remove(&job).unwrap();
         assert_eq!(spool.jobs().unwrap(), []);
         assert_eq!(spool.last(&job).unwrap(), None);

@@ -65,7 +65,7 @@ mod tests {
             let job = name.parse().unwrap();
             let mut sink = Sinks::open(&spool, &job).unwrap();
             sink.append(LogSource::Stdout, 1, b"x", false).unwrap();
-            assert_eq!(watch.changed().await.unwrap(), [job.clone()]);
+            assert_eq!(watch.changed().await.unwrap(), std::slice::from_ref(&job));
             sink.append(LogSource::Stdout, 1, b"y", false).unwrap();
             assert_eq!(watch.changed().await.unwrap(), [job]);
         }

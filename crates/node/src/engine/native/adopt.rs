@@ -60,15 +60,7 @@ pub(super) struct Adopted {
 }
 
 async fn adopt_job(shared: &Arc<Shared>, key: JobKey, adopted: &mut Adopted) {
-    let spec = match shared.records.spec(&key) {
-        Ok(spec) => Some(spec),
-        Err(error) => {
-            adopted
-                .leftovers
-                .push(format!("the record of {key} can't be read: {error}"));
-            None
-        }
-    };
+    let spec = shared.records.spec(&key);
     // A shim that ends between these two looks has written its end before it died.
     let alive = |steps: &[Step]| match steps.first() {
         Some(Step::Shim(shim)) => shim.open().unwrap_or(None),
@@ -85,7 +77,7 @@ async fn adopt_job(shared: &Arc<Shared>, key: JobKey, adopted: &mut Adopted) {
     let handle = alive(&read(adopted));
     let steps = read(adopted);
     let mut job = Job {
-        assignment: spec.as_ref().map(|spec| Arc::new(spec.job.clone())),
+        assignment: spec.as_ref().ok().map(|spec| Arc::new(spec.job.clone())),
         seen: steps.len(),
         kill_at_ns: shared.records.stop(&key).ok().flatten().map(|order| order.kill_at_ns),
         ..Job::default()
@@ -108,9 +100,17 @@ async fn adopt_job(shared: &Arc<Shared>, key: JobKey, adopted: &mut Adopted) {
             }
         }
     }
-    let same_boot = spec.as_ref().is_none_or(|spec| spec.boot == shared.boot);
+    // A job that was refused has an end and no spec.
+    if let Err(error) = &spec
+        && job.ended.is_none()
+    {
+        adopted
+            .leftovers
+            .push(format!("the record of {key} can't be read: {error}"));
+    }
+    let same_boot = spec.as_ref().map_or(true, |spec| spec.boot == shared.boot);
     let started_at = job.started_at;
-    if job.ended.is_none() && (!same_boot || (spec.is_none() && handle.is_none())) {
+    if job.ended.is_none() && (!same_boot || (spec.is_err() && handle.is_none())) {
         let why = if same_boot {
             kill_remains(Some(shared.workdir(&key)), shared.cgroup(&key, None), job.main).await;
             "its record was lost"

@@ -318,3 +318,141 @@ fn make(folder: &Path) -> io::Result<()> {
         result => result,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::engine::native::sys;
+
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    fn read(path: &Path) -> String {
+        fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn version_2_is_taken_where_it_has_the_memory_controller() {
+        let root = tree(&[
+            ("cgroup.controllers", "cpuset cpu io memory pids\n"),
+            ("cgroup.subtree_control", ""),
+            ("clawbernetes/cgroup.subtree_control", ""),
+            ("clawbernetes/n/cgroup.subtree_control", ""),
+        ]);
+        let (found, why) = Tree::find(root.path(), "n");
+        let tree = found.unwrap();
+        assert_eq!((tree.version, why), (Version::V2, Vec::new()));
+        let job = tree.job("wl-a.1.0", Some(Cpu(1500)));
+        fs::create_dir(&job.memory).unwrap();
+        for file in ["memory.max", "memory.swap.max", "memory.oom.group", "cpu.max"] {
+            fs::write(job.memory.join(file), "").unwrap();
+        }
+        job.create(Some(Size::mib(1)), Some(Cpu(1500))).unwrap();
+        assert_eq!(read(&job.memory.join("memory.max")), "1048576");
+        assert_eq!(read(&job.memory.join("memory.swap.max")), "0");
+        assert_eq!(read(&job.memory.join("cpu.max")), "150000 100000");
+        fs::write(
+            job.memory.join("memory.events"),
+            "low 0\noom 3\noom_kill 2\noom_group_kill 1\n",
+        )
+        .unwrap();
+        fs::write(job.memory.join("memory.peak"), "77\n").unwrap();
+        fs::write(job.memory.join("cpu.stat"), "usage_usec 12345\nuser_usec 1\n").unwrap();
+        assert_eq!(
+            (job.oom_kills(), job.memory_peak_bytes(), job.cpu_ms()),
+            (2, Some(77), Some(12))
+        );
+        assert_eq!(tree.jobs(), ["wl-a.1.0"]);
+    }
+
+    #[test]
+    fn version_1_is_taken_beside_an_empty_version_2() {
+        let root = tree(&[
+            ("unified/cgroup.controllers", "\n"),
+            ("memory/memory.limit_in_bytes", "9223372036854771712"),
+            ("cpu/cpu.shares", "1024"),
+        ]);
+        let (found, why) = Tree::find(root.path(), "n");
+        let tree = found.unwrap();
+        assert_eq!((tree.version, why), (Version::V1, Vec::new()));
+        assert_eq!(tree.job("j", None).cpu, None);
+        let job = tree.job("j", Some(Cpu(250)));
+        for (folder, file) in [
+            (&job.memory, "memory.limit_in_bytes"),
+            (&job.memory, "memory.memsw.limit_in_bytes"),
+            (job.cpu.as_ref().unwrap(), "cpu.cfs_quota_us"),
+        ] {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join(file), "").unwrap();
+        }
+        job.create(Some(Size(4096)), Some(Cpu(250))).unwrap();
+        assert_eq!(read(&job.memory.join("memory.limit_in_bytes")), "4096");
+        assert_eq!(read(&job.memory.join("memory.memsw.limit_in_bytes")), "4096");
+        assert_eq!(read(&job.cpu.as_ref().unwrap().join("cpu.cfs_quota_us")), "25000");
+        fs::write(
+            job.memory.join("memory.oom_control"),
+            "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
+        )
+        .unwrap();
+        assert_eq!(job.oom_kills(), 1);
+        let no_limit = "-1";
+        job.set_memory(None).unwrap();
+        assert!(read(&job.memory.join("memory.limit_in_bytes")).starts_with(no_limit));
+    }
+
+    #[test]
+    fn where_there_is_nothing_it_says_what_is_not_enforced() {
+        let root = tree(&[]);
+        let (found, why) = Tree::find(root.path(), "n");
+        assert_eq!(found, None);
+        assert!(why[0].starts_with(NO_MEMORY) && why[1] == NO_CPU, "{why:?}");
+        // Controllers that can't be handed down are as good as none.
+        let root = tree(&[("cgroup.controllers", "memory cpu")]);
+        let (found, why) = Tree::find(root.path(), "n");
+        assert!(found.is_none() && why[0].contains("can't be used"), "{why:?}");
+    }
+
+    #[test]
+    fn version_2_kills_all_at_once() {
+        let parent = PathBuf::from("/sys/fs/cgroup").join("unified");
+        let cgroup = Cgroup {
+            version: Version::V2,
+            memory: parent.join(format!("clawbernetes-test-{}", std::process::id())),
+            cpu: None,
+        };
+        if cgroup.create(None, None).is_err() {
+            eprintln!("skipped: no writable cgroup v2 here");
+            return;
+        }
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & sleep 1001"]);
+        sys::enter_before_exec(&mut command, cgroup.doors().unwrap(), None);
+        let mut child = command.spawn().unwrap();
+        assert!(!cgroup.processes().is_empty());
+        while !cgroup.processes().is_empty() {
+            for handle in cgroup.kill() {
+                rustix::event::poll(
+                    &mut [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)],
+                    None,
+                )
+                .unwrap();
+            }
+        }
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()),
+            Some(9)
+        );
+        assert!(cgroup.cpu_ms().is_some());
+        cgroup.remove();
+        assert!(!cgroup.memory.exists());
+    }
+}

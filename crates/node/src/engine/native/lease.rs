@@ -38,3 +38,22 @@ impl Lease {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_holds_for_this_boot_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let lease = Lease::at(folder.path().join("lease"));
+        assert_eq!(lease.read(), None);
+        lease.write(Some(42)).unwrap();
+        assert_eq!(lease.read(), Some(42));
+        fs::write(folder.path().join("lease"), "42 another-boot\n").unwrap();
+        assert_eq!(lease.read(), None);
+        lease.write(None).unwrap();
+        lease.write(None).unwrap();
+        assert_eq!(lease.read(), None);
+    }
+}

@@ -8,6 +8,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -72,7 +73,8 @@ pub(super) struct Records {
 
 impl Records {
     pub(super) fn open(folder: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&folder)?;
+        // Specs hold environments, and those may hold secrets.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         Ok(Self { folder })
     }
 
@@ -137,7 +139,7 @@ impl Records {
     pub(super) fn claim(&self, job: &JobKey, first: &Step) -> io::Result<Option<State>> {
         let claim = self.path(job, &format!("claim-{}", std::process::id()));
         let file = OpenOptions::new().create(true).append(true).open(&claim)?;
-        let mut state = State { file };
+        let mut state = State { file, torn: false };
         state.push(first)?;
         let cwd = rustix::fs::CWD;
         match rustix::fs::renameat_with(
@@ -165,7 +167,7 @@ impl Records {
             Some(_) => Ok(()),
             None => {
                 let file = OpenOptions::new().append(true).open(self.path(job, "state"))?;
-                State { file }.push(step)
+                State { file, torn: true }.push(step)
             }
         }
     }
@@ -195,6 +197,8 @@ impl Records {
 #[derive(Debug)]
 pub(super) struct State {
     file: File,
+    /// The file may end within a line.
+    torn: bool,
 }
 
 impl State {
@@ -202,7 +206,13 @@ impl State {
     pub(super) fn push(&mut self, step: &Step) -> io::Result<()> {
         let mut line = serde_json::to_vec(step)?;
         line.push(b'\n');
-        self.file.write_all(&line)
+        if self.torn {
+            // What was left of a line gets its own end; an empty line means nothing.
+            line.insert(0, b'\n');
+        }
+        let result = self.file.write_all(&line);
+        self.torn = result.is_err();
+        result
     }
 }
 

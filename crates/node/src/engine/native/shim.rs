@@ -3,7 +3,7 @@
 
 mod run;
 
-use std::{fs, io, os::fd::OwnedFd};
+use std::{fs, io, os::fd::OwnedFd, time::Duration};
 
 use api::{
     ErrorCode, Size, Timestamp,
@@ -25,6 +25,10 @@ use crate::spool::Writer;
 /// Longest run of a `postStop` hook, in nanoseconds: it holds the job's GPUs.
 const POST_STOP_MAX_NS: u64 = 30_000_000_000;
 
+/// How often, and how far apart, a shim tries to write down the end of its job.
+const END_TRIES: u32 = 600;
+const END_PAUSE: Duration = Duration::from_secs(1);
+
 /// Carries a job out, in a process of its own.
 pub(super) fn run(config: &Config, job: &JobKey) -> io::Result<()> {
     let _ = rustix::process::setsid();
@@ -45,12 +49,35 @@ pub(super) fn run(config: &Config, job: &JobKey) -> io::Result<()> {
     if let Some(cgroup) = &spec.cgroup {
         cgroup.remove();
     }
-    state.push(&Step::Ended {
+    let end = Step::Ended {
         at: Timestamp::now(),
         outcome,
         usage,
         fenced: runner.fenced(),
-    })
+    };
+    // A full disk may have room again in a while, and nobody else knows how the job ended.
+    let mut result = state.push(&end);
+    for _ in 0..END_TRIES {
+        if result.is_ok() {
+            break;
+        }
+        std::thread::sleep(END_PAUSE);
+        result = state.push(&end);
+    }
+    result
+}
+
+/// Records that a shim failed before it could claim its job, as far as that is still possible.
+pub(super) fn give_up(config: &Config, job: &JobKey, error: &io::Error) -> i32 {
+    let step = Step::Ended {
+        at: Timestamp::now(),
+        outcome: start_failed(ErrorCode::Internal, format!("the job's shim failed: {error}"), true),
+        usage: Usage::default(),
+        fenced: false,
+    };
+    // Claimed already: then the agent finds it unfinished.
+    let _ = Records::open(config.run.clone()).and_then(|records| records.claim(job, &step));
+    1
 }
 
 /// Standard input, output and error lead nowhere: the socket of the spawner and the agent's terminal stay theirs.

@@ -1,7 +1,7 @@
 //! The spawner: a small process of one thread beside the agent, which forks a shim for each job.
 //!
 //! A fork of it costs a tenth of a millisecond; starting the agent's whole binary anew would cost ten times that.
-//! The agent sends the names of jobs as lines over a socket; back come the names of jobs whose shims have ended.
+//! The agent sends jobs' names over a socket, each with a number on a line; both come back with the end of the shim.
 //! When the agent goes, the spawner goes; the shims stay.
 
 use std::{
@@ -34,6 +34,7 @@ pub(super) struct Config {
 
 /// Serves the agent on standard input until it goes.
 pub(super) fn serve(config: &Config) -> io::Result<()> {
+    sys::close_inherited();
     // Out of the reach of the terminal's signals to the agent.
     let _ = rustix::process::setsid();
     let signals = sys::signal_file(&[Signal::CHILD, Signal::INT, Signal::TERM, Signal::HUP])?;
@@ -50,7 +51,7 @@ pub(super) fn serve(config: &Config) -> io::Result<()> {
         if ended {
             let mut buffer = [0; 1024];
             let _ = rustix::io::read(&signals, &mut buffer);
-            while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
+            while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
                 let Some(job) = shims.remove(&pid) else { continue };
                 let how = match (status.exit_status(), status.terminating_signal()) {
                     (Some(code), _) => format!("exit code {code}"),
@@ -72,14 +73,18 @@ pub(super) fn serve(config: &Config) -> io::Result<()> {
             while let Some(end) = input.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = input.drain(..=end).collect();
                 let job = String::from_utf8_lossy(&line[..end]).into_owned();
-                let Ok(key) = job.parse::<JobKey>() else { continue };
+                let key = job.split_once(' ').and_then(|(key, _)| key.parse::<JobKey>().ok());
+                let Some(key) = key else { continue };
                 match sys::fork() {
                     Ok(sys::Forked::Parent(pid)) => {
                         shims.insert(pid, job);
                     }
                     Ok(sys::Forked::Child) => {
                         drop(signals);
-                        let code = i32::from(shim::run(config, &key).is_err());
+                        let code = match shim::run(config, &key) {
+                            Ok(()) => 0,
+                            Err(error) => shim::give_up(config, &key, &error),
+                        };
                         sys::exit_now(code)
                     }
                     Err(error) => say(&format!("{job} no fork: {error}\n"))?,

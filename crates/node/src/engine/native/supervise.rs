@@ -93,13 +93,21 @@ async fn launch(
     again: mpsc::WeakUnboundedSender<JobKey>,
 ) {
     let mut line = String::new();
+    let mut number = 0;
     loop {
         let lost = tokio::select! {
             job = queue.recv() => {
                 let Some(job) = job else { return };
                 match prepare(shared, &job) {
                     Ok(false) => continue,
-                    Ok(true) => spawner.socket.get_mut().write_all(format!("{job}\n").as_bytes()).await.is_err(),
+                    Ok(true) => {
+                        number += 1;
+                        if let Some(known) = shared.lock().get_mut(&job) {
+                            known.launch = number;
+                        }
+                        let line = format!("{job} {number}\n");
+                        spawner.socket.get_mut().write_all(line.as_bytes()).await.is_err()
+                    }
                     Err(outcome) => {
                         finish(shared, &job, outcome);
                         continue;
@@ -108,8 +116,10 @@ async fn launch(
             }
             count = spawner.socket.read_line(&mut line) => {
                 let said = std::mem::take(&mut line);
-                if let Some((job, how)) = said.trim_end().split_once(' ')
+                if let Some((job, rest)) = said.trim_end().split_once(' ')
+                    && let Some((number, how)) = rest.split_once(' ')
                     && let Ok(job) = job.parse()
+                    && shared.lock().get(&job).is_some_and(|known| number.parse() == Ok(known.launch))
                 {
                     adopt::shim_gone(shared, &job, &format!("ended with {how}"));
                 }

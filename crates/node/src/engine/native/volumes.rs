@@ -139,3 +139,42 @@ impl Bind {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(at: &str, source: &str, read_only: bool) -> Volume {
+        Volume {
+            name: String::new(),
+            mount_path: at.to_owned(),
+            source: VolumeSource::HostPath {
+                source: source.to_owned(),
+                read_only,
+            },
+        }
+    }
+
+    #[test]
+    fn only_what_is_elsewhere_needs_a_mount() {
+        let scratch = Path::new("/data/work/job.volumes/0");
+        assert!(plan(&host("/usr", "/usr", false), scratch).unwrap().is_none());
+        assert!(plan(&host("/usr", "/usr", true), scratch).unwrap().is_some());
+        assert!(plan(&host("/x", "/usr", false), scratch).unwrap().is_some());
+        for (at, source, why) in [
+            ("x", "/usr", "absolute"),
+            ("/x/../etc", "/usr", "without '..'"),
+            ("/x", "usr", "absolute"),
+            ("/x", "/no/such", "doesn't have"),
+            ("/data", "/usr", "hide"),
+            ("/", "/usr", "hide"),
+        ] {
+            let error = plan(&host(at, source, false), scratch).err().unwrap();
+            assert!(
+                error.message.contains(why) && !error.retryable,
+                "{at}: {}",
+                error.message
+            );
+        }
+    }
+}
