@@ -15,24 +15,11 @@ use serde_json::{Value, json};
 
 use crate::world::{Done, Home};
 
-/// Longest wait for a condition.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub use testkit::wait_for;
+use testkit::PATIENCE;
 
 /// Lines that are shown of each process's log when a test fails.
 const SHOWN: usize = 60;
-
-/// Waits for a condition; panics with the words if it never comes.
-#[track_caller]
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let since = Instant::now();
-    loop {
-        if let Some(found) = condition() {
-            return found;
-        }
-        assert!(since.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// A process of the fleet: how it is started, and whether it runs.
 struct Part {
@@ -126,7 +113,10 @@ impl Cluster {
             agents: Vec::new(),
         };
         cluster.start_gateway();
-        cluster.wait_for_gateway();
+        // The first start leaves the token for the command line a moment after it begins to answer.
+        wait_for("the command line to be let in", || {
+            (cluster.home.run("gateway ping").code == 0).then_some(())
+        });
         cluster
     }
 
@@ -154,11 +144,6 @@ impl Cluster {
         });
     }
 
-    /// The number of agents.
-    pub fn agents(&self) -> usize {
-        self.agents.len()
-    }
-
     /// Starts the gateway; it may not answer yet.
     pub fn start_gateway(&self) {
         self.gateway.start(&self.home);
@@ -177,11 +162,6 @@ impl Cluster {
     /// `kill -9` of an agent.
     pub fn kill_agent(&self, index: usize) {
         self.agents[index].kill();
-    }
-
-    /// Waits until the gateway answers.
-    pub fn wait_for_gateway(&self) {
-        wait_for("the gateway to answer", || self.try_call("gateway.ping", &json!({})));
     }
 
     /// Where the gateway listens.
@@ -254,12 +234,6 @@ impl Cluster {
             assert!(now == phase || !over, "{what}, but: {detail:#}");
             (now == phase).then_some(detail)
         })
-    }
-
-    /// Waits until a file in the home has this text.
-    #[track_caller]
-    pub fn wait_file(&self, name: &str) {
-        wait_for(&format!("the file {name}"), || self.home.path(name).exists().then_some(()));
     }
 
     /// Output of a workload as it is kept, from the command line.
