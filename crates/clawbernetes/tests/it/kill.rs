@@ -86,7 +86,10 @@ fn planned(number: usize, dice: &mut Dice, dir: &str) -> Planned {
         ("PAUSE", format!("0.{pause:03}")),
         ("CODE", code.to_string()),
     ];
-    let env: Vec<Value> = env.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
+    let env: Vec<Value> = env
+        .iter()
+        .map(|(name, value)| json!({ "name": name, "value": value }))
+        .collect();
     let request = json!({ "name": name, "spec": {
         "image": "host", "command": ["sh", "-c", JOB], "gpus": { "count": gpus }, "env": env, "timeout": "10m",
     }});
@@ -152,7 +155,10 @@ fn check_nodes(nodes: &Value) {
         let free = node["gpusFree"].as_u64().unwrap();
         assert!(gpus.len() as u64 == GPUS && free + busy <= GPUS, "{node:#}");
     }
-    assert!(held.values().all(|count| *count <= 2), "more GPUs than asked for: {held:?}");
+    assert!(
+        held.values().all(|count| *count <= 2),
+        "more GPUs than asked for: {held:?}"
+    );
 }
 
 fn check_lines(planned: &Planned, entries: &[Value], source: &str) {
@@ -171,7 +177,9 @@ fn check_lines(planned: &Planned, entries: &[Value], source: &str) {
     let numbers: Vec<u64> = entries.iter().map(|entry| entry["number"].as_u64().unwrap()).collect();
     let expected: Vec<u64> = (1..=(out.len() + err.len()) as u64).collect();
     assert_eq!(numbers, expected, "{source}: numbers of {name}: {entries:?}");
-    let whole = entries.iter().all(|e| e["gap"].is_null() && e["partial"].is_null() && e["attempt"] == 1);
+    let whole = entries
+        .iter()
+        .all(|e| e["gap"].is_null() && e["partial"].is_null() && e["attempt"] == 1);
     assert!(whole, "{source}: {name}: {entries:?}");
 }
 
@@ -264,13 +272,22 @@ fn work_flows_through_kills_of_gateway_and_agents() {
         assert_eq!(code, Some(planned.code as i64), "{detail:#}");
         let end = if planned.code == 0 { "Succeeded" } else { "Failed" };
         assert_eq!(detail["phase"], end.to_lowercase(), "{detail:#}");
-        assert_eq!((&detail["attempt"], &detail["restarts"]), (&json!(1), &json!(0)), "{detail:#}");
+        assert_eq!(
+            (&detail["attempt"], &detail["restarts"]),
+            (&json!(1), &json!(0)),
+            "{detail:#}"
+        );
         let expected = ["Submitted", "Scheduled", "Started", end];
         let expected: BTreeMap<&str, usize> = expected.iter().map(|reason| (*reason, 1)).collect();
         assert_eq!(steps[id.as_str()], expected, "{detail:#}");
         let runs = fs::read_to_string(dir.join(format!("runs-{}", planned.name))).unwrap();
         let node = detail["members"][0]["node"].as_str().unwrap();
-        assert_eq!(runs, format!("{node} 1\n"), "{} ran once, where it should", planned.name);
+        assert_eq!(
+            runs,
+            format!("{node} 1\n"),
+            "{} ran once, where it should",
+            planned.name
+        );
 
         let token = cluster.token();
         let request = json!({ "id": id }).to_string();
@@ -279,10 +296,16 @@ fn work_flows_through_kills_of_gateway_and_agents() {
     }
     for (n, mut follower) in followers {
         let name = &work[n].name;
-        let status = wait_for(&format!("the follower of {name}"), || follower.child.try_wait().unwrap());
+        let status = wait_for(&format!("the follower of {name}"), || {
+            follower.child.try_wait().unwrap()
+        });
         let err = fs::read_to_string(follower.file.with_extension("err")).unwrap();
         assert!(status.success(), "the follower of {name}: {status} {err}");
-        check_lines(&work[n], &parse_lines(&fs::read_to_string(follower.file).unwrap()), "followed");
+        check_lines(
+            &work[n],
+            &parse_lines(&fs::read_to_string(follower.file).unwrap()),
+            "followed",
+        );
     }
 
     // Nothing is held, or runs, any more.

@@ -303,7 +303,13 @@ impl Planner {
                 .into_iter()
                 .collect(),
             estimate: told.start_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
-            suggestions: told.remedies.iter().map(ToString::to_string).collect(),
+            // The image decides the engine: another one is no way out.
+            suggestions: told
+                .remedies
+                .iter()
+                .filter(|r| !r.0.iter().any(|c| matches!(c, scheduler::Change::AnyEngine { .. })))
+                .map(ToString::to_string)
+                .collect(),
             fits_empty_fleet: Some(told.ever_fits),
             ..Explanation::default()
         };

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use api::{
     ApiError, ErrorCode, NodeName, Span, Timestamp, WorkloadId,
     auth::Role,
-    node::Reach,
+    node::{EngineInfo, EngineKind, Reach},
     op::{
         CancelRequest, Explanation, MigrateRequest, SubmitRequest, Submitted, UpdateRequest, UsageRequest, UsageRow,
         WorkloadDetail, WorkloadFilter, WorkloadRef,
     },
     time,
-    workload::{JobKey, Member, MemberState, Phase, StopOrder, StopReason, Workload, WorkloadSummary},
+    workload::{HOST_IMAGE, JobKey, Member, MemberState, Phase, StopOrder, StopReason, Workload, WorkloadSummary},
 };
 use store::{FailedCondition, LeaseId, Revision};
 
@@ -214,6 +214,21 @@ fn warn_of_the_impossible(view: &View, workloads: &mut [Workload]) {
             w.warnings.push(format!(
                 "today's fleet can never run this: it asks for {wanted} GPUs on one node, and the largest node has {largest}"
             ));
+        }
+        let native = w.spec.image == HOST_IMAGE;
+        let runs = |engine: &EngineInfo| (engine.kind == EngineKind::Native) == native;
+        let offered = view
+            .nodes()
+            .filter_map(|n| n.inventory.as_ref())
+            .any(|i| i.engines.iter().any(runs));
+        if !offered {
+            let what = if native {
+                "processes of its own (image 'host')"
+            } else {
+                "containers"
+            };
+            w.warnings
+                .push(format!("today's fleet can never run this: no node runs {what}"));
         }
     }
 }
