@@ -169,7 +169,9 @@ impl Planner {
     /// When a pass could find something new although nothing changed. `None`: never.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        self.delayed.first().map(|(at, _)| *at)
+        // Where nothing waits, what was to be woken has gone since.
+        let first = self.delayed.first().filter(|_| !self.queue.is_empty());
+        first.map(|(at, _)| *at)
     }
 
     /// Whether anything waits.
