@@ -41,18 +41,7 @@ pub fn joined(name: &NodeName, credential_hash: String, by: &str, now: Timestamp
 pub fn online(node: &Versioned<Node>, inventory: Inventory, labels: BTreeMap<String, String>, now: Timestamp) -> Draft {
     let mut new = Node::clone(node);
     let mut draft = Draft::new();
-    if node.reach != Reach::Online {
-        let message = match node.reach {
-            Reach::Joining => format!("{} is online for the first time", node.name),
-            _ => format!("{} is back after {}", node.name, time::between(node.reach_since, now)),
-        };
-        draft.event(
-            node.revision,
-            node_event(&node.name, "Online", message, "gateway", Severity::Info, now),
-        );
-        new.reach = Reach::Online;
-        new.reach_since = now;
-    }
+    come_online(node, &mut new, &mut draft, now);
     new.session += 1;
     new.labels.extend(labels);
     new.gpu_health
@@ -61,6 +50,22 @@ pub fn online(node: &Versioned<Node>, inventory: Inventory, labels: BTreeMap<Str
     new.inventory = Some(keep_vanished(node.inventory.as_ref(), inventory));
     draft.put_node(Some(node.revision), &new);
     draft
+}
+
+fn come_online(node: &Versioned<Node>, new: &mut Node, draft: &mut Draft, now: Timestamp) {
+    if node.reach == Reach::Online {
+        return;
+    }
+    let message = match node.reach {
+        Reach::Joining => format!("{} is online for the first time", node.name),
+        _ => format!("{} is back after {}", node.name, time::between(node.reach_since, now)),
+    };
+    draft.event(
+        node.revision,
+        node_event(&node.name, "Online", message, "gateway", Severity::Info, now),
+    );
+    new.reach = Reach::Online;
+    new.reach_since = now;
 }
 
 /// GPUs that were there before and are not found any more stay in the inventory, as failed: their holders and their
@@ -90,7 +95,8 @@ fn mark_vanished(node: &mut Node, inventory: &Inventory) {
     }
 }
 
-/// The machine, or the health of its GPUs, has changed. `None`: it hasn't.
+/// A node speaks in its session: it is online, also where its silence was noted meanwhile; and the machine, or the
+/// health of its GPUs, may have changed. `None`: nothing is new.
 #[must_use]
 pub fn changed(
     node: &Versioned<Node>,
@@ -100,6 +106,7 @@ pub fn changed(
 ) -> Option<Draft> {
     let mut new = Node::clone(node);
     let mut draft = Draft::new();
+    come_online(node, &mut new, &mut draft, now);
     if let Some(inventory) = inventory {
         mark_vanished(&mut new, &inventory);
         new.inventory = Some(keep_vanished(node.inventory.as_ref(), inventory));
