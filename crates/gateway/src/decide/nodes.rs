@@ -297,28 +297,28 @@ pub fn undrain(node: &Versioned<Node>, by: &str, now: Timestamp) -> Option<Draft
     Some(draft)
 }
 
-/// Removes a node with everything on it.
+/// Removes a node with everything on it. Workloads that were there end, and don't start elsewhere unless the node was
+/// lost and fenced: nobody can tell when their processes will be gone.
+///
+/// Only a drained node can be removed: what is being placed at this moment then loses against the drain, and nothing
+/// is on the node that `view` doesn't show.
 ///
 /// # Errors
-/// `CONFLICT` while workloads are on it, unless forced.
+/// `CONFLICT` while workloads are on it, unless forced, and where it isn't drained.
 pub fn remove(view: &View, node: &Versioned<Node>, force: bool, by: &str, now: Timestamp) -> Result<Draft, ApiError> {
+    may_remove(view, node, force)?;
+    if node.drain.is_none() {
+        return Err(ApiError::conflict(format!("{} takes work again: try again", node.name)));
+    }
     let mut draft = Draft::new();
     let busy: Vec<_> = view.on_node(&node.name).collect();
-    if !busy.is_empty() && !force {
-        let ids: Vec<&str> = busy.iter().take(5).map(|w| w.id.as_str()).collect();
-        return Err(ApiError::conflict(format!(
-            "{} workloads are on {}: {}",
-            busy.len(),
-            node.name,
-            ids.join(", ")
-        ))
-        .hint(format!(
-            "clawbernetes node drain {0}, or clawbernetes node remove {0} --force",
-            node.name
-        )));
-    }
     for before in busy {
-        if let Some(step) = lifecycle::lose(before, &node.name, now) {
+        let step = if node.reach == Reach::Lost {
+            lifecycle::lose(before, &node.name, now)
+        } else {
+            lifecycle::abandon(before, &node.name, by, now)
+        };
+        if let Some(step) = step {
             draft.step(before, step);
         }
     }
@@ -329,4 +329,26 @@ pub fn remove(view: &View, node: &Versioned<Node>, force: bool, by: &str, now: T
         node_event(&node.name, "Removed", message, by, Severity::Warning, now),
     );
     Ok(draft)
+}
+
+/// Whether a node may be removed as things stand.
+///
+/// # Errors
+/// `CONFLICT` while workloads are on it, unless forced.
+pub fn may_remove(view: &View, node: &Versioned<Node>, force: bool) -> Result<(), ApiError> {
+    let busy: Vec<_> = view.on_node(&node.name).collect();
+    if busy.is_empty() || force {
+        return Ok(());
+    }
+    let ids: Vec<&str> = busy.iter().take(5).map(|w| w.id.as_str()).collect();
+    Err(ApiError::conflict(format!(
+        "{} workloads are on {}: {}",
+        busy.len(),
+        node.name,
+        ids.join(", ")
+    ))
+    .hint(format!(
+        "clawbernetes node drain {0}, or clawbernetes node remove {0} --force",
+        node.name
+    )))
 }
