@@ -350,6 +350,42 @@ pub fn lose(before: &Workload, node: &NodeName, now: Timestamp) -> Option<Step> 
     Some(step)
 }
 
+/// Ends the members of a workload on a node that is removed though it may still run them, and what else there is of the
+/// workload: it doesn't start elsewhere. `None`: it has none there.
+#[must_use]
+pub fn abandon(before: &Workload, node: &NodeName, by: &str, now: Timestamp) -> Option<Step> {
+    if before.phase.ended() {
+        return None;
+    }
+    let here = |m: &Member| m.node == *node && !m.state.ended();
+    before.members.iter().find(|m| here(m))?;
+    let mut step = Step::of(before.clone());
+    step.workload.stop = Some(StopOrder {
+        reason: StopReason::Cancelled,
+        grace: before.spec.grace(),
+        by: by.to_owned(),
+        at: now,
+        in_favour_of: None,
+        message: Some(format!("node {node} was removed by {by}")),
+    });
+    for at in 0..step.workload.members.len() {
+        let member = &step.workload.members[at];
+        if !here(member) {
+            continue;
+        }
+        let started_at = match member.state {
+            MemberState::Running { started_at } => Some(started_at),
+            _ => None,
+        };
+        let why = format!("node {node} was removed");
+        let outcome = Outcome::Unknown { why };
+        let stop = Some(StopReason::Cancelled);
+        end_member(&mut step, at, started_at, now, outcome, stop, Usage::default());
+    }
+    after_end(&mut step, now, by);
+    Some(step)
+}
+
 /// Orders a placed workload to stop. `None`: it isn't placed, or is already under an order that wins.
 ///
 /// A cancellation wins over every other order, and a shorter grace over a longer one of the same reason.
@@ -570,9 +606,8 @@ fn judge(w: &Workload) -> Verdict {
     let by_itself = all
         .iter()
         .find(|(_, _, outcome, stop)| stop.is_none() && !outcome.success());
-    let stopped = all
-        .iter()
-        .find(|(_, _, _, stop)| stop.is_some_and(|s| s != StopReason::GangBroken));
+    let stopped_by = |wanted: &dyn Fn(StopReason) -> bool| all.iter().find(|(_, _, _, stop)| stop.is_some_and(wanted));
+    let stopped = stopped_by(&|s| s == StopReason::Cancelled).or_else(|| stopped_by(&|s| s != StopReason::GangBroken));
     let Some((_, node, outcome, stop)) = by_itself.or(stopped).or(all.first()) else {
         return Verdict {
             phase: Phase::Lost,
@@ -600,7 +635,7 @@ fn judge_stopped(w: &Workload, stop: StopReason, node: &NodeName, outcome: &Outc
         next,
     };
     match stop {
-        StopReason::Cancelled => verdict(Phase::Cancelled, "CANCELLED", by, Next::Nothing),
+        StopReason::Cancelled => verdict(Phase::Cancelled, "CANCELLED", said.or(by), Next::Nothing),
         StopReason::Timeout => {
             let limit = w.spec.timeout.map_or_else(String::new, |t| format!(" of {t}"));
             let message = format!("ran longer than its timeout{limit}: raise --timeout, or make it faster");
@@ -972,6 +1007,27 @@ mod tests {
             vec![member(0, "a", &[0])],
         );
         assert_eq!(lose(&w, &a, at(400)).unwrap().workload.phase, Phase::Pending);
+    }
+
+    #[test]
+    fn what_ran_on_a_removed_node_ends_and_starts_nowhere_else() {
+        let spec = WorkloadSpec {
+            nodes: 2,
+            retries: 3,
+            ..WorkloadSpec::default()
+        };
+        let w = bound(spec, vec![member(0, "a", &[0]), member(1, "b", &[0])]);
+        let (a, b) = (NodeName::new("a"), NodeName::new("b"));
+        let half = abandon(&w, &a, "user:ada", at(5)).unwrap();
+        assert_eq!(half.released, [(a.clone(), 0)]);
+        assert_eq!(half.workload.phase, w.phase, "the other member has yet to end");
+        assert!(abandon(&half.workload, &a, "user:ada", at(6)).is_none());
+        let seen = ended(Outcome::Exited { code: 9 }, None);
+        let whole = observe(&half.workload, &b, &job(1, 1), &seen, at(9)).unwrap().workload;
+        assert_eq!(
+            (whole.phase, whole.message.as_deref()),
+            (Phase::Cancelled, Some("node a was removed by user:ada"))
+        );
     }
 
     #[test]

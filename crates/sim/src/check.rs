@@ -4,13 +4,14 @@
 //! 2. No two living processes share a GPU.
 //! 3. A living process is one that the store knows as not ended. So a later attempt never begins while a process of
 //!    an earlier one lives anywhere: not after an end that a node reported, and not after a loss, because fencing
-//!    has ended everything on the node by then. And no two processes of one rank live at once.
+//!    has ended everything on the node by then. And no two processes of one rank live at once. Only what ran on a
+//!    node that was removed by force may outlive its end in the store; its workload never has a later attempt.
 //! 4. An ended workload never changes; the ends that are kept are those that processes really had; a success is
 //!    not run again unless that was asked for.
 //! 5. No node is given more CPU or memory than it has.
 //! 6. A gang is bound whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     GpuIndex, NodeName, WorkloadId,
@@ -36,6 +37,8 @@ pub(crate) struct Checks {
     living: BTreeMap<JobKey, (usize, u64)>,
     /// How each process really ended.
     ends: BTreeMap<(JobKey, usize), Outcome>,
+    /// Jobs of removed nodes.
+    abandoned: BTreeSet<JobKey>,
     pub(crate) commits: u64,
     pub(crate) conflicts: u64,
     pub(crate) started: u64,
@@ -89,6 +92,10 @@ fn wrong_change(old: Option<&Workload>, new: &Workload) -> Option<String> {
     if new.attempt != old.attempt + 1 {
         return Some(format!("{id} went from attempt {} to {}", old.attempt, new.attempt));
     }
+    let removed = |m: &&Member| matches!(&m.state, MemberState::Ended { outcome: Outcome::Unknown { why }, .. } if why.ends_with("was removed"));
+    if let Some(m) = old.members.iter().find(removed) {
+        return Some(format!("{id} begins anew though rank {} was on a removed node", m.rank));
+    }
     if let Some(m) = old.members.iter().find(|m| !m.state.ended()) {
         return Some(format!("{id} begins anew though rank {} hasn't ended", m.rank));
     }
@@ -135,10 +142,10 @@ impl World {
         }
         self.checks.living.insert(job.clone(), (at, id));
         let known = self.checks.truth.workload(&job.workload);
-        if known
+        let ended = known
             .and_then(|w| member(w, job, &name))
-            .is_none_or(|m| m.state.ended())
-        {
+            .is_none_or(|m| m.state.ended());
+        if ended && !self.checks.abandoned.contains(job) {
             wrong.get_or_insert_with(|| format!("{job} begins on {name}, where the store has it as ended"));
         }
         if let Some(wrong) = wrong {
@@ -282,6 +289,14 @@ impl World {
                 continue;
             }
             match outcome {
+                Outcome::Unknown { why } if why.ends_with("was removed") => {
+                    let job = JobKey {
+                        workload: id.clone(),
+                        attempt: new.attempt,
+                        rank: m.rank,
+                    };
+                    self.checks.abandoned.insert(job);
+                }
                 Outcome::Unknown { .. } => self.checks.lost += 1,
                 Outcome::StartFailed { .. } => {}
                 seen => {
@@ -310,6 +325,9 @@ impl World {
     fn check_living(&mut self) {
         let mut wrong = None;
         for (job, (at, _)) in &self.checks.living {
+            if self.checks.abandoned.contains(job) {
+                continue;
+            }
             let name = &self.nodes[*at].name;
             let known = self.checks.truth.workload(&job.workload);
             if known.and_then(|w| member(w, job, name)).is_none_or(|m| m.state.ended()) {

@@ -1,6 +1,6 @@
 //! What carries jobs out on a simulated machine: processes with a will of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     ErrorCode, Span, Timestamp,
@@ -33,6 +33,7 @@ pub(crate) struct Process {
     kill: Option<u64>,
     /// How long it goes on after SIGTERM. `None`: for ever.
     yields_ms: Option<u64>,
+    grace: Span,
     on_term: Outcome,
     lines: u64,
 }
@@ -43,8 +44,10 @@ pub(crate) struct Engine {
     pub(crate) processes: BTreeMap<JobKey, Process>,
     /// Lines of output by job.
     pub(crate) lines: BTreeMap<JobKey, u64>,
-    /// By this monotonic time nothing may run. `None`: nobody said.
+    /// From this monotonic time on jobs are stopped, each with its own grace. `None`: nobody said.
     pub(crate) lease: Option<u64>,
+    /// Jobs that were stopped because of it.
+    pub(crate) fenced: BTreeSet<JobKey>,
     /// Remembers its jobs when the machine was booted anew.
     pub(crate) remembers: bool,
     /// The last event's time, so that none overtakes another.
@@ -91,6 +94,7 @@ impl World {
             outcome,
             kill: None,
             yields_ms: (!random.chance(250)).then(|| random.range(1, 4_000)),
+            grace: job.grace,
             on_term: match random.below(6) {
                 0 => Outcome::Exited { code: 0 },
                 1 => Outcome::Exited { code: 143 },
@@ -217,10 +221,10 @@ impl World {
     }
 
     /// The agent passes the lease on.
-    pub(crate) fn engine_lease(&mut self, at: usize, until: u64) {
+    pub(crate) fn engine_lease(&mut self, at: usize, stop: u64) {
         let node = &mut self.nodes[at];
-        node.engine.lease = Some(until);
-        let due = node.clock.when(until);
+        node.engine.lease = Some(stop);
+        let due = node.clock.when(stop);
         self.schedule(due, Event::Lease(at));
     }
 
@@ -230,16 +234,17 @@ impl World {
         if node.engine.lease.is_none_or(|until| until > node.clock.mono(self.now)) {
             return;
         }
-        let left: Vec<JobKey> = node
+        let left: Vec<(JobKey, Span)> = node
             .engine
             .processes
             .iter()
-            .filter(|(_, p)| p.ended.is_none())
-            .map(|(key, _)| key.clone())
+            .filter(|(_, p)| p.ended.is_none() && p.kill.is_none())
+            .map(|(key, p)| (key.clone(), p.grace))
             .collect();
-        for key in left {
+        for (key, grace) in left {
             self.trace(|| format!("engine n{at}: the lease of {key} is over"));
-            self.engine_stop(at, &key, Span(0));
+            self.nodes[at].engine.fenced.insert(key.clone());
+            self.engine_stop(at, &key, grace);
         }
     }
 
@@ -259,6 +264,7 @@ impl World {
         if engine.processes.get(key).is_none_or(|p| p.ended.is_some()) {
             engine.processes.remove(key);
             engine.lines.remove(key);
+            engine.fenced.remove(key);
         }
     }
 

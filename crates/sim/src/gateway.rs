@@ -403,6 +403,10 @@ impl World {
                 self.schedule(self.now + 500, Event::Retry(life, Box::new(then)));
             }
             (Then::User(op, tries), Came::Overtaken) if tries < TRIES => self.decide_user(op, tries + 1),
+            (Then::User(UserOp::Remove(name, force), _), Came::Done) => {
+                self.decide_user(UserOp::RemoveDrained(name, force), 0);
+            }
+            (Then::User(UserOp::RemoveDrained(name, _), _), Came::Done) => self.drop_node(&name),
             (Then::User(..), _) => {}
         }
     }
@@ -546,6 +550,11 @@ impl World {
                 ..
             } = frame
             {
+                let live = running.live.entry(name.clone());
+                live.and_modify(|live| live.seen = now).or_insert(Node {
+                    seen: now,
+                    session: None,
+                });
                 running.sessions.insert(
                     id,
                     Session {

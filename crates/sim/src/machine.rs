@@ -10,7 +10,7 @@ use api::{
     workload::{JobKey, LogSource},
 };
 use node::{
-    agent::{Agent, Effect, Effects, Now, Write},
+    agent::{Agent, Effect, Effects, Left, Now, Write},
     engine::{EngineEvent, What},
 };
 
@@ -152,9 +152,13 @@ impl World {
         node.lives += 1;
         let life = node.lives;
         let lines = &node.engine.lines;
-        let last_line = |job: &JobKey| lines.get(job).copied().unwrap_or(0);
+        let fenced = &node.engine.fenced;
+        let left = |job: &JobKey| Left {
+            last_line: lines.get(job).copied().unwrap_or(0),
+            fenced: fenced.contains(job),
+        };
         let now = node.now(self.now);
-        let (agent, first) = match Agent::new(node.disk.clone(), found, last_line, now) {
+        let (agent, first) = match Agent::new(node.disk.clone(), found, left, now) {
             Ok(made) => made,
             Err(error) => return self.fail(format!("n{at}'s records can't be read: {error}")),
         };
@@ -350,7 +354,7 @@ impl World {
                     self.schedule(self.now + wait, Event::Forgotten(at, life, job));
                 }
                 Effect::Resync => self.say(at, FromNode::Resync),
-                Effect::Lease { until_ms } => self.engine_lease(at, until_ms),
+                Effect::Lease { stop_ms } => self.engine_lease(at, stop_ms),
                 Effect::SetMemory { .. } | Effect::SendObservations => {}
             }
         }
@@ -369,13 +373,16 @@ impl World {
 
     pub(crate) fn engine_event(&mut self, at: usize, life: u64, event: EngineEvent) {
         let node = &self.nodes[at];
-        let last_line = match event.what {
-            What::Ended { .. } => node.engine.lines.get(&event.job).copied().unwrap_or(0),
-            What::Pulling(_) | What::Started { .. } => 0,
+        let left = match event.what {
+            What::Ended { .. } => Left {
+                last_line: node.engine.lines.get(&event.job).copied().unwrap_or(0),
+                fenced: node.engine.fenced.contains(&event.job),
+            },
+            What::Pulling(_) | What::Started { .. } => Left::default(),
         };
         let now = node.now(self.now);
         let Some(run) = self.alive(at, life) else { return };
-        let effects = run.agent.engine_event(event, last_line, now);
+        let effects = run.agent.engine_event(event, left, now);
         self.decided(at, effects);
     }
 
@@ -649,8 +656,16 @@ impl World {
             return;
         };
         let mut streams = Vec::new();
+        let mut gone = Vec::new();
         for (key, job) in run.agent.jobs() {
             let last = node.engine.lines.get(key).copied().unwrap_or(0);
+            // Lines that were removed before the record was.
+            if let Some(end) = job
+                .last_line
+                .filter(|end| job.lines_acked >= last && job.lines_acked < *end)
+            {
+                gone.push((key.clone(), end));
+            }
             if last <= job.lines_acked {
                 continue;
             }
@@ -667,6 +682,13 @@ impl World {
         if !streams.is_empty() {
             session.lines = true;
             self.say(at, FromNode::Logs { streams });
+        }
+        if !gone.is_empty() {
+            let now = self.nodes[at].now(self.now);
+            if let Some(run) = &mut self.nodes[at].agent {
+                let effects = run.agent.logs_acked(&gone, now);
+                self.decided(at, effects);
+            }
         }
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum UserOp {
     Drain(NodeName, bool, Option<Span>),
     Undrain(NodeName),
     Remove(NodeName, bool),
+    /// The second half of it.
+    RemoveDrained(NodeName, bool),
     /// Whatever comes to mind.
     Any,
 }
@@ -48,7 +50,7 @@ impl World {
         self.schedule(0, Event::GatewayStarts);
         self.schedule(1, Event::User(UserOp::JoinAll));
         for at in 0..NODES {
-            let due = self.random.range(50, 2_000);
+            let due = self.random.range(1_000, 3_000);
             self.schedule(due, Event::AgentStarts(at));
         }
         for _ in 0..self.config.workloads {
@@ -201,7 +203,11 @@ impl World {
             }
             UserOp::Join(at, credential) => {
                 let name = &self.nodes[*at].name;
-                if view.node(name).is_some() {
+                if let Some(known) = view.node(name) {
+                    // It was let in after all, and its agent has only to try again.
+                    if known.credential_hash == self.nodes[*at].credential {
+                        joined = Some((*at, known.credential_hash.clone()));
+                    }
                     None
                 } else {
                     let (record, _) = nodes::joined(name, credential.clone(), by, now);
@@ -260,7 +266,11 @@ impl World {
                 .node(name)
                 .map(|node| nodes::drain(node, *force, *timeout, by, now)),
             UserOp::Undrain(name) => view.node(name).and_then(|node| nodes::undrain(node, by, now)),
-            UserOp::Remove(name, force) => view
+            UserOp::Remove(name, force) => view.node(name).and_then(|node| {
+                nodes::may_remove(view, node, *force).ok()?;
+                Some(nodes::drain(node, false, None, by, now))
+            }),
+            UserOp::RemoveDrained(name, force) => view
                 .node(name)
                 .and_then(|node| nodes::remove(view, node, *force, by, now).ok()),
         };
@@ -269,12 +279,6 @@ impl World {
             self.nodes[at].refused = false;
             let due = self.now + self.random.range(500, 3_000);
             self.schedule(due, Event::AgentStarts(at));
-        }
-        if let UserOp::Remove(name, _) = &op
-            && draft.is_some()
-        {
-            let name = name.clone();
-            self.drop_node(&name);
         }
         if let Some(draft) = draft {
             self.commit(draft, Then::User(op, tries));

@@ -41,18 +41,7 @@ pub fn joined(name: &NodeName, credential_hash: String, by: &str, now: Timestamp
 pub fn online(node: &Versioned<Node>, inventory: Inventory, labels: BTreeMap<String, String>, now: Timestamp) -> Draft {
     let mut new = Node::clone(node);
     let mut draft = Draft::new();
-    if node.reach != Reach::Online {
-        let message = match node.reach {
-            Reach::Joining => format!("{} is online for the first time", node.name),
-            _ => format!("{} is back after {}", node.name, time::between(node.reach_since, now)),
-        };
-        draft.event(
-            node.revision,
-            node_event(&node.name, "Online", message, "gateway", Severity::Info, now),
-        );
-        new.reach = Reach::Online;
-        new.reach_since = now;
-    }
+    come_online(node, &mut new, &mut draft, now);
     new.session += 1;
     new.labels.extend(labels);
     new.gpu_health
@@ -61,6 +50,22 @@ pub fn online(node: &Versioned<Node>, inventory: Inventory, labels: BTreeMap<Str
     new.inventory = Some(keep_vanished(node.inventory.as_ref(), inventory));
     draft.put_node(Some(node.revision), &new);
     draft
+}
+
+fn come_online(node: &Versioned<Node>, new: &mut Node, draft: &mut Draft, now: Timestamp) {
+    if node.reach == Reach::Online {
+        return;
+    }
+    let message = match node.reach {
+        Reach::Joining => format!("{} is online for the first time", node.name),
+        _ => format!("{} is back after {}", node.name, time::between(node.reach_since, now)),
+    };
+    draft.event(
+        node.revision,
+        node_event(&node.name, "Online", message, "gateway", Severity::Info, now),
+    );
+    new.reach = Reach::Online;
+    new.reach_since = now;
 }
 
 /// GPUs that were there before and are not found any more stay in the inventory, as failed: their holders and their
@@ -90,7 +95,8 @@ fn mark_vanished(node: &mut Node, inventory: &Inventory) {
     }
 }
 
-/// The machine, or the health of its GPUs, has changed. `None`: it hasn't.
+/// A node speaks in its session: it is online, also where its silence was noted meanwhile; and the machine, or the
+/// health of its GPUs, may have changed. `None`: nothing is new.
 #[must_use]
 pub fn changed(
     node: &Versioned<Node>,
@@ -100,6 +106,7 @@ pub fn changed(
 ) -> Option<Draft> {
     let mut new = Node::clone(node);
     let mut draft = Draft::new();
+    come_online(node, &mut new, &mut draft, now);
     if let Some(inventory) = inventory {
         mark_vanished(&mut new, &inventory);
         new.inventory = Some(keep_vanished(node.inventory.as_ref(), inventory));
@@ -290,28 +297,28 @@ pub fn undrain(node: &Versioned<Node>, by: &str, now: Timestamp) -> Option<Draft
     Some(draft)
 }
 
-/// Removes a node with everything on it.
+/// Removes a node with everything on it. Workloads that were there end, and don't start elsewhere unless the node was
+/// lost and fenced: nobody can tell when their processes will be gone.
+///
+/// Only a drained node can be removed: what is being placed at this moment then loses against the drain, and nothing
+/// is on the node that `view` doesn't show.
 ///
 /// # Errors
-/// `CONFLICT` while workloads are on it, unless forced.
+/// `CONFLICT` while workloads are on it, unless forced, and where it isn't drained.
 pub fn remove(view: &View, node: &Versioned<Node>, force: bool, by: &str, now: Timestamp) -> Result<Draft, ApiError> {
+    may_remove(view, node, force)?;
+    if node.drain.is_none() {
+        return Err(ApiError::conflict(format!("{} takes work again: try again", node.name)));
+    }
     let mut draft = Draft::new();
     let busy: Vec<_> = view.on_node(&node.name).collect();
-    if !busy.is_empty() && !force {
-        let ids: Vec<&str> = busy.iter().take(5).map(|w| w.id.as_str()).collect();
-        return Err(ApiError::conflict(format!(
-            "{} workloads are on {}: {}",
-            busy.len(),
-            node.name,
-            ids.join(", ")
-        ))
-        .hint(format!(
-            "clawbernetes node drain {0}, or clawbernetes node remove {0} --force",
-            node.name
-        )));
-    }
     for before in busy {
-        if let Some(step) = lifecycle::lose(before, &node.name, now) {
+        let step = if node.reach == Reach::Lost {
+            lifecycle::lose(before, &node.name, now)
+        } else {
+            lifecycle::abandon(before, &node.name, by, now)
+        };
+        if let Some(step) = step {
             draft.step(before, step);
         }
     }
@@ -322,4 +329,26 @@ pub fn remove(view: &View, node: &Versioned<Node>, force: bool, by: &str, now: T
         node_event(&node.name, "Removed", message, by, Severity::Warning, now),
     );
     Ok(draft)
+}
+
+/// Whether a node may be removed as things stand.
+///
+/// # Errors
+/// `CONFLICT` while workloads are on it, unless forced.
+pub fn may_remove(view: &View, node: &Versioned<Node>, force: bool) -> Result<(), ApiError> {
+    let busy: Vec<_> = view.on_node(&node.name).collect();
+    if busy.is_empty() || force {
+        return Ok(());
+    }
+    let ids: Vec<&str> = busy.iter().take(5).map(|w| w.id.as_str()).collect();
+    Err(ApiError::conflict(format!(
+        "{} workloads are on {}: {}",
+        busy.len(),
+        node.name,
+        ids.join(", ")
+    ))
+    .hint(format!(
+        "clawbernetes node drain {0}, or clawbernetes node remove {0} --force",
+        node.name
+    )))
 }

@@ -240,7 +240,8 @@ impl Planner {
     /// When a pass could find something new although nothing changed. `None`: never.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        self.wakes.first().copied()
+        // Where nothing waits, what was to be woken has gone since.
+        self.wakes.first().copied().filter(|_| !self.queue.is_empty())
     }
 
     /// Whether anything waits.

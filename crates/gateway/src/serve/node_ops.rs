@@ -217,14 +217,32 @@ fn edited(node: &Versioned<Node>, new: Node, reason: &str, what: &str, by: &str)
 pub async fn remove(call: Call, request: RemoveRequest) -> Result<NodeDetail, ApiError> {
     let app = &call.app;
     let by = call.actor();
-    let mut removed = None;
+    let mut drained = false;
     app.hub
+        .decide(|view| {
+            let node = view.find_node(&request.id)?;
+            nodes::may_remove(view, node, request.force)?;
+            drained = node.drain.is_none();
+            Ok(drained.then(|| nodes::drain(node, false, None, &by, now())))
+        })
+        .await?;
+    let mut removed = None;
+    let done = app
+        .hub
         .decide(|view| {
             let node = view.find_node(&request.id)?;
             removed = Some(views::detail(view, &app.live, node, now()));
             nodes::remove(view, node, request.force, &by, now()).map(Some)
         })
-        .await?;
+        .await;
+    if let Err(error) = done {
+        if drained {
+            // It was only drained to be removed.
+            let undo = |view: &View| Ok(nodes::undrain(view.find_node(&request.id)?, &by, now()));
+            app.hub.decide(undo).await?;
+        }
+        return Err(error);
+    }
     let removed = removed.ok_or_else(|| crate::view::gone(&request.id))?;
     app.live.remove(&removed.view.name);
     Ok(removed)

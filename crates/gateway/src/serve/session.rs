@@ -157,7 +157,11 @@ async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, mut socket: We
         .ok()
         .flatten();
     let begun = match check_hello(&node, first) {
-        Ok(hello) => begin(&app, &node, hello).await,
+        Ok(hello) => {
+            // It lives: its old silence must not be held against it while its session begins.
+            app.live.seen(&node, now());
+            begin(&app, &node, hello).await
+        }
         Err(error) => Err(error),
     };
     if let Err(error) = begun {
