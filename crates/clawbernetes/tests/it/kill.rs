@@ -232,10 +232,11 @@ fn work_flows_through_kills_of_gateway_and_agents() {
         });
         for (round, batch) in work.chunks(WORKLOADS / ROUNDS).enumerate() {
             let seed = dice.next();
-            let mut dice = Dice(seed);
+            let (mut pace, mut dice) = (Dice(dice.next()), Dice(seed));
             let cluster = &cluster;
             let kills = scope.spawn(move || round_of_kills(cluster, &mut dice));
             for (n, planned) in batch.iter().enumerate() {
+                pace.pause(150);
                 let id = cluster.submit(&format!("{seed}-{n}"), &planned.request);
                 if n == 0 || n == 10 {
                     followers.push((ids.len(), follow(cluster, &id)));

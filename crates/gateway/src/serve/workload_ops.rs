@@ -54,6 +54,12 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
         workloads.push(submit::workload(submission, random, &call.identity.name, at)?);
     }
     let app = &call.app;
+    // Before anything is judged: a repetition finds its own names taken, and its own workloads in the way.
+    if let Some(key) = call.idempotency.as_ref().filter(|_| !request.dry_run)
+        && let Some(earlier) = earlier_answer(&call, key).await?
+    {
+        return as_they_are(app, &earlier);
+    }
     check_names(&app.hub.view(), &workloads)?;
     if request.dry_run || request.no_queue {
         let previews = app.planner.preview(workloads.clone()).await?;
@@ -79,15 +85,7 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
     warn_of_the_impossible(&app.hub.view(), &mut workloads);
     let ids: Vec<WorkloadId> = workloads.iter().map(|w| w.id.clone()).collect();
     if let Some(earlier) = create(&call, &workloads, &ids).await? {
-        let view = app.hub.view();
-        let found = earlier.iter().map(|id| {
-            let workload = view.workload(id).ok_or_else(|| gone(id.as_str()))?;
-            Ok(Submitted {
-                workload: Workload::clone(workload),
-                preview: None,
-            })
-        });
-        return found.collect();
+        return as_they_are(app, &earlier);
     }
     Ok(workloads
         .into_iter()
@@ -98,18 +96,26 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
         .collect())
 }
 
-/// Writes new workloads in one transaction. `Some`: the same call was made before, and made these.
+/// What an earlier call made, as it is by now.
+fn as_they_are(app: &App, ids: &[WorkloadId]) -> Result<Vec<Submitted>, ApiError> {
+    let view = app.hub.view();
+    let found = ids.iter().map(|id| {
+        let workload = view.workload(id).ok_or_else(|| gone(id.as_str()))?;
+        Ok(Submitted {
+            workload: Workload::clone(workload),
+            preview: None,
+        })
+    });
+    found.collect()
+}
+
+/// Writes new workloads in one transaction. `Some`: the same call came in between, and made these.
 async fn create(call: &Call, workloads: &[Workload], ids: &[WorkloadId]) -> Result<Option<Vec<WorkloadId>>, ApiError> {
     let hub = &call.app.hub;
     let identity = &call.identity.token_id;
     let lease = match &call.idempotency {
         None => None,
-        Some(key) => {
-            if let Some(ids) = earlier_answer(call, key).await? {
-                return Ok(Some(ids));
-            }
-            Some(answer_lease(&call.app).await?)
-        }
+        Some(_) => Some(answer_lease(&call.app).await?),
     };
     let mut draft = Draft::new();
     for workload in workloads {
