@@ -619,8 +619,10 @@ fn judge(w: &Workload) -> Verdict {
     // An order of the gateway's explains an end by signal that the node saw before the order reached it.
     let order = w.stop.as_ref().map(|s| s.reason);
     match stop {
+        Some(StopReason::Timeout) => judge_stopped(w, StopReason::Timeout, node, outcome),
+        // Also where the node was under another order first, or was lost: nobody wants a further attempt.
+        _ if order == Some(StopReason::Cancelled) => judge_stopped(w, StopReason::Cancelled, node, outcome),
         Some(reason) => judge_stopped(w, *reason, node, outcome),
-        None if order == Some(StopReason::Cancelled) => judge_stopped(w, StopReason::Cancelled, node, outcome),
         None => judge_outcome(w, node, outcome),
     }
 }
@@ -940,6 +942,23 @@ mod tests {
             .workload;
         assert_eq!((end.phase, end.failures, end.restarts), (Phase::Pending, 0, 1));
         assert_eq!(end.message.as_deref(), Some("preempted in favour of wl-2"));
+    }
+
+    #[test]
+    fn a_cancellation_holds_where_another_order_came_first_or_the_node_is_lost() {
+        let spec = WorkloadSpec {
+            restart: RestartPolicy::Always,
+            ..WorkloadSpec::default()
+        };
+        let a = NodeName::new("a");
+        let w = cancel(&bound(spec, vec![member(0, "a", &[0])]), None, "user:ada", at(3));
+        let w = w.unwrap().workload;
+        for first in [StopReason::Drained, StopReason::Preempted, StopReason::Unhealthy] {
+            let seen = ended(Outcome::Signaled { signal: 15 }, Some(first));
+            let end = observe(&w, &a, &job(1, 0), &seen, at(9)).unwrap().workload;
+            assert_eq!(end.phase, Phase::Cancelled, "{first:?}");
+        }
+        assert_eq!(lose(&w, &a, at(400)).unwrap().workload.phase, Phase::Cancelled);
     }
 
     #[test]
