@@ -552,6 +552,8 @@ fn settle(step: &mut Step, now: Timestamp, actor: &str) {
                 &m.state,
                 MemberState::Ended {
                     outcome: Outcome::StartFailed { .. },
+                    // Stopped before it started: that isn't the node's fault.
+                    stop: None,
                     ..
                 }
             )
@@ -959,6 +961,25 @@ mod tests {
             assert_eq!(end.phase, Phase::Cancelled, "{first:?}");
         }
         assert_eq!(lose(&w, &a, at(400)).unwrap().workload.phase, Phase::Cancelled);
+    }
+
+    #[test]
+    fn a_node_is_not_avoided_for_what_was_stopped_before_it_started() {
+        let w = bound(WorkloadSpec::default(), vec![member(0, "a", &[0])]);
+        let seen = Seen::Ended {
+            started_at: None,
+            at: at(2),
+            outcome: Outcome::StartFailed {
+                code: ErrorCode::Conflict,
+                message: "it was stopped before it started".to_owned(),
+                retryable: true,
+            },
+            stop: Some(StopReason::Drained),
+            usage: Usage::default(),
+            last_line: 0,
+        };
+        let end = observe(&w, &NodeName::new("a"), &job(1, 0), &seen, at(2)).unwrap().workload;
+        assert_eq!((end.phase, end.avoid.as_slice()), (Phase::Pending, &[][..]));
     }
 
     #[test]
