@@ -297,7 +297,8 @@ fn after_end(step: &mut Step, now: Timestamp, actor: &str) {
         return;
     }
     let broken = step.workload.members.iter().any(|m| match &m.state {
-        MemberState::Ended { outcome, .. } => !outcome.success(),
+        // One that its node stopped is gone as well, however well it took that.
+        MemberState::Ended { outcome, stop, .. } => !outcome.success() || stop.is_some(),
         _ => false,
     });
     if broken && step.workload.stop.is_none() {
@@ -1026,6 +1027,19 @@ mod tests {
             (both.phase, both.message.as_deref()),
             (Phase::Failed, Some("exited with code 9"))
         );
+    }
+
+    #[test]
+    fn a_gang_falls_with_a_member_that_its_node_stopped_though_it_exits_well() {
+        let spec = WorkloadSpec {
+            nodes: 2,
+            ..WorkloadSpec::default()
+        };
+        let w = bound(spec, vec![member(0, "a", &[0]), member(1, "b", &[0])]);
+        let seen = ended(Outcome::Exited { code: 0 }, Some(StopReason::Unhealthy));
+        let one = observe(&w, &NodeName::new("a"), &job(1, 0), &seen, at(9)).unwrap();
+        let reason = one.workload.stop.as_ref().map(|s| s.reason);
+        assert_eq!(reason, Some(StopReason::GangBroken));
     }
 
     #[test]
