@@ -26,6 +26,9 @@ const RETRY_DELAY: Span = Span::secs(10);
 /// Longest delay before a new attempt.
 const RETRY_DELAY_MAX: Span = Span::secs(300);
 
+/// How long a workload waits for a place on the node that it is moved to, or off those that it avoids.
+const CHOOSY: Span = Span::secs(60);
+
 /// A workload's next state, and what goes with it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -454,13 +457,41 @@ pub fn cancel(before: &Workload, grace: Option<Span>, by: &str, now: Timestamp) 
 #[must_use]
 pub fn give_up_waiting(before: &Workload, now: Timestamp) -> Option<Step> {
     let max_wait = before.spec.max_wait?;
-    let since = before.timeline.last().map_or(before.submitted_at, |t| t.at);
-    if before.phase != Phase::Pending || time::between(since, now) < max_wait {
+    if before.phase != Phase::Pending || time::between(waits_since(before), now) < max_wait {
         return None;
     }
     let mut step = Step::of(before.clone());
     let message = format!("waited longer than {max_wait}");
     step.enter(Phase::TimedOut, now, "gateway", Some("WORKLOAD_TIMEOUT"), Some(message));
+    Some(step)
+}
+
+/// Since when a pending workload has waited for a place; the delay before a new attempt is no such wait.
+fn waits_since(w: &Workload) -> Timestamp {
+    let pending = w.timeline.last().map_or(w.submitted_at, |t| t.at);
+    w.not_before.map_or(pending, |at| at.max(pending))
+}
+
+/// Lets a workload that was to go to a certain node, or away from certain nodes, go anywhere once it has waited for
+/// [`CHOOSY`]: the target may be too small or gone, and those to avoid may be all there are. `None`: nothing to do.
+#[must_use]
+pub fn take_any_node(before: &Workload, now: Timestamp) -> Option<Step> {
+    let choosy = before.target.is_some() || !before.avoid.is_empty();
+    if before.phase != Phase::Pending || !choosy || time::between(waits_since(before), now) < CHOOSY {
+        return None;
+    }
+    let mut step = Step::of(before.clone());
+    let w = &mut step.workload;
+    let wanted = match w.target.take() {
+        Some(target) => format!("on {target}"),
+        None => "elsewhere".to_owned(),
+    };
+    w.avoid.clear();
+    let message = format!(
+        "{} ({}) found no place {wanted} for {CHOOSY}: it now takes any node",
+        w.name, w.id
+    );
+    step.event(now, "gateway", Severity::Warning, "AnyNode", message);
     Some(step)
 }
 
@@ -1092,5 +1123,25 @@ mod tests {
         });
         assert!(give_up_waiting(&w, at(59)).is_none());
         assert_eq!(give_up_waiting(&w, at(60)).unwrap().workload.phase, Phase::TimedOut);
+        let later = Workload {
+            not_before: Some(at(50)),
+            ..w
+        };
+        assert!(give_up_waiting(&later, at(109)).is_none(), "a delay is no wait");
+        assert!(give_up_waiting(&later, at(110)).is_some());
+    }
+
+    #[test]
+    fn nothing_waits_for_ever_for_its_target_or_because_of_what_it_avoids() {
+        let choosy = Workload {
+            target: Some(NodeName::new("gone")),
+            avoid: vec![NodeName::new("only")],
+            not_before: Some(at(10)),
+            ..pending(WorkloadSpec::default())
+        };
+        assert!(take_any_node(&choosy, at(69)).is_none());
+        let free = take_any_node(&choosy, at(70)).unwrap().workload;
+        assert_eq!((&free.target, free.avoid.len()), (&None, 0));
+        assert!(take_any_node(&free, at(1000)).is_none(), "said once");
     }
 }

@@ -516,6 +516,14 @@ pub async fn migrate(call: Call, request: MigrateRequest) -> Result<WorkloadSumm
         }
         let target = match &request.target {
             None => None,
+            Some(_) if before.members.len() > 1 => {
+                return Err(ApiError::conflict(format!(
+                    "{} runs on {} nodes: it can't be moved to a single one",
+                    before.name,
+                    before.members.len()
+                ))
+                .hint("leave out --target, and it goes to any other nodes"));
+            }
             Some(text) => {
                 let node = view.find_node(text)?;
                 if before.members.iter().any(|m| m.node == node.name) {
