@@ -47,6 +47,12 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
             format!("at most {AT_ONCE_MAX} workloads can be submitted at once"),
         ));
     }
+    // Before anything else: what the first call made would stand in the way of its own repetition.
+    if let Some(key) = call.idempotency.as_ref().filter(|_| !request.dry_run)
+        && let Some(earlier) = earlier_answer(&call, key).await?
+    {
+        return made_earlier(&call.app.hub.view(), &earlier);
+    }
     let at = now();
     let mut workloads = Vec::with_capacity(request.workloads.len());
     for submission in request.workloads {
@@ -79,15 +85,7 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
     warn_of_the_impossible(&app.hub.view(), &mut workloads);
     let ids: Vec<WorkloadId> = workloads.iter().map(|w| w.id.clone()).collect();
     if let Some(earlier) = create(&call, &workloads, &ids).await? {
-        let view = app.hub.view();
-        let found = earlier.iter().map(|id| {
-            let workload = view.workload(id).ok_or_else(|| gone(id.as_str()))?;
-            Ok(Submitted {
-                workload: Workload::clone(workload),
-                preview: None,
-            })
-        });
-        return found.collect();
+        return made_earlier(&app.hub.view(), &earlier);
     }
     Ok(workloads
         .into_iter()
@@ -98,18 +96,25 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
         .collect())
 }
 
+/// What an earlier call with the same idempotency key made.
+fn made_earlier(view: &View, ids: &[WorkloadId]) -> Result<Vec<Submitted>, ApiError> {
+    let found = ids.iter().map(|id| {
+        let workload = view.workload(id).ok_or_else(|| gone(id.as_str()))?;
+        Ok(Submitted {
+            workload: Workload::clone(workload),
+            preview: None,
+        })
+    });
+    found.collect()
+}
+
 /// Writes new workloads in one transaction. `Some`: the same call was made before, and made these.
 async fn create(call: &Call, workloads: &[Workload], ids: &[WorkloadId]) -> Result<Option<Vec<WorkloadId>>, ApiError> {
     let hub = &call.app.hub;
     let identity = &call.identity.token_id;
     let lease = match &call.idempotency {
         None => None,
-        Some(key) => {
-            if let Some(ids) = earlier_answer(call, key).await? {
-                return Ok(Some(ids));
-            }
-            Some(answer_lease(&call.app).await?)
-        }
+        Some(_) => Some(answer_lease(&call.app).await?),
     };
     let mut draft = Draft::new();
     for workload in workloads {
