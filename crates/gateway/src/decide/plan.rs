@@ -189,7 +189,7 @@ impl Planner {
             return;
         }
         for member in &w.members {
-            let MemberState::Ended { at, outcome, .. } = &member.state else {
+            let MemberState::Ended { at, outcome, stop, .. } = &member.state else {
                 continue;
             };
             let used = decayed((gpu_hours(member) * 1000.0, *at), now);
@@ -199,7 +199,10 @@ impl Planner {
                 self.usage.set(w.owner.as_str(), entry.0 as u64);
             }
             match outcome {
-                Outcome::StartFailed { retryable: true, .. } => self.start_failed(&member.node, *at),
+                // Stopped before it started: that isn't the node's fault.
+                Outcome::StartFailed { retryable: true, .. } if stop.is_none() => {
+                    self.start_failed(&member.node, *at);
+                }
                 Outcome::StartFailed { .. } | Outcome::Unknown { .. } => {}
                 _ => self.start_worked(&member.node),
             }

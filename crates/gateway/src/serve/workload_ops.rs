@@ -47,6 +47,12 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
             format!("at most {AT_ONCE_MAX} workloads can be submitted at once"),
         ));
     }
+    // Before anything else: what the first call made would stand in the way of its own repetition.
+    if let Some(key) = call.idempotency.as_ref().filter(|_| !request.dry_run)
+        && let Some(earlier) = earlier_answer(&call, key).await?
+    {
+        return made_earlier(&call.app.hub.view(), &earlier);
+    }
     let at = now();
     let mut workloads = Vec::with_capacity(request.workloads.len());
     for submission in request.workloads {
@@ -54,12 +60,6 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
         workloads.push(submit::workload(submission, random, &call.identity.name, at)?);
     }
     let app = &call.app;
-    // Before anything is judged: a repetition finds its own names taken, and its own workloads in the way.
-    if let Some(key) = call.idempotency.as_ref().filter(|_| !request.dry_run)
-        && let Some(earlier) = earlier_answer(&call, key).await?
-    {
-        return as_they_are(app, &earlier);
-    }
     check_names(&app.hub.view(), &workloads)?;
     if request.dry_run || request.no_queue {
         let previews = app.planner.preview(workloads.clone()).await?;
@@ -85,7 +85,7 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
     warn_of_the_impossible(&app.hub.view(), &mut workloads);
     let ids: Vec<WorkloadId> = workloads.iter().map(|w| w.id.clone()).collect();
     if let Some(earlier) = create(&call, &workloads, &ids).await? {
-        return as_they_are(app, &earlier);
+        return made_earlier(&app.hub.view(), &earlier);
     }
     Ok(workloads
         .into_iter()
@@ -96,9 +96,8 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
         .collect())
 }
 
-/// What an earlier call made, as it is by now.
-fn as_they_are(app: &App, ids: &[WorkloadId]) -> Result<Vec<Submitted>, ApiError> {
-    let view = app.hub.view();
+/// What an earlier call with the same idempotency key made.
+fn made_earlier(view: &View, ids: &[WorkloadId]) -> Result<Vec<Submitted>, ApiError> {
     let found = ids.iter().map(|id| {
         let workload = view.workload(id).ok_or_else(|| gone(id.as_str()))?;
         Ok(Submitted {
@@ -522,6 +521,14 @@ pub async fn migrate(call: Call, request: MigrateRequest) -> Result<WorkloadSumm
         }
         let target = match &request.target {
             None => None,
+            Some(_) if before.members.len() > 1 => {
+                return Err(ApiError::conflict(format!(
+                    "{} runs on {} nodes: it can't be moved to a single one",
+                    before.name,
+                    before.members.len()
+                ))
+                .hint("leave out --target, and it goes to any other nodes"));
+            }
             Some(text) => {
                 let node = view.find_node(text)?;
                 if before.members.iter().any(|m| m.node == node.name) {
