@@ -1,6 +1,11 @@
 //! The command line as its users meet it: the binary, run in a home of its own; and the fleet that it makes.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test that can't go on says where and why, on its own output"
+)]
 
 mod alone;
 mod bad_input;
