@@ -307,7 +307,7 @@ async fn heard(
         }
         FromNode::Exec { id, event } => {
             // A caller that doesn't read holds up nobody else: its command is ended. One that has gone has said so.
-            if let Some(caller) = app.live.exec(id)
+            if let Some(caller) = app.live.exec(node, id)
                 && let Err(mpsc::error::TrySendError::Full(_)) = caller.try_send(event)
             {
                 app.live.end_exec(id);
