@@ -265,7 +265,8 @@ async fn heard(
 ) -> bool {
     let at = now();
     app.live.seen(node, at);
-    let work = |item| async { work.send(item).await.is_ok() };
+    let queue = work;
+    let work = |item| async { queue.send(item).await.is_ok() };
     match message {
         FromNode::Hello { .. } => {
             tracing::warn!(%node, "a node said hello twice");
@@ -292,7 +293,11 @@ async fn heard(
                 .view()
                 .node(node)
                 .is_some_and(|known| nodes::changed(known, None, &health, at).is_some());
-            !new || work(Work::Changed(None, health)).await
+            if new {
+                // Where there is no room, the next heartbeat says it again: a full disk must not make nodes look silent.
+                let _ = queue.try_send(Work::Changed(None, health));
+            }
+            true
         }
         FromNode::Changed { inventory } => work(Work::Changed(Some(inventory), BTreeMap::new())).await,
         FromNode::Observations { observations } => work(Work::Observations(observations)).await,
