@@ -1010,7 +1010,9 @@ mod tests {
             usage: Usage::default(),
             last_line: 0,
         };
-        let end = observe(&w, &NodeName::new("a"), &job(1, 0), &seen, at(2)).unwrap().workload;
+        let end = observe(&w, &NodeName::new("a"), &job(1, 0), &seen, at(2))
+            .unwrap()
+            .workload;
         assert_eq!((end.phase, end.avoid.as_slice()), (Phase::Pending, &[][..]));
     }
 

@@ -168,10 +168,6 @@ mod tests {
         }
         let wait = take(&buckets, 1, 0.001, 3.0).unwrap_err();
         assert!(wait > 900.0 && wait <= 1000.0, "{wait}");
-        assert_eq!(
-            take(&buckets, 2, 0.001, 3.0),
-            Ok(()),
-            "another caller isn't affected"
-        );
+        assert_eq!(take(&buckets, 2, 0.001, 3.0), Ok(()), "another caller isn't affected");
     }
 }

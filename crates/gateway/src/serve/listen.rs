@@ -44,9 +44,7 @@ pub async fn listen(listener: TcpListener, router: Router, connections: usize, s
             request.extensions_mut().insert(ConnectInfo::<SocketAddr>(from));
             router.clone().oneshot(request)
         });
-        let connection = builder
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
+        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let stop = stop.clone();
         tokio::spawn(async move {
             let mut connection = std::pin::pin!(connection);
