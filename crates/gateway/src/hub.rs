@@ -27,6 +27,9 @@ use crate::{
 /// Tries of a decision that keeps being overtaken, before its caller is told.
 const TRIES: usize = 32;
 
+/// The view follows a commit within this; else it had the change already.
+const SEE_WITHIN: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// What became of a draft.
 #[derive(Debug)]
 pub enum Committed {
@@ -252,15 +255,17 @@ impl Hub {
     where
         D: FnMut(&View) -> Result<Option<Draft>, ApiError>,
     {
+        let mut applied = self.applied.subscribe();
         for _ in 0..TRIES {
+            applied.mark_unchanged();
             let Some(draft) = decide(&self.view())? else {
                 return Ok(false);
             };
             if let Committed::Done = self.commit(draft).await? {
                 return Ok(true);
             }
-            // The change that overtook us is committed; let the view see it.
-            tokio::task::yield_now().await;
+            // The change that overtook us is committed; let the view see it, if it hasn't by now.
+            let _ = tokio::time::timeout(SEE_WITHIN, applied.changed()).await;
         }
         Err(ApiError::conflict("it keeps changing: try again"))
     }

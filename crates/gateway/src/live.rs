@@ -45,7 +45,7 @@ pub struct Session {
 pub struct Nodes {
     nodes: Mutex<HashMap<NodeName, Live>>,
     pulls: Mutex<HashMap<JobKey, PullProgress>>,
-    execs: Mutex<HashMap<u64, mpsc::Sender<ExecEvent>>>,
+    execs: Mutex<HashMap<u64, (NodeName, mpsc::Sender<ExecEvent>)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -126,15 +126,17 @@ impl Nodes {
         lock(&self.pulls).remove(job);
     }
 
-    /// Where the events of a running command go.
-    pub fn register_exec(&self, id: u64, events: mpsc::Sender<ExecEvent>) {
-        lock(&self.execs).insert(id, events);
+    /// Where the events of a command that runs on a node go.
+    pub fn register_exec(&self, id: u64, node: NodeName, events: mpsc::Sender<ExecEvent>) {
+        lock(&self.execs).insert(id, (node, events));
     }
 
-    /// Where the events of a running command go. `None`: its caller has gone.
+    /// Where the events of a command go. `None`: its caller has gone, or it doesn't run on this node.
     #[must_use]
-    pub fn exec(&self, id: u64) -> Option<mpsc::Sender<ExecEvent>> {
-        lock(&self.execs).get(&id).cloned()
+    pub fn exec(&self, node: &NodeName, id: u64) -> Option<mpsc::Sender<ExecEvent>> {
+        let execs = lock(&self.execs);
+        let (at, events) = execs.get(&id)?;
+        (at == node).then(|| events.clone())
     }
 
     /// The command has ended, or its caller has gone.

@@ -72,7 +72,6 @@ fn take<K: std::hash::Hash + Eq>(
     key: K,
     rate: f64,
     burst: f64,
-    cost: f64,
 ) -> Result<(), f64> {
     let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
     let now = Instant::now();
@@ -86,7 +85,7 @@ fn take<K: std::hash::Hash + Eq>(
     if bucket.level < 1.0 {
         return Err((1.0 - bucket.level) / rate);
     }
-    bucket.level -= cost;
+    bucket.level -= 1.0;
     Ok(())
 }
 
@@ -109,13 +108,12 @@ impl Access {
             ApiError::new(ErrorCode::QuotaExceeded, format!("too many {what}"))
                 .hint(format!("try again in {}", api::Span((seconds * 1000.0).ceil() as u64)))
         };
-        let failing = |cost: f64| {
+        let failed = || {
             take(
                 &self.failures,
                 from,
                 self.limits.failures_per_second,
                 self.limits.failure_burst,
-                cost,
             )
             .map_err(|seconds| slow_down(seconds, "failed logins from this address"))
         };
@@ -123,11 +121,11 @@ impl Access {
             return Err(ApiError::new(ErrorCode::AuthFailed, "no token was given")
                 .hint("clawbernetes auth login, or set CLAWBERNETES_TOKEN"));
         };
-        failing(0.0)?;
+        // Secrets can't be guessed; so whoever has one comes in, whatever others at that address try.
         let identity = match auth::identify(view, credential, now()) {
             Ok(identity) => identity,
             Err(error) => {
-                failing(1.0)?;
+                failed()?;
                 tracing::warn!(%from, code = %error.code, "a call was refused: {}", error.message);
                 return Err(error);
             }
@@ -137,7 +135,6 @@ impl Access {
             identity.token_id.clone(),
             self.limits.calls_per_second,
             self.limits.burst,
-            1.0,
         )
         .map_err(|seconds| slow_down(seconds, "calls with this token"))?;
         if !identity.role.allows(scope) {
@@ -167,14 +164,10 @@ mod tests {
     fn a_bucket_runs_dry_and_says_for_how_long() {
         let buckets = Mutex::default();
         for _ in 0..3 {
-            assert_eq!(take(&buckets, 1, 0.001, 3.0, 1.0), Ok(()));
+            assert_eq!(take(&buckets, 1, 0.001, 3.0), Ok(()));
         }
-        let wait = take(&buckets, 1, 0.001, 3.0, 1.0).unwrap_err();
+        let wait = take(&buckets, 1, 0.001, 3.0).unwrap_err();
         assert!(wait > 900.0 && wait <= 1000.0, "{wait}");
-        assert_eq!(
-            take(&buckets, 2, 0.001, 3.0, 1.0),
-            Ok(()),
-            "another caller isn't affected"
-        );
+        assert_eq!(take(&buckets, 2, 0.001, 3.0), Ok(()), "another caller isn't affected");
     }
 }

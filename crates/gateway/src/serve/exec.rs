@@ -122,7 +122,7 @@ async fn carry(app: &App, socket: &mut WebSocket, start: ExecStart) -> Result<Op
         .ok_or_else(unreachable)?;
     let id = COMMANDS.fetch_add(1, Ordering::Relaxed);
     let (send, events) = mpsc::channel(AHEAD);
-    app.live.register_exec(id, send);
+    app.live.register_exec(id, node.clone(), send);
     let request = ExecRequest::Start {
         job,
         command: start.command,

@@ -3,11 +3,8 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
-use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -20,12 +17,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Serves until told to stop.
 pub async fn listen(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(connections));
-    let graceful = GracefulShutdown::new();
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_DEADLINE);
+    // HTTP/1.1 alone: telling versions apart would wait for ever for a connection's first bytes.
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
     loop {
         let (stream, from) = tokio::select! {
             () = stop.cancelled() => break,
@@ -50,19 +44,26 @@ pub async fn listen(listener: TcpListener, router: Router, connections: usize, s
             request.extensions_mut().insert(ConnectInfo::<SocketAddr>(from));
             router.clone().oneshot(request)
         });
-        let connection = builder
-            .serve_connection_with_upgrades(TokioIo::new(stream), service)
-            .into_owned();
-        let connection = graceful.watch(connection);
+        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let stop = stop.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%from, %error, "a connection broke");
             }
             drop(place);
         });
     }
     drop(listener);
-    if tokio::time::timeout(SHUTDOWN_GRACE, graceful.shutdown()).await.is_err() {
+    let all = places.acquire_many(u32::try_from(connections).unwrap_or(u32::MAX));
+    if tokio::time::timeout(SHUTDOWN_GRACE, all).await.is_err() {
         tracing::info!("connections were still open at the end");
     }
 }

@@ -265,7 +265,8 @@ async fn heard(
 ) -> bool {
     let at = now();
     app.live.seen(node, at);
-    let work = |item| async { work.send(item).await.is_ok() };
+    let queue = work;
+    let work = |item| async { queue.send(item).await.is_ok() };
     match message {
         FromNode::Hello { .. } => {
             tracing::warn!(%node, "a node said hello twice");
@@ -292,7 +293,11 @@ async fn heard(
                 .view()
                 .node(node)
                 .is_some_and(|known| nodes::changed(known, None, &health, at).is_some());
-            !new || work(Work::Changed(None, health)).await
+            if new {
+                // Where there is no room, the next heartbeat says it again: a full disk must not make nodes look silent.
+                let _ = queue.try_send(Work::Changed(None, health));
+            }
+            true
         }
         FromNode::Changed { inventory } => work(Work::Changed(Some(inventory), BTreeMap::new())).await,
         FromNode::Observations { observations } => work(Work::Observations(observations)).await,
@@ -307,7 +312,7 @@ async fn heard(
         }
         FromNode::Exec { id, event } => {
             // A caller that doesn't read holds up nobody else: its command is ended. One that has gone has said so.
-            if let Some(caller) = app.live.exec(id)
+            if let Some(caller) = app.live.exec(node, id)
                 && let Err(mpsc::error::TrySendError::Full(_)) = caller.try_send(event)
             {
                 app.live.end_exec(id);

@@ -910,10 +910,20 @@ impl Shell {
         let Some(wanted) = self.ship.next(first, |job| Some(agent.job(job)?.lines_acked)) else {
             return;
         };
+        // What one writes while this is read isn't seen by it: only of those that have ended, nothing more can come.
+        let over = |job: &JobKey| agent.job(job).is_some_and(|view| view.last_line.is_some());
+        let ended: BTreeSet<JobKey> = wanted
+            .iter()
+            .map(|(job, _)| job)
+            .filter(|job| over(job))
+            .cloned()
+            .collect();
         let output = Arc::clone(&self.output);
         let to_self = self.to_self.clone();
         self.tasks.spawn_blocking(move || {
-            drop(to_self.send(Input::Lines(ship::read(&output, id, wanted))));
+            let mut read = ship::read(&output, id, wanted);
+            read.dry.retain(|job| ended.contains(job));
+            drop(to_self.send(Input::Lines(read)));
         });
     }
 

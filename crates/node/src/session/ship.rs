@@ -24,7 +24,7 @@ pub(super) struct Read {
     pub(super) session: u64,
     /// Lines, by job.
     pub(super) streams: Vec<(JobKey, Vec<LogLine>)>,
-    /// Jobs that have no further lines now.
+    /// Jobs that have no further lines now; where it is acted on, only those that had ended before.
     pub(super) dry: Vec<JobKey>,
 }
 
