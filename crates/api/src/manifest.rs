@@ -172,6 +172,25 @@ impl Command {
     }
 }
 
+fn hooks(entry: HooksEntry) -> Result<Hooks, ApiError> {
+    Ok(Hooks {
+        pre_start: hook("spec.hooks.preStart", entry.pre_start)?,
+        post_stop: hook("spec.hooks.postStop", entry.post_stop)?,
+    })
+}
+
+/// A hook is one command, written as text.
+fn hook(field: &str, entry: Option<OneOrMore>) -> Result<Vec<String>, ApiError> {
+    match entry.map(|list| list.0).unwrap_or_default().as_slice() {
+        [] => Ok(Vec::new()),
+        [command] => split_command(field, command),
+        several => Err(
+            ApiError::invalid(field, format!("{} commands are given, a hook is one", several.len()))
+                .hint(format!("[\"sh -c '{}'\"]", several.join(" && "))),
+        ),
+    }
+}
+
 /// Splits a command into words as a POSIX shell would; nothing is expanded.
 ///
 /// # Errors
@@ -596,9 +615,9 @@ impl<'de> Deserialize<'de> for Target {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct HooksEntry {
-    /// Commands to run before it, one after the other.
+    /// Command to run before it.
     pub pre_start: Option<OneOrMore>,
-    /// Commands to run after it.
+    /// Command to run after it.
     pub post_stop: Option<OneOrMore>,
 }
 
@@ -734,10 +753,7 @@ impl TryFrom<Spec> for WorkloadSpec {
                 .collect(),
             distributed: networking.distributed.and_then(distributed),
             health_check: spec.health_check.map(health_check).transpose()?,
-            hooks: spec.hooks.map(|hooks| Hooks {
-                pre_start: hooks.pre_start.map(|list| list.0).unwrap_or_default(),
-                post_stop: hooks.post_stop.map(|list| list.0).unwrap_or_default(),
-            }),
+            hooks: spec.hooks.map(hooks).transpose()?,
             metrics_port: spec.metrics_port,
         })
     }

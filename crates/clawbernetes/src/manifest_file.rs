@@ -276,6 +276,16 @@ mod tests {
     }
 
     #[test]
+    fn the_documentations_sample_is_read() {
+        let text = include_str!("../../../docs/reference/workload.yaml");
+        let read = parse("workload.yaml", text).unwrap();
+        assert_eq!(read.len(), 1);
+        let spec = &read[0].workload.spec;
+        assert_eq!(spec.node_count(), 2);
+        assert_eq!(spec.hooks.as_ref().unwrap().pre_start, ["sh", "-c", "echo starting"]);
+    }
+
+    #[test]
     fn every_key_of_the_template_is_accepted() {
         let all = parse("w.yaml", EVERYTHING).unwrap();
         insta::assert_json_snapshot!(all[0].workload);

@@ -1,6 +1,11 @@
 //! What the commands that serve have in common: the runtime, traces, where things are kept, and when to end.
 
-use std::{future::Future, path::PathBuf, process::ExitCode};
+use std::{
+    future::Future,
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use api::{ApiError, ErrorCode};
 use tokio_util::sync::CancellationToken;
@@ -14,10 +19,12 @@ const LOG_VARIABLE: &str = "CLAWBERNETES_LOG";
 /// Begins to trace on standard error, at this level where the environment names none.
 pub(crate) fn trace(level: &str) {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     // A second call in one process keeps the first one's settings.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && !no_color)
         .try_init();
 }
 

@@ -99,6 +99,8 @@ pub fn start_planner(
                 },
                 () = tokio::time::sleep(wait) => {}
             }
+            // News is sent before it counts as told: all of it up to here is among what is taken in now.
+            let told = hub.told();
             while let Ok(news) = touched.try_recv() {
                 take_in(&mut planner, &news);
             }
@@ -108,6 +110,7 @@ pub fn start_planner(
             if !planner.idle() {
                 carry_out(&hub, &mut planner).await;
             }
+            hub.set_planned(told);
         }
     });
     PlannerHandle(send)

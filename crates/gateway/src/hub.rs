@@ -9,7 +9,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use api::{ApiError, ErrorCode, NodeName, Timestamp};
@@ -41,6 +44,8 @@ pub struct Hub {
     /// A node may have two sessions for a moment: each has its own ear, so that none takes the other's wake-up.
     nodes: Mutex<HashMap<NodeName, watch::Sender<()>>>,
     planner: mpsc::UnboundedSender<Arc<Vec<Touched>>>,
+    /// The revision that the last finished scheduling pass stood on.
+    planned: AtomicU64,
     /// Wakes the followers of single workloads.
     changes: tokio::sync::broadcast::Sender<Arc<Vec<Touched>>>,
 }
@@ -88,6 +93,7 @@ impl Hub {
             applied,
             nodes: Mutex::default(),
             planner,
+            planned: AtomicU64::new(0),
             changes,
         });
         let task = tokio::spawn(Arc::clone(&hub).follow(watch));
@@ -189,6 +195,23 @@ impl Hub {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The revision up to which everything has been told to everybody.
+    #[must_use]
+    pub fn told(&self) -> Revision {
+        *self.applied.borrow()
+    }
+
+    /// A scheduling pass that stood on at least this revision is carried out.
+    pub fn set_planned(&self, revision: Revision) {
+        self.planned.store(revision.0, Ordering::Relaxed);
+    }
+
+    /// What waits and was last written at or before this revision has been looked at, and found no place.
+    #[must_use]
+    pub fn planned(&self) -> Revision {
+        Revision(self.planned.load(Ordering::Relaxed))
     }
 
     /// Woken whenever what a node should run may have changed.

@@ -26,6 +26,9 @@ const RETRY_DELAY: Span = Span::secs(10);
 /// Longest delay before a new attempt.
 const RETRY_DELAY_MAX: Span = Span::secs(300);
 
+/// How long a workload waits for a place on the node that it is moved to, or off those that it avoids.
+const CHOOSY: Span = Span::secs(60);
+
 /// A workload's next state, and what goes with it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -297,7 +300,8 @@ fn after_end(step: &mut Step, now: Timestamp, actor: &str) {
         return;
     }
     let broken = step.workload.members.iter().any(|m| match &m.state {
-        MemberState::Ended { outcome, .. } => !outcome.success(),
+        // One that its node stopped is gone as well, however well it took that.
+        MemberState::Ended { outcome, stop, .. } => !outcome.success() || stop.is_some(),
         _ => false,
     });
     if broken && step.workload.stop.is_none() {
@@ -453,13 +457,41 @@ pub fn cancel(before: &Workload, grace: Option<Span>, by: &str, now: Timestamp) 
 #[must_use]
 pub fn give_up_waiting(before: &Workload, now: Timestamp) -> Option<Step> {
     let max_wait = before.spec.max_wait?;
-    let since = before.timeline.last().map_or(before.submitted_at, |t| t.at);
-    if before.phase != Phase::Pending || time::between(since, now) < max_wait {
+    if before.phase != Phase::Pending || time::between(waits_since(before), now) < max_wait {
         return None;
     }
     let mut step = Step::of(before.clone());
     let message = format!("waited longer than {max_wait}");
     step.enter(Phase::TimedOut, now, "gateway", Some("WORKLOAD_TIMEOUT"), Some(message));
+    Some(step)
+}
+
+/// Since when a pending workload has waited for a place; the delay before a new attempt is no such wait.
+fn waits_since(w: &Workload) -> Timestamp {
+    let pending = w.timeline.last().map_or(w.submitted_at, |t| t.at);
+    w.not_before.map_or(pending, |at| at.max(pending))
+}
+
+/// Lets a workload that was to go to a certain node, or away from certain nodes, go anywhere once it has waited for
+/// [`CHOOSY`]: the target may be too small or gone, and those to avoid may be all there are. `None`: nothing to do.
+#[must_use]
+pub fn take_any_node(before: &Workload, now: Timestamp) -> Option<Step> {
+    let choosy = before.target.is_some() || !before.avoid.is_empty();
+    if before.phase != Phase::Pending || !choosy || time::between(waits_since(before), now) < CHOOSY {
+        return None;
+    }
+    let mut step = Step::of(before.clone());
+    let w = &mut step.workload;
+    let wanted = match w.target.take() {
+        Some(target) => format!("on {target}"),
+        None => "elsewhere".to_owned(),
+    };
+    w.avoid.clear();
+    let message = format!(
+        "{} ({}) found no place {wanted} for {CHOOSY}: it now takes any node",
+        w.name, w.id
+    );
+    step.event(now, "gateway", Severity::Warning, "AnyNode", message);
     Some(step)
 }
 
@@ -552,6 +584,8 @@ fn settle(step: &mut Step, now: Timestamp, actor: &str) {
                 &m.state,
                 MemberState::Ended {
                     outcome: Outcome::StartFailed { .. },
+                    // Stopped before it started: that isn't the node's fault.
+                    stop: None,
                     ..
                 }
             )
@@ -619,8 +653,10 @@ fn judge(w: &Workload) -> Verdict {
     // An order of the gateway's explains an end by signal that the node saw before the order reached it.
     let order = w.stop.as_ref().map(|s| s.reason);
     match stop {
+        Some(StopReason::Timeout) => judge_stopped(w, StopReason::Timeout, node, outcome),
+        // Also where the node was under another order first, or was lost: nobody wants a further attempt.
+        _ if order == Some(StopReason::Cancelled) => judge_stopped(w, StopReason::Cancelled, node, outcome),
         Some(reason) => judge_stopped(w, *reason, node, outcome),
-        None if order == Some(StopReason::Cancelled) => judge_stopped(w, StopReason::Cancelled, node, outcome),
         None => judge_outcome(w, node, outcome),
     }
 }
@@ -943,6 +979,44 @@ mod tests {
     }
 
     #[test]
+    fn a_cancellation_holds_where_another_order_came_first_or_the_node_is_lost() {
+        let spec = WorkloadSpec {
+            restart: RestartPolicy::Always,
+            ..WorkloadSpec::default()
+        };
+        let a = NodeName::new("a");
+        let w = cancel(&bound(spec, vec![member(0, "a", &[0])]), None, "user:ada", at(3));
+        let w = w.unwrap().workload;
+        for first in [StopReason::Drained, StopReason::Preempted, StopReason::Unhealthy] {
+            let seen = ended(Outcome::Signaled { signal: 15 }, Some(first));
+            let end = observe(&w, &a, &job(1, 0), &seen, at(9)).unwrap().workload;
+            assert_eq!(end.phase, Phase::Cancelled, "{first:?}");
+        }
+        assert_eq!(lose(&w, &a, at(400)).unwrap().workload.phase, Phase::Cancelled);
+    }
+
+    #[test]
+    fn a_node_is_not_avoided_for_what_was_stopped_before_it_started() {
+        let w = bound(WorkloadSpec::default(), vec![member(0, "a", &[0])]);
+        let seen = Seen::Ended {
+            started_at: None,
+            at: at(2),
+            outcome: Outcome::StartFailed {
+                code: ErrorCode::Conflict,
+                message: "it was stopped before it started".to_owned(),
+                retryable: true,
+            },
+            stop: Some(StopReason::Drained),
+            usage: Usage::default(),
+            last_line: 0,
+        };
+        let end = observe(&w, &NodeName::new("a"), &job(1, 0), &seen, at(2))
+            .unwrap()
+            .workload;
+        assert_eq!((end.phase, end.avoid.as_slice()), (Phase::Pending, &[][..]));
+    }
+
+    #[test]
     fn success_is_final_even_when_a_cancellation_was_on_its_way() {
         let w = bound(WorkloadSpec::default(), vec![member(0, "a", &[0])]);
         let w = cancel(&w, None, "user:ada", at(3)).unwrap().workload;
@@ -986,6 +1060,19 @@ mod tests {
             (both.phase, both.message.as_deref()),
             (Phase::Failed, Some("exited with code 9"))
         );
+    }
+
+    #[test]
+    fn a_gang_falls_with_a_member_that_its_node_stopped_though_it_exits_well() {
+        let spec = WorkloadSpec {
+            nodes: 2,
+            ..WorkloadSpec::default()
+        };
+        let w = bound(spec, vec![member(0, "a", &[0]), member(1, "b", &[0])]);
+        let seen = ended(Outcome::Exited { code: 0 }, Some(StopReason::Unhealthy));
+        let one = observe(&w, &NodeName::new("a"), &job(1, 0), &seen, at(9)).unwrap();
+        let reason = one.workload.stop.as_ref().map(|s| s.reason);
+        assert_eq!(reason, Some(StopReason::GangBroken));
     }
 
     #[test]
@@ -1038,5 +1125,25 @@ mod tests {
         });
         assert!(give_up_waiting(&w, at(59)).is_none());
         assert_eq!(give_up_waiting(&w, at(60)).unwrap().workload.phase, Phase::TimedOut);
+        let later = Workload {
+            not_before: Some(at(50)),
+            ..w
+        };
+        assert!(give_up_waiting(&later, at(109)).is_none(), "a delay is no wait");
+        assert!(give_up_waiting(&later, at(110)).is_some());
+    }
+
+    #[test]
+    fn nothing_waits_for_ever_for_its_target_or_because_of_what_it_avoids() {
+        let choosy = Workload {
+            target: Some(NodeName::new("gone")),
+            avoid: vec![NodeName::new("only")],
+            not_before: Some(at(10)),
+            ..pending(WorkloadSpec::default())
+        };
+        assert!(take_any_node(&choosy, at(69)).is_none());
+        let free = take_any_node(&choosy, at(70)).unwrap().workload;
+        assert_eq!((&free.target, free.avoid.len()), (&None, 0));
+        assert!(take_any_node(&free, at(1000)).is_none(), "said once");
     }
 }

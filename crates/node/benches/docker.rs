@@ -8,9 +8,6 @@
     reason = "a benchmark prints, and stops where it can't go on"
 )]
 
-#[path = "../tests/it/docker/fixture.rs"]
-#[allow(dead_code, reason = "the tests need more of it")]
-mod fixture;
 #[path = "../tests/it/docker/life.rs"]
 #[allow(dead_code, reason = "the tests need more of it")]
 mod life;
@@ -23,6 +20,7 @@ use std::{
 
 use api::workload::Outcome;
 use clawbernetes_node::engine::Engine as _;
+use testkit::docker as fixture;
 
 const RUNS: u32 = 20;
 

@@ -122,6 +122,17 @@ impl Client {
         })
     }
 
+    /// A stream that goes on after an answer which the gateway has given already: should it have gone away meanwhile,
+    /// it is waited for.
+    pub(crate) fn go_on<S: Resumable>(&self, request: S::Request) -> Stream<'_, S> {
+        Stream {
+            client: self,
+            request,
+            seen: S::Seen::default(),
+            socket: None,
+        }
+    }
+
     async fn open<S: Streaming>(&self, request: &S::Request) -> Result<Socket, ApiError> {
         let first = serde_json::to_string(request)
             .map_err(|error| ApiError::internal("the request can't be written").cause(error.to_string()))?;

@@ -103,7 +103,7 @@ pub(crate) async fn show(app: &App, filter: EventFilter, follow: bool) -> Outcom
     for event in &events {
         print(app, event)?;
     }
-    let mut stream = client.stream::<EventWatch>(filter).await?;
+    let mut stream = client.go_on::<EventWatch>(filter);
     while let Some(event) = stream.next().await? {
         print(app, &event)?;
     }

@@ -187,7 +187,8 @@ impl Args {
             return show_preview(app, &submitted);
         }
         let ids: Vec<String> = submitted.iter().map(|s| s.workload.id.to_string()).collect();
-        if !self.follow && !(self.wait && app.out.for_programs()) {
+        let later = self.follow || (self.wait && app.out.for_programs());
+        if !later {
             match (app.out.format, submitted.as_slice()) {
                 (Format::Json | Format::Yaml | Format::Jsonl, [one]) => app.out.data(one)?,
                 _ => app.out.show(&submitted)?,

@@ -254,7 +254,7 @@ impl Render for NodeDetail {
             page.line("none");
         }
         for workload in &self.workloads {
-            page.line(workload.to_string());
+            page.line(workload);
         }
         page.heading("CONNECTIVITY");
         let link = &self.connectivity;

@@ -5,7 +5,10 @@ use std::{
     process::Stdio,
 };
 
-use crate::world::{Fleet, Home};
+use crate::{
+    cluster::post,
+    world::{Fleet, Home},
+};
 
 #[test]
 fn the_local_admin_token_is_found_and_others_are_made_from_it() {
@@ -188,9 +191,15 @@ fn followers_go_on_when_the_gateway_comes_back() {
         .spawn()
         .unwrap();
     let mut waiter = home
-        .command(["workload", "wait", &id])
+        .command("run --image busybox --gpus 1 --name waited --timeout 1h --wait".split(' '))
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
+        .unwrap();
+    let waited = BufReader::new(waiter.stdout.as_mut().unwrap())
+        .lines()
+        .next()
+        .unwrap()
         .unwrap();
     let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
     let mut ids: Vec<String> = Vec::new();
@@ -214,6 +223,7 @@ fn followers_go_on_when_the_gateway_comes_back() {
     fleet.start_again();
     home.run(&format!("workload cancel {id}")).ok();
     until(&id, "Cancelled");
+    home.run(&format!("workload cancel {waited}")).ok();
     follower.kill().unwrap();
     follower.wait().unwrap();
     assert_eq!(waiter.wait().unwrap().code(), Some(125));
@@ -234,4 +244,30 @@ fn followers_go_on_when_the_gateway_comes_back() {
         panic!("{ids:?} isn't a part of {listed:?}");
     };
     assert_eq!(listed[first..=last], ids, "and none was missed");
+}
+
+#[test]
+fn a_repeated_submission_answers_what_the_first_one_did() {
+    let mut fleet = Fleet::start();
+    let submit = |fleet: &Fleet, key: &str, more: &str| {
+        let body =
+            format!(r#"{{"workloads":[{{"name":"once","spec":{{"image":"host","gpus":{{"count":1}}}}}}]{more}}}"#);
+        let headers = [("idempotency-key", key)];
+        post(
+            fleet.address(),
+            "workload.submit",
+            &fleet.token(),
+            &headers,
+            body.as_bytes(),
+        )
+        .unwrap()
+    };
+    let first = submit(&fleet, "a", "").json()[0]["id"].clone();
+    assert_eq!(submit(&fleet, "a", "").json()[0]["id"], first);
+    submit(&fleet, "b", "").refused(409, "ALREADY_EXISTS");
+    fleet.start_again();
+    assert_eq!(submit(&fleet, "a", "").json()[0]["id"], first);
+    assert_eq!(submit(&fleet, "a", r#","noQueue":true"#).json()[0]["id"], first);
+    let listed = fleet.home().run("workload list -o name").ok().to_owned();
+    assert_eq!(listed, first.as_str().unwrap());
 }

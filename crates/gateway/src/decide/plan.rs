@@ -8,7 +8,7 @@ use api::{
     op::{Blocker, Explanation, ProposedMember},
     time,
     workload::{
-        GpuOnNode, HOST_IMAGE, HeldGpu, Member, MemberState, Phase, Priority, StopOrder, StopReason,
+        GpuOnNode, HOST_IMAGE, HeldGpu, Member, MemberState, Outcome, Phase, Priority, StopOrder, StopReason,
         TolerationOperator, Workload, WorkloadSpec,
     },
 };
@@ -28,6 +28,22 @@ pub const DEFAULT_CPU: Cpu = Cpu(100);
 /// Time in which past use loses half of its weight in the fair share.
 const USAGE_HALF_LIFE: Span = Span::secs(24 * 3600);
 
+/// First time for which a node is left alone after a failed start; doubles with each further one.
+const NODE_BACK_OFF: Span = Span::secs(2);
+
+/// Longest time for which a node is left alone.
+const NODE_BACK_OFF_MAX: Span = Span::secs(300);
+
+/// How often the weights of past use are worked out.
+const WEIGH_EVERY: Span = Span::secs(60);
+
+/// Failed starts on a node since the last one that worked.
+#[derive(Debug)]
+struct Failures {
+    count: u32,
+    until: Timestamp,
+}
+
 /// The scheduler's picture.
 #[derive(Debug)]
 pub struct Planner {
@@ -36,14 +52,18 @@ pub struct Planner {
     usage: Usage,
     /// Past use by owner, in thousandths of a GPU-hour, as of a moment.
     spent: HashMap<String, (f64, Timestamp)>,
-    /// Attempts whose use is already in `spent`.
-    counted: HashSet<(WorkloadId, u32)>,
+    /// The last attempt of each workload that is already in `spent` and `failures`.
+    counted: HashMap<WorkloadId, u32>,
+    /// Nodes on which starts have failed, and when they may be tried again.
+    failures: HashMap<NodeName, Failures>,
+    /// When the weights of past use were last worked out.
+    weighed: Timestamp,
     /// What each workload holds in `fleet`.
     held: HashMap<WorkloadId, Vec<AllocationKey>>,
     /// Waiting workloads that others were, or are being, preempted for.
     favoured: HashSet<RequestId>,
-    /// Wake-up times of workloads that are not to be placed yet.
-    delayed: BTreeSet<(Timestamp, WorkloadId)>,
+    /// When workloads that are not to be placed yet may be, and nodes that are left alone no longer are.
+    wakes: BTreeSet<Timestamp>,
     /// A running workload isn't preempted before it has run this long.
     min_run: Span,
     limits: Limits,
@@ -59,10 +79,12 @@ impl Planner {
             queue: Queue::new(),
             usage: Usage::new(),
             spent: HashMap::new(),
-            counted: HashSet::new(),
+            counted: HashMap::new(),
+            failures: HashMap::new(),
+            weighed: Timestamp::MIN,
             held: HashMap::new(),
             favoured: HashSet::new(),
-            delayed: BTreeSet::new(),
+            wakes: BTreeSet::new(),
             min_run,
             limits: Limits {
                 placements: 512,
@@ -75,8 +97,15 @@ impl Planner {
     /// Takes in what changed. `view` is the fleet at or after the change.
     pub fn apply(&mut self, touched: &Touched, now: Timestamp) {
         match touched {
-            Touched::Node(_, Some(node)) => self.fleet.upsert_node(scheduler_node(node)),
+            Touched::Node(name, Some(node)) => {
+                let back_off_until_ms = self.failures.get(name).map(|f| f.until.as_millisecond());
+                self.fleet.upsert_node(scheduler::Node {
+                    back_off_until_ms,
+                    ..scheduler_node(node)
+                });
+            }
             Touched::Node(name, None) => {
+                self.failures.remove(name);
                 self.fleet.remove_node(&name.as_str().into());
             }
             Touched::Workload(id, workload, _) => self.apply_workload(id, workload.as_deref(), now),
@@ -92,6 +121,7 @@ impl Planner {
         let Some(w) = workload else {
             self.queue.remove(&request_id);
             self.favoured.remove(&request_id);
+            self.counted.remove(id);
             return;
         };
         if w.phase == Phase::Pending {
@@ -101,7 +131,7 @@ impl Planner {
                 ..request(w)
             });
             if let Some(at) = w.not_before {
-                self.delayed.insert((at, id.clone()));
+                self.wakes.insert(at);
             }
         } else {
             self.queue.remove(&request_id);
@@ -122,7 +152,7 @@ impl Planner {
                 self.favoured.insert(favoured);
             }
         }
-        self.count_usage(w, now);
+        self.count(w, now);
     }
 
     fn allocation(&self, w: &Workload, member: &Member) -> Allocation {
@@ -152,26 +182,69 @@ impl Planner {
         }
     }
 
-    /// Adds an attempt that is over to its owner's past use.
-    fn count_usage(&mut self, w: &Workload, now: Timestamp) {
-        if w.members.is_empty() || !w.members.iter().all(|m| m.state.ended()) || w.spec.gpus.count == 0 {
+    /// Counts an attempt that is over: to its owner's past use, and for or against its nodes.
+    fn count(&mut self, w: &Workload, now: Timestamp) {
+        let over = !w.members.is_empty() && w.members.iter().all(|m| m.state.ended());
+        if !over || self.counted.insert(w.id.clone(), w.attempt) == Some(w.attempt) {
             return;
         }
-        if !self.counted.insert((w.id.clone(), w.attempt)) {
-            return;
+        for member in &w.members {
+            let MemberState::Ended { at, outcome, stop, .. } = &member.state else {
+                continue;
+            };
+            let used = decayed((gpu_hours(member) * 1000.0, *at), now);
+            if used > 0.0 {
+                let entry = self.spent.entry(w.owner.clone()).or_insert((0.0, now));
+                *entry = (decayed(*entry, now) + used, now);
+                self.usage.set(w.owner.as_str(), entry.0 as u64);
+            }
+            match outcome {
+                // Stopped before it started: that isn't the node's fault.
+                Outcome::StartFailed { retryable: true, .. } if stop.is_none() => {
+                    self.start_failed(&member.node, *at);
+                }
+                Outcome::StartFailed { .. } | Outcome::Unknown { .. } => {}
+                _ => self.start_worked(&member.node),
+            }
         }
-        let used: f64 = w.members.iter().map(gpu_hours).sum::<f64>() * 1000.0;
-        let entry = self.spent.entry(w.owner.clone()).or_insert((0.0, now));
-        *entry = (decayed(*entry, now) + used, now);
-        self.usage.set(w.owner.as_str(), entry.0 as u64);
+    }
+
+    /// A node on which starts keep failing is left alone for a while, longer each time: it would swallow the queue.
+    fn start_failed(&mut self, node: &NodeName, at: Timestamp) {
+        let failures = self
+            .failures
+            .entry(node.clone())
+            .or_insert(Failures { count: 0, until: at });
+        failures.count += 1;
+        let wait = NODE_BACK_OFF.millis() << (failures.count - 1).min(16);
+        failures.until = time::after(at, Span(wait.min(NODE_BACK_OFF_MAX.millis())));
+        let until = failures.until;
+        self.back_off(node, Some(until));
+        self.wakes.insert(until);
+    }
+
+    fn start_worked(&mut self, node: &NodeName) {
+        if self.failures.remove(node).is_some() {
+            self.back_off(node, None);
+        }
+    }
+
+    fn back_off(&mut self, node: &NodeName, until: Option<Timestamp>) {
+        if let Some(known) = self.fleet.node(&node.as_str().into()) {
+            let back_off_until_ms = until.map(|t| t.as_millisecond());
+            let node = scheduler::Node {
+                back_off_until_ms,
+                ..known.clone()
+            };
+            self.fleet.upsert_node(node);
+        }
     }
 
     /// When a pass could find something new although nothing changed. `None`: never.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
         // Where nothing waits, what was to be woken has gone since.
-        let first = self.delayed.first().filter(|_| !self.queue.is_empty());
-        first.map(|(at, _)| *at)
+        self.wakes.first().copied().filter(|_| !self.queue.is_empty())
     }
 
     /// Whether anything waits.
@@ -182,10 +255,13 @@ impl Planner {
 
     /// One pass: what to place and whom to push aside.
     pub fn pass(&mut self, now: Timestamp) -> Plan {
-        while let Some((at, _)) = self.delayed.first()
-            && *at <= now
-        {
-            self.delayed.pop_first();
+        self.wakes = self.wakes.split_off(&now);
+        self.wakes.remove(&now);
+        if time::between(self.weighed, now) >= WEIGH_EVERY {
+            self.weighed = now;
+            for (owner, spent) in &self.spent {
+                self.usage.set(owner.as_str(), decayed(*spent, now) as u64);
+            }
         }
         let plan = scheduler::schedule(
             &self.fleet,
@@ -231,7 +307,13 @@ impl Planner {
                 .into_iter()
                 .collect(),
             estimate: told.start_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
-            suggestions: told.remedies.iter().map(ToString::to_string).collect(),
+            // The image decides the engine: another one is no way out.
+            suggestions: told
+                .remedies
+                .iter()
+                .filter(|r| !r.0.iter().any(|c| matches!(c, scheduler::Change::AnyEngine { .. })))
+                .map(ToString::to_string)
+                .collect(),
             fits_empty_fleet: Some(told.ever_fits),
             ..Explanation::default()
         };
@@ -528,4 +610,117 @@ pub fn preempt(view: &View, plan: &Plan, now: Timestamp) -> Vec<Draft> {
         }
     }
     drafts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use api::{
+        ErrorCode,
+        node::{EngineInfo, Inventory},
+        op::Submission,
+        workload::Usage as Used,
+    };
+    use store::Revision;
+
+    use super::*;
+    use crate::{
+        decide::{nodes::joined, submit},
+        view::Versioned,
+    };
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn versioned<T>(value: T) -> Versioned<T> {
+        Versioned {
+            value: Arc::new(value),
+            revision: Revision(1),
+        }
+    }
+
+    fn online(name: &str) -> Touched {
+        let (mut node, _) = joined(&NodeName::new(name), String::new(), "test", at(0));
+        node.reach = Reach::Online;
+        node.inventory = Some(Inventory {
+            hostname: name.to_owned(),
+            cpu: Cpu::cores(4),
+            cpu_model: None,
+            memory_total_bytes: Size::gib(8),
+            os: None,
+            kernel: None,
+            arch: "x86_64".to_owned(),
+            boot_id: None,
+            gpus: Vec::new(),
+            links: Vec::new(),
+            engines: vec![EngineInfo {
+                kind: EngineKind::Native,
+                version: None,
+                limitations: Vec::new(),
+            }],
+            agent_version: "test".to_owned(),
+            notes: Vec::new(),
+        });
+        Touched::Node(node.name.clone(), Some(versioned(node)))
+    }
+
+    fn waiting() -> Workload {
+        let spec = WorkloadSpec {
+            image: HOST_IMAGE.to_owned(),
+            command: vec!["true".to_owned()],
+            ..Default::default()
+        };
+        submit::workload(
+            Submission {
+                spec,
+                ..Submission::default()
+            },
+            1,
+            "ada",
+            at(0),
+        )
+        .unwrap()
+    }
+
+    fn touched(w: &Workload) -> Touched {
+        Touched::Workload(w.id.clone(), Some(versioned(w.clone())), Vec::new())
+    }
+
+    #[test]
+    fn a_node_that_keeps_failing_is_left_alone_for_a_while() {
+        let mut planner = Planner::new(Span::secs(60));
+        planner.apply(&online("a"), at(0));
+        let mut w = waiting();
+        planner.apply(&touched(&w), at(0));
+        assert_eq!(planner.pass(at(0)).placements.len(), 1);
+
+        let outcome = Outcome::StartFailed {
+            code: ErrorCode::Internal,
+            message: "the disk is broken".to_owned(),
+            retryable: true,
+        };
+        for (attempt, (failed, still, again)) in [(10, 11, 12), (20, 23, 24)].into_iter().enumerate() {
+            w.attempt = attempt as u32 + 1;
+            let state = MemberState::Ended {
+                started_at: None,
+                at: at(failed),
+                outcome: outcome.clone(),
+                stop: None,
+                usage: Used::default(),
+            };
+            w.members = vec![Member {
+                rank: 0,
+                node: NodeName::new("a"),
+                gpus: Vec::new(),
+                state,
+            }];
+            planner.apply(&touched(&w), at(failed));
+            assert_eq!(planner.pass(at(still)).placements.len(), 0, "failure {}", w.attempt);
+            assert!(planner.explain(&w, at(still)).summary.contains("backing off"));
+            assert_eq!(planner.next_wake(), Some(at(again)));
+            assert_eq!(planner.pass(at(again)).placements.len(), 1, "failure {}", w.attempt);
+        }
+    }
 }

@@ -47,6 +47,9 @@ pub fn workload(submission: Submission, random: u64, owner: &str, now: Timestamp
     if spec.timeout.is_none() && spec.restart != RestartPolicy::Always {
         warnings.push("no timeout was given: a job that hangs keeps its GPUs until somebody cancels it".to_owned());
     }
+    if spec.metrics_port.is_some() {
+        warnings.push("metricsPort is kept, but this version doesn't read a workload's metrics".to_owned());
+    }
     Ok(Workload {
         id,
         name,

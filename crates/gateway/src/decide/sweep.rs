@@ -27,12 +27,12 @@ pub struct Retention {
     pub count: usize,
 }
 
-/// Workloads that have waited too long: one draft each.
+/// Workloads that have waited too long, or too long for a certain node: one draft each.
 #[must_use]
 pub fn tired_of_waiting(view: &View, now: Timestamp) -> Vec<Draft> {
     view.active()
         .filter_map(|before| {
-            let step = lifecycle::give_up_waiting(before, now)?;
+            let step = lifecycle::give_up_waiting(before, now).or_else(|| lifecycle::take_any_node(before, now))?;
             let mut draft = Draft::new();
             draft.step(before, step);
             Some(draft)

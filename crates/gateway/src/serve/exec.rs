@@ -30,6 +30,9 @@ use crate::decide::submit::DEFAULT_NAMESPACE;
 
 /// Pieces of output that may wait for a slow caller. Past that the command is ended rather than output dropped.
 const AHEAD: usize = 4096;
+/// Longest frame of a caller, in bytes. As JSON on the way to the node it is four times as long at most, and far from
+/// what would break the node's session.
+const INPUT_MAX: usize = 1 << 20;
 /// The first frame must have come by then.
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -47,7 +50,10 @@ pub async fn face(
         return Failed(error).into_response();
     }
     match upgrade {
-        Ok(upgrade) => upgrade.on_upgrade(move |socket| run(app, socket)),
+        Ok(upgrade) => upgrade
+            .max_message_size(INPUT_MAX)
+            .max_frame_size(INPUT_MAX)
+            .on_upgrade(move |socket| run(app, socket)),
         Err(error) => Failed(
             ApiError::new(ErrorCode::InvalidArgument, "a command runs over a WebSocket").cause(error.to_string()),
         )
@@ -157,7 +163,10 @@ async fn relay(
                 }
                 Some(ExecEvent::Exited { code }) => return Ok(Some(code)),
                 Some(ExecEvent::Failed { error }) => return Err(error),
-                None => return Err(ApiError::new(ErrorCode::NodeUnreachable, "the node's session ended")),
+                None if node.is_closed() => {
+                    return Err(ApiError::new(ErrorCode::NodeUnreachable, "the node's session ended"));
+                }
+                None => return Err(ApiError::conflict("the command's output isn't read as fast as it comes")),
             },
             heard = socket.recv() => {
                 let data = match heard {

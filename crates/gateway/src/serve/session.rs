@@ -18,7 +18,7 @@ use api::{
     ApiError, ErrorCode, NodeName, WorkloadId,
     auth::Scope,
     node::{Connectivity, GpuHealth, Inventory},
-    wire::{FRAME_MAX_BYTES, FromNode, LogLine, Observation, PROTOCOL, Seen, ToNode},
+    wire::{ExecRequest, FRAME_MAX_BYTES, FromNode, LogLine, Observation, PROTOCOL, Seen, ToNode},
     workload::{JobKey, LogSource},
 };
 use axum::{
@@ -306,9 +306,13 @@ async fn heard(
             true
         }
         FromNode::Exec { id, event } => {
-            if let Some(caller) = app.live.exec(id) {
-                // A caller that doesn't read holds up its own command only: its channel is drained by its session.
-                let _ = caller.try_send(event);
+            // A caller that doesn't read holds up nobody else: its command is ended. One that has gone has said so.
+            if let Some(caller) = app.live.exec(id)
+                && let Err(mpsc::error::TrySendError::Full(_)) = caller.try_send(event)
+            {
+                app.live.end_exec(id);
+                let request = ExecRequest::Kill;
+                let _ = send.try_send(ToNode::Exec { id, request });
             }
             true
         }

@@ -5,15 +5,15 @@ use std::{collections::BTreeMap, sync::Arc};
 use api::{
     ApiError, ErrorCode, NodeName, Span, Timestamp, WorkloadId,
     auth::Role,
-    node::Reach,
+    node::{EngineInfo, EngineKind, Reach},
     op::{
         CancelRequest, Explanation, MigrateRequest, SubmitRequest, Submitted, UpdateRequest, UsageRequest, UsageRow,
         WorkloadDetail, WorkloadFilter, WorkloadRef,
     },
     time,
-    workload::{JobKey, Member, MemberState, Phase, StopOrder, StopReason, Workload, WorkloadSummary},
+    workload::{HOST_IMAGE, JobKey, Member, MemberState, Phase, StopOrder, StopReason, Workload, WorkloadSummary},
 };
-use store::{FailedCondition, LeaseId};
+use store::{FailedCondition, LeaseId, Revision};
 
 use super::{App, face::Call};
 use crate::{
@@ -47,6 +47,12 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
             format!("at most {AT_ONCE_MAX} workloads can be submitted at once"),
         ));
     }
+    // Before anything else: what the first call made would stand in the way of its own repetition.
+    if let Some(key) = call.idempotency.as_ref().filter(|_| !request.dry_run)
+        && let Some(earlier) = earlier_answer(&call, key).await?
+    {
+        return made_earlier(&call.app.hub.view(), &earlier);
+    }
     let at = now();
     let mut workloads = Vec::with_capacity(request.workloads.len());
     for submission in request.workloads {
@@ -79,15 +85,7 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
     warn_of_the_impossible(&app.hub.view(), &mut workloads);
     let ids: Vec<WorkloadId> = workloads.iter().map(|w| w.id.clone()).collect();
     if let Some(earlier) = create(&call, &workloads, &ids).await? {
-        let view = app.hub.view();
-        let found = earlier.iter().map(|id| {
-            let workload = view.workload(id).ok_or_else(|| gone(id.as_str()))?;
-            Ok(Submitted {
-                workload: Workload::clone(workload),
-                preview: None,
-            })
-        });
-        return found.collect();
+        return made_earlier(&app.hub.view(), &earlier);
     }
     Ok(workloads
         .into_iter()
@@ -98,18 +96,25 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
         .collect())
 }
 
-/// Writes new workloads in one transaction. `Some`: the same call was made before, and made these.
+/// What an earlier call with the same idempotency key made.
+fn made_earlier(view: &View, ids: &[WorkloadId]) -> Result<Vec<Submitted>, ApiError> {
+    let found = ids.iter().map(|id| {
+        let workload = view.workload(id).ok_or_else(|| gone(id.as_str()))?;
+        Ok(Submitted {
+            workload: Workload::clone(workload),
+            preview: None,
+        })
+    });
+    found.collect()
+}
+
+/// Writes new workloads in one transaction. `Some`: the same call came in between, and made these.
 async fn create(call: &Call, workloads: &[Workload], ids: &[WorkloadId]) -> Result<Option<Vec<WorkloadId>>, ApiError> {
     let hub = &call.app.hub;
     let identity = &call.identity.token_id;
     let lease = match &call.idempotency {
         None => None,
-        Some(key) => {
-            if let Some(ids) = earlier_answer(call, key).await? {
-                return Ok(Some(ids));
-            }
-            Some(answer_lease(&call.app).await?)
-        }
+        Some(_) => Some(answer_lease(&call.app).await?),
     };
     let mut draft = Draft::new();
     for workload in workloads {
@@ -215,13 +220,29 @@ fn warn_of_the_impossible(view: &View, workloads: &mut [Workload]) {
                 "today's fleet can never run this: it asks for {wanted} GPUs on one node, and the largest node has {largest}"
             ));
         }
+        let native = w.spec.image == HOST_IMAGE;
+        let runs = |engine: &EngineInfo| (engine.kind == EngineKind::Native) == native;
+        let offered = view
+            .nodes()
+            .filter_map(|n| n.inventory.as_ref())
+            .any(|i| i.engines.iter().any(runs));
+        if !offered {
+            let what = if native {
+                "processes of its own (image 'host')"
+            } else {
+                "containers"
+            };
+            w.warnings
+                .push(format!("today's fleet can never run this: no node runs {what}"));
+        }
     }
 }
 
 /// `workload.list`
 pub async fn list(call: Call, filter: WorkloadFilter) -> Result<Vec<WorkloadSummary>, ApiError> {
     // Cloning the `Arc`s is all that happens under the lock.
-    let (mut found, node): (Vec<Arc<Workload>>, Option<NodeName>) = {
+    let planned = call.app.hub.planned();
+    let (mut found, node): (Vec<Versioned<Workload>>, Option<NodeName>) = {
         let view = call.app.hub.view();
         let node = filter
             .node
@@ -230,9 +251,9 @@ pub async fn list(call: Call, filter: WorkloadFilter) -> Result<Vec<WorkloadSumm
             .transpose()?;
         let active_only = filter.running || filter.pending;
         let all: Vec<_> = if active_only {
-            view.active().map(|w| Arc::clone(&w.value)).collect()
+            view.active().cloned().collect()
         } else {
-            view.workloads().map(|w| Arc::clone(&w.value)).collect()
+            view.workloads().cloned().collect()
         };
         (all, node)
     };
@@ -250,10 +271,20 @@ pub async fn list(call: Call, filter: WorkloadFilter) -> Result<Vec<WorkloadSumm
     });
     sort(&mut found, filter.sort.as_deref())?;
     found.truncate(filter.limit.map_or(usize::MAX, |l| l as usize));
-    Ok(found.iter().map(|w| WorkloadSummary::from(&**w)).collect())
+    Ok(found.iter().map(|w| summary(w, planned)).collect())
 }
 
-fn sort(found: &mut [Arc<Workload>], key: Option<&str>) -> Result<(), ApiError> {
+/// A workload in a list. One that a scheduling pass has looked at and left waiting says that nothing fits it now.
+fn summary(w: &Versioned<Workload>, planned: Revision) -> WorkloadSummary {
+    let mut summary = WorkloadSummary::from(&**w);
+    if w.phase == Phase::Pending && w.reason.is_none() && w.revision <= planned {
+        summary.reason = Some(ErrorCode::NoGpusAvailable.to_string());
+        summary.message = Some(format!("nothing fits it now: clawbernetes workload explain {}", w.id));
+    }
+    summary
+}
+
+fn sort(found: &mut [Versioned<Workload>], key: Option<&str>) -> Result<(), ApiError> {
     let node = |w: &Workload| w.members.first().map(|m| m.node.clone());
     match key.unwrap_or("submitted") {
         "submitted" => found.sort_by_key(|w| (w.submitted_at, w.id.clone())),
@@ -490,6 +521,14 @@ pub async fn migrate(call: Call, request: MigrateRequest) -> Result<WorkloadSumm
         }
         let target = match &request.target {
             None => None,
+            Some(_) if before.members.len() > 1 => {
+                return Err(ApiError::conflict(format!(
+                    "{} runs on {} nodes: it can't be moved to a single one",
+                    before.name,
+                    before.members.len()
+                ))
+                .hint("leave out --target, and it goes to any other nodes"));
+            }
             Some(text) => {
                 let node = view.find_node(text)?;
                 if before.members.iter().any(|m| m.node == node.name) {

@@ -109,5 +109,17 @@ async fn without_nodes_everything_waits_and_says_why() {
     let told = fixture.admin("workload.get", &json!({"id": "a"})).await;
     assert_eq!(told.body["explanation"]["summary"], "0 of 0 nodes fit");
     assert_eq!(told.body["explanation"]["queuePosition"], 1);
+    // The list says so as soon as the scheduler has looked at it.
+    let looked_at = async {
+        loop {
+            let list = fixture.admin("workload.list", &json!({})).await;
+            match list.body[0]["reason"].as_str() {
+                Some(reason) => return reason.to_owned(),
+                None => continue,
+            }
+        }
+    };
+    let reason = tokio::time::timeout(std::time::Duration::from_secs(30), looked_at).await;
+    assert_eq!(reason.as_deref(), Ok("NO_GPUS_AVAILABLE"));
     fixture.gateway.stop().await;
 }

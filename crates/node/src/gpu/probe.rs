@@ -154,7 +154,7 @@ mod tests {
         let simulated =
             Simulated::new(NodeName::new("n"), &gpus, Scenario::default(), Clock::running()).expect("a driver");
         let (drivers, notes) = detect(Options {
-            simulated: Some(simulated),
+            simulated: Some(Arc::new(simulated)),
             ..Options::from_env()
         });
         assert_eq!(drivers.len(), 1);

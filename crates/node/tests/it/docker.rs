@@ -1,6 +1,7 @@
 //! The Docker engine on a real daemon.
 
-mod fixture;
+use testkit::docker as fixture;
+
 mod life;
 mod logs;
 mod pull;

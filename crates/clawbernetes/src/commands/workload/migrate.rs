@@ -30,7 +30,7 @@ impl Args {
         };
         let workload = client.call::<WorkloadMigrate>(&request).await?;
         if app.out.format == Format::Table {
-            let to = self.target.map_or_else(|| "another node".to_owned(), |target| target);
+            let to = self.target.unwrap_or_else(|| "another node".to_owned());
             app.out
                 .done(&format!("{} ({}) is moving to {to}", workload.id, workload.name))?;
         } else {

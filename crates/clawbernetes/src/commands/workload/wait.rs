@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use api::{ApiError, ErrorCode, Span};
+use api::{
+    ApiError, ErrorCode, Span,
+    op::{WorkloadGet, WorkloadRef},
+};
 
 use super::watch::{interruptible, own_status, report_end, until_ended};
 use crate::{cli::App, failure::Outcome};
@@ -31,8 +34,17 @@ impl Args {
             let mut ended = Vec::with_capacity(self.ids.len());
             let mut status = ExitCode::SUCCESS;
             let mut failed = false;
+            // All names are looked up first: a wrong one is told now, not after hours.
+            let mut found = Vec::with_capacity(self.ids.len());
             for id in &self.ids {
-                let detail = until_ended(&client, &settings.workload(id)).await?;
+                found.push(client.call::<WorkloadGet>(&settings.workload(id)).await?.workload.id);
+            }
+            for id in found {
+                let request = WorkloadRef {
+                    id: id.to_string(),
+                    namespace: None,
+                };
+                let detail = until_ended(&client, &request).await?;
                 let own = report_end(app, &detail.workload)?;
                 if !failed && own_status(&detail.workload) != 0 {
                     status = own;

@@ -20,10 +20,10 @@ use crate::{
 /// Exit status for a workload that never started.
 const NEVER_STARTED: u8 = 125;
 
-/// Follows a workload until it has ended, showing how it goes on a terminal.
+/// Follows a workload that the gateway has told of until it has ended, showing how it goes on a terminal.
 pub(crate) async fn until_ended(client: &Client, workload: &WorkloadRef) -> Result<WorkloadDetail, ApiError> {
     let mut progress = Progress::new();
-    let mut stream = client.stream::<WorkloadWatch>(workload.clone()).await?;
+    let mut stream = client.go_on::<WorkloadWatch>(workload.clone());
     while let Some(detail) = stream.next().await? {
         if detail.workload.phase.ended() {
             return Ok(detail);

@@ -22,7 +22,7 @@ use clawbernetes_node::{
 };
 use tokio::sync::mpsc;
 
-use super::fixture::{Fixture, IMAGE};
+use testkit::docker::{Fixture, IMAGE};
 
 /// A kept line.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 )]
 
 use std::{
+    collections::HashMap,
     io::Write as _,
     net::{TcpListener, TcpStream},
     os::unix::{net::UnixStream, process::CommandExt as _},
@@ -22,17 +23,20 @@ use std::{
 use bollard::{
     API_DEFAULT_VERSION, Docker,
     query_parameters::{
-        CreateImageOptionsBuilder, PushImageOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder,
+        CreateImageOptionsBuilder, ListContainersOptionsBuilder, PushImageOptionsBuilder,
+        RemoveContainerOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder,
     },
 };
 use futures_util::TryStreamExt as _;
 
+use crate::{PATIENCE, wait_for};
+
 /// The image with busybox in it, and no command of its own.
-pub(super) const IMAGE: &str = "clawtest:1";
+pub const IMAGE: &str = "clawtest:1";
 /// The same with a command and an environment of its own.
-pub(super) const IMAGE_WITH_COMMAND: &str = "clawtest-command:1";
+pub const IMAGE_WITH_COMMAND: &str = "clawtest-command:1";
 /// Bytes that don't compress in the image that is kept in the registry.
-pub(super) const BLOB_BYTES: usize = 24 << 20;
+pub const BLOB_BYTES: usize = 24 << 20;
 
 const NEEDS: [(&str, &str); 3] = [
     ("dockerd", "docker.io"),
@@ -100,31 +104,22 @@ extern "C" fn at_exit() {
 }
 
 /// A running daemon with its registry.
-pub(super) struct Fixture {
+pub struct Fixture {
     dir: PathBuf,
     /// The cgroup that all of it lives under.
-    pub(super) name: String,
+    pub name: String,
     /// The registry's address, `127.0.0.1:port`.
-    pub(super) registry: String,
+    pub registry: String,
     guardian: usize,
 }
 
 /// The fixture of all tests of this process that don't harm it. `None`, with a line that says why: Docker isn't here.
-pub(super) fn shared() -> Option<&'static Fixture> {
+///
+/// # Panics
+/// As [`Fixture::start`].
+pub fn shared() -> Option<&'static Fixture> {
     static SHARED: OnceLock<Option<Fixture>> = OnceLock::new();
     SHARED.get_or_init(|| Fixture::start("")).as_ref()
-}
-
-/// Waits for a condition; panics with the words if it never comes.
-pub(super) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let since = Instant::now();
-    loop {
-        if let Some(found) = condition() {
-            return found;
-        }
-        assert!(since.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn missing() -> Option<String> {
@@ -147,7 +142,7 @@ impl Fixture {
     ///
     /// # Panics
     /// Docker isn't here and `CLAWBERNETES_TEST_DOCKER` says `required`, or it doesn't start.
-    pub(super) fn start(flags: &str) -> Option<Self> {
+    pub fn start(flags: &str) -> Option<Self> {
         if let Some(why) = missing() {
             assert_ne!(
                 std::env::var("CLAWBERNETES_TEST_DOCKER").as_deref(),
@@ -202,24 +197,45 @@ impl Fixture {
     }
 
     /// The daemon's socket.
-    pub(super) fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.dir.join("docker.sock")
     }
 
     /// A folder that goes with the fixture.
-    pub(super) fn folder(&self, name: &str) -> PathBuf {
+    pub fn folder(&self, name: &str) -> PathBuf {
         let folder = self.dir.join(name);
         std::fs::create_dir_all(&folder).unwrap();
         folder
     }
 
+    /// Containers with this label, running or not: their ids.
+    pub fn containers(&self, label: &str) -> Vec<String> {
+        let filters = HashMap::from([("label", vec![label])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let listed = self.on_runtime(async { self.docker().list_containers(Some(options)).await });
+        listed
+            .unwrap()
+            .into_iter()
+            .filter_map(|container| container.id)
+            .collect()
+    }
+
+    /// Kills and removes containers with this label.
+    pub fn remove_containers(&self, label: &str) {
+        for id in self.containers(label) {
+            let options = RemoveContainerOptionsBuilder::new().force(true).build();
+            // One that went away by itself meanwhile isn't there to be removed.
+            let _ = self.on_runtime(async { self.docker().remove_container(&id, Some(options)).await });
+        }
+    }
+
     /// The image that only the registry has.
-    pub(super) fn remote_image(&self) -> String {
+    pub fn remote_image(&self) -> String {
         format!("{}/clawtest-big:1", self.registry)
     }
 
     /// A client beside the engine's.
-    pub(super) fn docker(&self) -> Docker {
+    pub fn docker(&self) -> Docker {
         Docker::connect_with_unix(&self.socket().to_string_lossy(), 60, API_DEFAULT_VERSION).unwrap()
     }
 
@@ -230,7 +246,7 @@ impl Fixture {
     }
 
     /// Stops the daemon; returns when it's gone.
-    pub(super) fn stop(&self) {
+    pub fn stop(&self) {
         self.command("stop");
         wait_for("the daemon's end", || {
             UnixStream::connect(self.socket()).is_err().then_some(())
@@ -238,7 +254,7 @@ impl Fixture {
     }
 
     /// Starts the daemon again; returns when it answers.
-    pub(super) fn start_again(&self) {
+    pub fn start_again(&self) {
         self.command("start");
         self.wait_up();
     }
@@ -252,7 +268,7 @@ impl Fixture {
         let since = Instant::now();
         while up().is_none() {
             assert!(
-                since.elapsed() < Duration::from_secs(60),
+                since.elapsed() < PATIENCE,
                 "the Docker daemon doesn't start:\n{}",
                 std::fs::read_to_string(self.dir.join("dockerd.log")).unwrap_or_default()
             );

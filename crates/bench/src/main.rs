@@ -1,0 +1,129 @@
+//! Figures of the whole product: real `clawbernetes` processes, measured from outside, each beside a reference that is
+//! taken in the same run. Nothing is asserted as a time; what goes wrong (a job lost, a call refused) ends the run.
+//!
+//! ```text
+//! cargo build --release && cargo run --release -p clawbernetes-bench -- all
+//! ```
+//!
+//! Parts of the product have benchmarks of their own: `cargo bench -p clawbernetes-scheduler` (decisions alone),
+//! `-p clawbernetes-store` (commits beside fdatasync), `-p clawbernetes-telemetry` (log lines) and
+//! `-p clawbernetes-node --bench docker` (containers beside `docker run`).
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints")]
+
+mod agents;
+mod client;
+mod figures;
+mod heartbeats;
+mod jobs;
+mod latency;
+mod lists;
+mod placements;
+mod process;
+mod reference;
+mod submits;
+mod world;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+
+/// Measures a gateway, an agent and the command line as they run
+#[derive(Debug, Parser)]
+struct Args {
+    /// What to measure
+    #[arg(value_enum, default_values_t = [Part::All])]
+    parts: Vec<Part>,
+    /// Everything tiny, to see that it works
+    #[arg(long)]
+    quick: bool,
+    /// The product's binary [default: `clawbernetes` beside this one]
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    /// Where data folders are made: the disk that is measured [default: the folder for temporary files]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// All of them
+    All,
+    /// Durable submits with 1, 32 and 256 clients
+    Submits,
+    /// Placements over 1,000 simulated agents
+    Placements,
+    /// Lists, memory and `status` with 10,000 queued
+    Lists,
+    /// Trivial jobs on one native agent
+    Jobs,
+    /// Submission to running process on an idle fleet
+    Latency,
+    /// 5,000 simulated agents that only live
+    Heartbeats,
+}
+
+/// What every measurement needs.
+pub struct Bench {
+    /// Tiny sizes.
+    pub quick: bool,
+    /// The product's binary.
+    pub binary: PathBuf,
+    /// Where data folders are made.
+    pub dir: PathBuf,
+}
+
+impl Bench {
+    /// One size or the other.
+    pub fn size(&self, full: usize, quick: usize) -> usize {
+        if self.quick { quick } else { full }
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let binary = match args.binary {
+        Some(path) => path,
+        None => std::env::current_exe()?.with_file_name("clawbernetes"),
+    };
+    anyhow::ensure!(
+        binary.exists(),
+        "{} doesn't exist: build it with `cargo build --release`, or name it with --binary",
+        binary.display()
+    );
+    let bench = Bench {
+        quick: args.quick,
+        binary,
+        dir: args.dir.unwrap_or_else(std::env::temp_dir),
+    };
+    process::allow_many_files()?;
+    println!("{}", process::machine());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    let wanted = |part| args.parts.contains(&Part::All) || args.parts.contains(&part);
+    runtime.block_on(async {
+        if wanted(Part::Latency) {
+            latency::run(&bench).await.context("latency")?;
+        }
+        if wanted(Part::Jobs) {
+            jobs::run(&bench).await.context("jobs")?;
+        }
+        if wanted(Part::Submits) {
+            submits::run(&bench).await.context("submits")?;
+        }
+        if wanted(Part::Placements) {
+            placements::run(&bench).await.context("placements")?;
+        }
+        if wanted(Part::Lists) {
+            lists::run(&bench).await.context("lists")?;
+        }
+        if wanted(Part::Heartbeats) {
+            heartbeats::run(&bench).await.context("heartbeats")?;
+        }
+        Ok(())
+    })
+}
