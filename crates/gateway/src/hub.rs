@@ -17,7 +17,7 @@ use std::{
 
 use api::{ApiError, ErrorCode, NodeName, Timestamp};
 use store::{FailedCondition, Range, Revision, Store, StoreError, TxnOutcome};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     draft::Draft,
@@ -44,7 +44,8 @@ pub struct Hub {
     store: Store,
     view: RwLock<View>,
     applied: watch::Sender<Revision>,
-    nodes: Mutex<HashMap<NodeName, Arc<Notify>>>,
+    /// A node may have two sessions for a moment: each has its own ear, so that none takes the other's wake-up.
+    nodes: Mutex<HashMap<NodeName, watch::Sender<()>>>,
     planner: mpsc::UnboundedSender<Arc<Vec<Touched>>>,
     /// The revision that the last finished scheduling pass stood on.
     planned: AtomicU64,
@@ -182,8 +183,8 @@ impl Hub {
         };
         let all = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         for node in nodes {
-            if let Some(notify) = all.get(node) {
-                notify.notify_one();
+            if let Some(wake) = all.get(node) {
+                wake.send_replace(());
             }
         }
     }
@@ -218,9 +219,11 @@ impl Hub {
 
     /// Woken whenever what a node should run may have changed.
     #[must_use]
-    pub fn node_wakes(&self, node: &NodeName) -> Arc<Notify> {
+    pub fn node_wakes(&self, node: &NodeName) -> watch::Receiver<()> {
         let mut all = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(all.entry(node.clone()).or_default())
+        all.entry(node.clone())
+            .or_insert_with(|| watch::Sender::new(()))
+            .subscribe()
     }
 
     /// Everything that changes from now on. A receiver that falls behind is told how many batches it missed.

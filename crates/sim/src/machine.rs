@@ -329,9 +329,16 @@ impl World {
     }
 
     fn agent_killed(&mut self, at: usize) {
-        self.agent_dies(at);
-        let down = self.random.delay(100, 5_000, 2 * self.config.lost_ms);
-        self.schedule(self.now + down, Event::AgentStarts(at));
+        let long = self.random.chance(300);
+        let most = if long { 2 * self.config.lost_ms } else { 5_000 };
+        let down = self.random.range(100, most);
+        if self.random.chance(300) {
+            self.machine_dies(at);
+            self.schedule(self.now + down, Event::MachineUp(at));
+        } else {
+            self.agent_dies(at);
+            self.schedule(self.now + down, Event::AgentStarts(at));
+        }
     }
 
     fn carry_out(&mut self, at: usize, effects: Vec<Effect>, through: u64) {
@@ -340,6 +347,11 @@ impl World {
             run.durable = run.durable.max(through);
         }
         for effect in effects {
+            let start = matches!(effect, Effect::Start(_));
+            // A job that is accepted and not begun is where a death matters most.
+            if start && self.faulty() && self.random.chance(10) {
+                return self.agent_killed(at);
+            }
             let Some(run) = self.alive(at, life) else { return };
             match &mut run.dies_after {
                 Some(0) => return self.agent_killed(at),

@@ -352,3 +352,45 @@ pub fn may_remove(view: &View, node: &Versioned<Node>, force: bool) -> Result<()
         node.name
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use store::Revision;
+
+    use super::*;
+
+    fn node(change: impl FnOnce(&mut Node)) -> Versioned<Node> {
+        let (mut node, _) = joined(&NodeName::new("a"), String::new(), "user:ada", Timestamp::UNIX_EPOCH);
+        change(&mut node);
+        Versioned {
+            value: std::sync::Arc::new(node),
+            revision: Revision(1),
+        }
+    }
+
+    #[test]
+    fn a_node_that_speaks_is_online_again() {
+        let now = Timestamp::UNIX_EPOCH;
+        let silent = node(|n| n.reach = Reach::Unreachable);
+        assert!(changed(&silent, None, &BTreeMap::new(), now).is_some());
+        let online = node(|n| n.reach = Reach::Online);
+        assert!(changed(&online, None, &BTreeMap::new(), now).is_none());
+    }
+
+    #[test]
+    fn only_a_drained_node_is_removed() {
+        let (view, now) = (View::default(), Timestamp::UNIX_EPOCH);
+        let open = node(|n| n.reach = Reach::Online);
+        let refused = remove(&view, &open, true, "user:ada", now).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Conflict);
+        let drained = node(|n| {
+            n.drain = Some(Drain {
+                since: now,
+                by: "user:ada".to_owned(),
+                timeout: None,
+                force: false,
+            });
+        });
+        assert!(remove(&view, &drained, false, "user:ada", now).is_ok());
+    }
+}

@@ -326,7 +326,7 @@ async fn heard(
 
 /// Tells the node what it should run: all of it first, changes from then on.
 async fn push(app: &App, node: &NodeName, send: &mpsc::Sender<ToNode>, resync: &Notify) {
-    let wake = app.hub.node_wakes(node);
+    let mut wake = app.hub.node_wakes(node);
     let welcome = ToNode::Welcome {
         protocol: PROTOCOL,
         at: now(),
@@ -346,7 +346,8 @@ async fn push(app: &App, node: &NodeName, send: &mpsc::Sender<ToNode>, resync: &
             return;
         }
         tokio::select! {
-            () = wake.notified() => {}
+            // Its sender lives as long as the hub.
+            _ = wake.changed() => {}
             () = resync.notified() => told.resync(),
         }
     }

@@ -13,6 +13,9 @@ pub(super) struct Job {
     pub(super) record: JobRecord,
     /// An engine has it, or had it.
     pub(super) handed: bool,
+    /// The gateway has asked for it since this agent began. One that hasn't begun waits for that: while no agent was
+    /// here, the node may have been declared lost and the job begun elsewhere.
+    pub(super) wanted: bool,
     /// The gateway doesn't want it any more. Isn't kept: each session begins with the whole set.
     pub(super) forget: bool,
     /// Its removal is on its way, and can't be stopped.
@@ -30,6 +33,7 @@ impl Job {
         Self {
             record,
             handed: false,
+            wanted: false,
             forget: false,
             forgetting: false,
             kill_ms: None,

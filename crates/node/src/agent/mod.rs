@@ -552,6 +552,7 @@ impl Agent {
                 return;
             }
             job.forget = false;
+            job.wanted = true;
             if job.live() {
                 self.update(&key, &assignment, out);
             }
@@ -568,7 +569,9 @@ impl Agent {
                 lines_acked: 0,
             };
             out.persist.push(put_job(&record));
-            self.jobs.insert(key.clone(), Job::new(record));
+            let mut job = Job::new(record);
+            job.wanted = true;
+            self.jobs.insert(key.clone(), job);
             self.live.insert(key.clone());
             match self.strays.remove(&key) {
                 Some(stray) => self.take_in(&key, stray, now, out),
@@ -749,7 +752,7 @@ impl Agent {
             let gpus = &job.record.assignment.gpus;
             let same = |a: &HeldGpu, b: &HeldGpu| a.index == b.index || a.uuid == b.uuid;
             let held = gpus.iter().any(|gpu| self.held.iter().any(|(held, _)| same(gpu, held)));
-            if held || (stray && !gpus.is_empty()) {
+            if held || !job.wanted || (stray && !gpus.is_empty()) {
                 self.waiting.push(key);
                 continue;
             }

@@ -208,6 +208,18 @@ fn a_job_that_its_engine_has_lost_ends_unless_it_never_started() {
 }
 
 #[test]
+fn what_was_accepted_and_never_begun_waits_for_the_gateways_word() {
+    let (_, accepted) = agent_with(vec![assignment("wl-a.1.0", &[0])]);
+    let starts = |effects: &Effects| effects.then.iter().any(|e| matches!(e, Effect::Start(_)));
+    // The machine was down for longer than the gateway waits; its clock began anew.
+    let (mut agent, first) = Agent::new(records(&[&accepted]), [], |_| Left::default(), now(0)).unwrap();
+    assert!(!starts(&first), "it may run elsewhere by now");
+    drop(agent.connected(Span::secs(300), false, 0));
+    let effects = agent.desired(1, None, vec![assignment("wl-a.1.0", &[0])], &[], now(1));
+    assert!(starts(&effects), "it is still this node's");
+}
+
+#[test]
 fn silence_stops_everything_in_time() {
     let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[0]), assignment("wl-b.1.0", &[0])]);
     agent.heartbeat_sent(1, 10_000);
