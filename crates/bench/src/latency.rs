@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use api::{
+    Timestamp,
     op::{LogsRequest, Operation, Streaming, SubmitRequest, WorkloadGet, WorkloadLogs, WorkloadRef, WorkloadSubmit},
     workload::Phase,
 };
@@ -41,7 +42,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
     }
     let agent = world.native_agent().await?;
     let mut client = world.client().await?;
-    let (mut begun, mut answered, mut started) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut begun, mut answered, mut decided, mut started) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for number in 0..count {
         let request = SubmitRequest {
             workloads: vec![job(format!("stamp-{number}"), 0, &STAMP)],
@@ -70,13 +71,16 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
             .await?;
         let line: api::op::LogEntry = serde_json::from_slice(&stamp).context("no line of output")?;
         begun.push(since(at, &line.text)?);
+        let scheduled = workload.timeline.iter().find(|t| t.phase == Phase::Scheduled);
+        decided.push(after(at, scheduled.context("it was never scheduled")?.at));
         let node = workload.started_at.context("it never started")?;
-        started.push(Duration::from_nanos((node.as_nanosecond() as u64).saturating_sub(at)));
+        started.push(after(at, node));
     }
     drop(agent);
     let begun = Times::new(begun);
     let alone = Times::new(alone);
     println!("  to the job's own first word:  {begun}");
+    println!("  to the scheduler's decision:  {}", Times::new(decided));
     println!("  to the agent's start of it:   {}", Times::new(started));
     println!("  to the answer of the submit:  {}", Times::new(answered));
     println!("  reference: fork + exec of the same program to its first word {alone}");
@@ -91,6 +95,10 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
 fn since(at: u64, stamp: &str) -> anyhow::Result<Duration> {
     let then: u64 = stamp.trim().parse().with_context(|| format!("'{stamp}' is no stamp"))?;
     Ok(Duration::from_nanos(then.saturating_sub(at)))
+}
+
+fn after(at: u64, then: Timestamp) -> Duration {
+    Duration::from_nanos((then.as_nanosecond() as u64).saturating_sub(at))
 }
 
 async fn end(client: &mut Client, id: &str) -> anyhow::Result<api::workload::Workload> {

@@ -105,7 +105,7 @@ fn main() -> anyhow::Result<()> {
         .build()
         .context("no runtime")?;
     let wanted = |part| args.parts.contains(&Part::All) || args.parts.contains(&part);
-    runtime.block_on(async {
+    let measure = async {
         if wanted(Part::Latency) {
             latency::run(&bench).await.context("latency")?;
         }
@@ -125,5 +125,14 @@ fn main() -> anyhow::Result<()> {
             heartbeats::run(&bench).await.context("heartbeats")?;
         }
         Ok(())
+    };
+    // Whatever ends the run, the processes that it started end with it.
+    runtime.block_on(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            done = measure => done,
+            interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+            _ = terminate.recv() => anyhow::bail!("told to end"),
+        }
     })
 }

@@ -285,20 +285,21 @@ fn summary(w: &Versioned<Workload>, planned: Revision) -> WorkloadSummary {
 }
 
 fn sort(found: &mut [Versioned<Workload>], key: Option<&str>) -> Result<(), ApiError> {
-    let node = |w: &Workload| w.members.first().map(|m| m.node.clone());
+    // Compared by reference: a long queue is sorted for each list, and a key of its own for each would cost more than
+    // all the rest.
+    fn node(w: &Workload) -> Option<&NodeName> {
+        w.members.first().map(|m| &m.node)
+    }
+    let gpus = |w: &Workload| std::cmp::Reverse(w.spec.gpus.count * w.spec.node_count());
+    let age = |a: &Workload, b: &Workload| a.submitted_at.cmp(&b.submitted_at);
     match key.unwrap_or("submitted") {
-        "submitted" => found.sort_by_key(|w| (w.submitted_at, w.id.clone())),
-        "name" => found.sort_by_key(|w| (w.name.clone(), w.submitted_at)),
+        "submitted" => found.sort_by(|a, b| age(a, b).then_with(|| a.id.cmp(&b.id))),
+        "name" => found.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| age(a, b))),
         "phase" => found.sort_by_key(|w| (w.phase, w.submitted_at)),
         "priority" => found.sort_by_key(|w| (std::cmp::Reverse(w.spec.priority), w.submitted_at)),
-        "gpus" => found.sort_by_key(|w| {
-            (
-                std::cmp::Reverse(w.spec.gpus.count * w.spec.node_count()),
-                w.submitted_at,
-            )
-        }),
-        "node" => found.sort_by_key(|w| (node(w), w.submitted_at)),
-        "owner" => found.sort_by_key(|w| (w.owner.clone(), w.submitted_at)),
+        "gpus" => found.sort_by_key(|w| (gpus(w), w.submitted_at)),
+        "node" => found.sort_by(|a, b| node(a).cmp(&node(b)).then_with(|| age(a, b))),
+        "owner" => found.sort_by(|a, b| a.owner.cmp(&b.owner).then_with(|| age(a, b))),
         "started" => found.sort_by_key(|w| (w.started_at, w.submitted_at)),
         "finished" => found.sort_by_key(|w| (w.finished_at, w.submitted_at)),
         other => {

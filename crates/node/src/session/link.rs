@@ -44,6 +44,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// is dead.
 pub(super) const FRAMES: usize = 256;
 
+/// Bytes that are read at once; this much is cleared before each read.
+const READ_BYTES: usize = 16 << 10;
+
 /// Output of commands that may wait for the writer.
 const EXEC_FRAMES: usize = 16;
 
@@ -239,7 +242,8 @@ async fn connect(gateway: &Address, identity: &Identity) -> Result<Socket, LinkE
     request.headers_mut().insert(AUTHORIZATION, bearer);
     let config = WebSocketConfig::default()
         .max_message_size(Some(FRAME_MAX_BYTES))
-        .max_frame_size(Some(FRAME_MAX_BYTES));
+        .max_frame_size(Some(FRAME_MAX_BYTES))
+        .read_buffer_size(READ_BYTES);
     let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
     Ok(socket)
 }
