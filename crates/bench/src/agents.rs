@@ -329,7 +329,7 @@ fn inventory(name: &NodeName) -> Inventory {
         model: "NVIDIA H100 80GB HBM3".to_owned(),
         memory_total_bytes: Some(Size::mib(81_559)),
         pci_address: Some(format!("0000:{:02x}:00.0", 16 + index)),
-        numa_node: Some(index as u32 / 4),
+        numa_node: Some(index / 4),
         power_limit_watts: Some(700),
         driver_version: Some("550.54.15".to_owned()),
     };

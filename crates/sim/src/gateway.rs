@@ -40,6 +40,7 @@ const TRIES: u32 = 32;
 
 /// What is to be done when a commit has come to something.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "only a handful exist at a time")]
 pub(crate) enum Then {
     Planner,
     Tick,
@@ -64,6 +65,7 @@ pub(crate) type Result3 = (Then, Came);
 
 /// What waits in a session to be put on disk.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "only a handful exist at a time")]
 enum Work {
     Logs(Vec<(JobKey, Vec<LogLine>)>),
     Observations(Vec<Observation>),
@@ -532,7 +534,7 @@ impl World {
             .is_some_and(|node| node.credential_hash == credential)
     }
 
-    pub(crate) fn to_gateway(&mut self, id: u64, frame: FromNode) {
+    pub(crate) fn arrives_at_gateway(&mut self, id: u64, frame: FromNode) {
         if !self.arrives_up(id) {
             return;
         }
