@@ -147,10 +147,37 @@ pub fn identify(view: &View, credential: &str, now: Timestamp) -> Result<Identit
     }
 }
 
-/// Whether a credential in a file is still the one behind a record.
+/// Whether somebody who was let in may stay: the token is there and hasn't expired.
 #[must_use]
-pub fn matches(view: &View, credential: &str, now: Timestamp) -> bool {
-    identify(view, credential, now).is_ok()
+pub fn still_valid(view: &View, identity: &Identity, now: Timestamp) -> bool {
+    let kept = match identity.role {
+        Role::Node => view.node(&api::NodeName::new(&identity.token_id)).is_some(),
+        Role::Joiner => view.join_token(&identity.token_id).is_some(),
+        Role::Viewer | Role::Operator | Role::Admin => view.token(&identity.token_id).is_some(),
+    };
+    kept && identity.expires_at.is_none_or(|at| at > now)
+}
+
+/// Waits until somebody who was let in may no longer stay.
+pub async fn until_invalid(hub: &crate::hub::Hub, identity: &Identity) {
+    while still_valid(&hub.view(), identity, crate::hub::now()) {
+        tokio::time::sleep(RECHECK).await;
+    }
+}
+
+/// What is told to whoever may no longer stay.
+#[must_use]
+pub fn no_longer_valid() -> ApiError {
+    ApiError::new(ErrorCode::AuthFailed, "the token was revoked or has expired").hint("clawbernetes auth login")
+}
+
+/// How soon a revoked token loses what it has open.
+const RECHECK: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Whether a credential is an admin's.
+#[must_use]
+pub fn is_admin(view: &View, credential: &str, now: Timestamp) -> bool {
+    identify(view, credential, now).is_ok_and(|identity| identity.role == Role::Admin)
 }
 
 #[cfg(test)]

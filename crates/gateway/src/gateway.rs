@@ -235,7 +235,7 @@ async fn admin_token(hub: &Hub, file: &Path) -> Result<String, StartError> {
         source,
     };
     match fs::read_to_string(file) {
-        Ok(token) if auth::matches(&hub.view(), token.trim(), now()) => return Ok(token.trim().to_owned()),
+        Ok(token) if auth::is_admin(&hub.view(), token.trim(), now()) => return Ok(token.trim().to_owned()),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),

@@ -63,14 +63,20 @@ impl Told {
 
 fn assignment(view: &View, w: &Workload, member: &Member) -> Assignment {
     let spec = &w.spec;
-    let var = |name: &str, value: String| EnvVar {
-        name: name.to_owned(),
-        value,
-    };
     let mut env = spec.env.clone();
-    env.push(var("CLAWBERNETES_WORKLOAD_ID", w.id.to_string()));
-    env.push(var("CLAWBERNETES_WORKLOAD_NAME", w.name.clone()));
-    env.push(var("CLAWBERNETES_NAMESPACE", w.namespace.clone()));
+    for (name, value) in [
+        ("CLAWBERNETES_WORKLOAD_ID", w.id.as_str()),
+        ("CLAWBERNETES_WORKLOAD_NAME", &w.name),
+        ("CLAWBERNETES_NAMESPACE", &w.namespace),
+    ] {
+        // What the workload says itself counts.
+        if !spec.env.iter().any(|var| var.name == name) {
+            env.push(EnvVar {
+                name: name.to_owned(),
+                value: value.to_owned(),
+            });
+        }
+    }
     let gang = (w.members.len() > 1 || spec.distributed.is_some()).then(|| Gang {
         world_size: spec
             .distributed

@@ -16,6 +16,8 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 const GPUS_MAX: u32 = 1024;
 /// Largest gang.
 const NODES_MAX: u32 = 10_000;
+/// Largest specification, written as JSON: a node is told of all its workloads in one frame.
+const SPEC_MAX_BYTES: usize = 768 << 10;
 /// Most bytes of environment and command together; Linux refuses 2 MiB at exec.
 const ARGS_MAX_BYTES: usize = 512 << 10;
 
@@ -189,6 +191,13 @@ fn check_spec(spec: &WorkloadSpec) -> Result<(), ApiError> {
         return invalid(
             "spec",
             format!("command and environment have {bytes} bytes: at most {ARGS_MAX_BYTES} are possible"),
+        );
+    }
+    let size = serde_json::to_vec(spec).map_or(usize::MAX, |json| json.len());
+    if size > SPEC_MAX_BYTES {
+        return invalid(
+            "spec",
+            format!("the specification has {size} bytes: at most {SPEC_MAX_BYTES} are possible"),
         );
     }
     for volume in &spec.volumes {

@@ -11,6 +11,7 @@ use std::{
 
 use api::{
     ApiError, ErrorCode, NodeName,
+    auth::Identity,
     op::{EXEC_SCOPE, ExecEnd, ExecStart},
     wire::{ExecEvent, ExecRequest, ToNode},
     workload::{JobKey, LogSource, MemberState},
@@ -26,7 +27,7 @@ use axum::{
 use tokio::sync::mpsc;
 
 use super::{App, face::Failed};
-use crate::decide::submit::DEFAULT_NAMESPACE;
+use crate::{auth, decide::submit::DEFAULT_NAMESPACE};
 
 /// Pieces of output that may wait for a slow caller. Past that the command is ended rather than output dropped.
 const AHEAD: usize = 4096;
@@ -46,14 +47,15 @@ pub async fn face(
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
     let admitted = app.access.admit(&app.hub.view(), &headers, from.ip(), EXEC_SCOPE);
-    if let Err(error) = admitted {
-        return Failed(error).into_response();
-    }
+    let identity = match admitted {
+        Ok(identity) => identity,
+        Err(error) => return Failed(error).into_response(),
+    };
     match upgrade {
         Ok(upgrade) => upgrade
             .max_message_size(INPUT_MAX)
             .max_frame_size(INPUT_MAX)
-            .on_upgrade(move |socket| run(app, socket)),
+            .on_upgrade(move |socket| run(app, identity, socket)),
         Err(error) => Failed(
             ApiError::new(ErrorCode::InvalidArgument, "a command runs over a WebSocket").cause(error.to_string()),
         )
@@ -61,11 +63,11 @@ pub async fn face(
     }
 }
 
-async fn run(app: Arc<App>, mut socket: WebSocket) {
+async fn run(app: Arc<App>, identity: Identity, mut socket: WebSocket) {
     let first = tokio::time::timeout(START_DEADLINE, socket.recv()).await;
     let end = match first {
         Ok(Some(Ok(Message::Text(text)))) => match serde_json::from_str::<ExecStart>(&text) {
-            Ok(start) => carry(&app, &mut socket, start).await,
+            Ok(start) => carry(&app, &identity, &mut socket, start).await,
             Err(error) => Err(ApiError::new(
                 ErrorCode::InvalidArgument,
                 format!("the request can't be read: {error}"),
@@ -110,7 +112,12 @@ fn place(app: &App, start: &ExecStart) -> Result<(NodeName, JobKey), ApiError> {
 }
 
 /// Carries a command. `Some`: its exit code; `None`: the caller has gone.
-async fn carry(app: &App, socket: &mut WebSocket, start: ExecStart) -> Result<Option<i32>, ApiError> {
+async fn carry(
+    app: &App,
+    identity: &Identity,
+    socket: &mut WebSocket,
+    start: ExecStart,
+) -> Result<Option<i32>, ApiError> {
     if start.command.is_empty() {
         return Err(ApiError::invalid("command", "no command was given"));
     }
@@ -128,7 +135,10 @@ async fn carry(app: &App, socket: &mut WebSocket, start: ExecStart) -> Result<Op
         command: start.command,
     };
     let carried = match session.send.send(ToNode::Exec { id, request }).await {
-        Ok(()) => relay(socket, &session.send, id, events).await,
+        Ok(()) => tokio::select! {
+            carried = relay(socket, &session.send, id, events) => carried,
+            () = auth::until_invalid(&app.hub, identity) => Err(auth::no_longer_valid()),
+        },
         Err(_) => Err(unreachable()),
     };
     app.live.end_exec(id);

@@ -1,6 +1,6 @@
 //! Operations as HTTP and WebSocket: written once for all of them.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use api::{
     ApiError, ErrorCode,
@@ -23,10 +23,16 @@ use futures_util::{Stream, StreamExt};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::App;
+use crate::auth;
 
 /// Longest first frame of a stream, and longest idempotency key.
 const FIRST_FRAME_MAX: usize = 64 << 10;
 const IDEMPOTENCY_KEY_MAX: usize = 128;
+
+/// The request of a stream must have come by then.
+const FIRST_FRAME_DEADLINE: Duration = Duration::from_secs(10);
+/// A reader must have taken an item by then.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// One call.
 pub struct Call {
@@ -265,13 +271,15 @@ where
 {
     let asked: Result<O::Request, ApiError> = match query {
         Some(query) if !query.is_empty() => from_query(&query),
-        _ => match socket.recv().await {
-            Some(Ok(Message::Text(text))) => from_json(text.as_bytes()),
-            Some(Ok(Message::Binary(bytes))) => from_json(&bytes),
+        _ => match tokio::time::timeout(FIRST_FRAME_DEADLINE, socket.recv()).await {
+            Ok(Some(Ok(Message::Text(text)))) => from_json(text.as_bytes()),
+            Ok(Some(Ok(Message::Binary(bytes)))) => from_json(&bytes),
             _ => return,
         },
     };
     let stop = call.app.stop.clone();
+    let (app, identity) = (Arc::clone(&call.app), call.identity.clone());
+    let mut invalid = std::pin::pin!(auth::until_invalid(&app.hub, &identity));
     let last = match asked {
         Err(error) => Frame::<()>::Error(error),
         Ok(asked) => {
@@ -281,7 +289,8 @@ where
                 tokio::select! {
                     item = items.next() => match item {
                         Some(Ok(item)) => {
-                            if socket.send(Message::Text(frame(&Frame::Item(item)).into())).await.is_err() {
+                            let sending = socket.send(Message::Text(frame(&Frame::Item(item)).into()));
+                            if !matches!(tokio::time::timeout(WRITE_DEADLINE, sending).await, Ok(Ok(()))) {
                                 return;
                             }
                         }
@@ -296,6 +305,7 @@ where
                         Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                         _ => return,
                     },
+                    () = &mut invalid => break Frame::Error(auth::no_longer_valid()),
                     () = stop.cancelled() => return,
                 }
             }
@@ -312,7 +322,13 @@ where
     F: Fn(Call, Q) -> S,
     S: Stream<Item = Result<T, ApiError>> + Send + 'static,
 {
-    let stop = call.app.stop.clone();
+    let (app, identity) = (Arc::clone(&call.app), call.identity.clone());
+    let over = async move {
+        tokio::select! {
+            () = app.stop.cancelled() => {}
+            () = auth::until_invalid(&app.hub, &identity) => {}
+        }
+    };
     let lines = handler(call, asked).map(|item| {
         let mut line = match item {
             Ok(item) => serde_json::to_vec(&item),
@@ -322,7 +338,7 @@ where
         line.push(b'\n');
         Ok::<_, std::convert::Infallible>(Bytes::from(line))
     });
-    let lines = lines.take_until(async move { stop.cancelled().await });
+    let lines = lines.take_until(over);
     (
         [(header::CONTENT_TYPE, "application/x-ndjson")],
         Body::from_stream(lines),

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use api::{
-    ApiError,
+    ApiError, Timestamp,
     node::{NodeStatus, NodeView},
     op::{ClusterStatus, Empty, Fleet, GpuCount, MoltBrief, NodeBrief, Ping, WorkloadBrief},
     time,
-    workload::Phase,
+    workload::{MemberState, Phase, Workload},
 };
 
 use super::{App, face::Call, views};
@@ -51,10 +51,7 @@ pub async fn status(call: Call, _: Empty) -> Result<Fleet, ApiError> {
             name: w.name.clone(),
             status: w.phase,
             gpus: w.spec.gpus.count * w.spec.node_count(),
-            runtime: w
-                .started_at
-                .filter(|_| w.phase == Phase::Running)
-                .map(|started| time::between(started, at).millis() / 1000),
+            runtime: running_since(w).map(|started| time::between(started, at).millis() / 1000),
             node: w.members.first().filter(|_| w.phase.placed()).map(|m| m.node.clone()),
         });
         (
@@ -71,6 +68,15 @@ pub async fn status(call: Call, _: Empty) -> Result<Fleet, ApiError> {
         molt: MoltBrief::default(),
         alerts: Vec::new(),
     })
+}
+
+/// Since when the attempt under way runs. `None`: none does.
+fn running_since(w: &Workload) -> Option<Timestamp> {
+    let started = w.members.iter().filter_map(|m| match &m.state {
+        MemberState::Running { started_at } => Some(*started_at),
+        _ => None,
+    });
+    started.min().filter(|_| w.phase == Phase::Running)
 }
 
 fn brief(node: &NodeView) -> NodeBrief {

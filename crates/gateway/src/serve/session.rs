@@ -314,7 +314,10 @@ async fn heard(
         FromNode::Observations { observations } => work(Work::Observations(observations)).await,
         FromNode::Logs { streams } => work(Work::Logs(streams)).await,
         FromNode::Pulling { job, progress } => {
-            app.live.set_pull(job, progress);
+            // Of a job that was never here there is nothing to keep.
+            if app.hub.view().ran_on(node, &job) {
+                app.live.set_pull(job, progress);
+            }
             true
         }
         FromNode::Resync => {

@@ -89,6 +89,24 @@ async fn a_revoked_or_expired_token_opens_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_token_has_open_ends_with_it() {
+    let fixture = Fixture::start().await;
+    let made = fixture
+        .admin("auth.token.create", &json!({"name": "ci", "role": "viewer"}))
+        .await;
+    let token = made.body["token"].as_str().unwrap();
+    let path = api::op::path("event.watch");
+    let watching = fixture.send("GET", &path, Some(token), b"", "");
+    let name = json!({"id": "ci"});
+    let revoking = fixture.admin("auth.token.revoke", &name);
+    // The stream has no end of its own: this ends only because the token does.
+    let (stream, revoked) = tokio::join!(watching, revoking);
+    assert_eq!(revoked.status, 200);
+    assert!(matches!(stream.status, 200 | 401), "{stream:?}");
+    fixture.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_join_token_is_used_up_and_names_are_not_taken_over() {
     let fixture = Fixture::start().await;
     let join = fixture

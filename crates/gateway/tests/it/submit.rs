@@ -71,6 +71,14 @@ async fn a_repeated_call_with_the_same_key_makes_nothing_new() {
         .post("workload.submit", Some(&token), &body, "idempotency-key: a/b\r\n")
         .await;
     assert_eq!(bad.code(), "INVALID_ARGUMENT");
+    let named = "idempotency-key: k3\r\n";
+    let made = fixture.post("workload.submit", Some(&token), &body, named).await;
+    let again = fixture.post("workload.submit", Some(&token), &body, named).await;
+    assert_eq!(made.status, 200);
+    assert_eq!(
+        made.body[0]["id"], again.body[0]["id"],
+        "also where its name stands in the way"
+    );
     fixture.gateway.stop().await;
 }
 
