@@ -23,8 +23,8 @@ use std::{
 use bollard::{
     API_DEFAULT_VERSION, Docker,
     query_parameters::{
-        CreateImageOptionsBuilder, ListContainersOptionsBuilder, PushImageOptionsBuilder, RemoveContainerOptionsBuilder,
-        RemoveImageOptions, TagImageOptionsBuilder,
+        CreateImageOptionsBuilder, ListContainersOptionsBuilder, PushImageOptionsBuilder,
+        RemoveContainerOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder,
     },
 };
 use futures_util::TryStreamExt as _;
@@ -213,7 +213,11 @@ impl Fixture {
         let filters = HashMap::from([("label", vec![label])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let listed = self.on_runtime(async { self.docker().list_containers(Some(options)).await });
-        listed.unwrap().into_iter().filter_map(|container| container.id).collect()
+        listed
+            .unwrap()
+            .into_iter()
+            .filter_map(|container| container.id)
+            .collect()
     }
 
     /// Kills and removes containers with this label.

@@ -25,7 +25,14 @@ fn call(cluster: &Cluster, token: &str, operation: &str, request: &Value) -> Ans
 fn only_tokens_that_work_work() {
     let cluster = Cluster::start();
     let empty = json!({});
-    for token in ["", "nonsense", "cbt_admin_0000", "cbn_native_0000", "cbj__", &"x".repeat(4000)] {
+    for token in [
+        "",
+        "nonsense",
+        "cbt_admin_0000",
+        "cbn_native_0000",
+        "cbj__",
+        &"x".repeat(4000),
+    ] {
         call(&cluster, token, "fleet.status", &empty).refused(401, "AUTH_FAILED");
     }
     let mut forged = cluster.token();
@@ -59,7 +66,9 @@ fn only_tokens_that_work_work() {
         (answer.status != 200).then(|| answer.refused(401, "AUTH_FAILED"))
     });
     // An agent with such a token ends, and says why.
-    let done = cluster.home.run(&format!("node start --name late-too --data late-too --join {join}"));
+    let done = cluster
+        .home
+        .run(&format!("node start --name late-too --data late-too --join {join}"));
     done.failed(4, "AUTH_FAILED");
     cluster.end();
 }
@@ -89,7 +98,9 @@ fn requests_that_make_no_sense_change_nothing() {
     }
     send("workload.fly", b"{}").refused(404, "NOT_FOUND");
     let key = [("idempotency-key", "a/b")];
-    post(address, "workload.submit", &token, &key, b"{}").unwrap().refused(400, "INVALID_ARGUMENT");
+    post(address, "workload.submit", &token, &key, b"{}")
+        .unwrap()
+        .refused(400, "INVALID_ARGUMENT");
 
     // Not even HTTP.
     for garbage in [&b"\x16\x03\x01\x02\x00\x01"[..], b"GET\r\n\r\n", &[0; 4096]] {
@@ -99,11 +110,18 @@ fn requests_that_make_no_sense_change_nothing() {
         socket.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = Vec::new();
         let _ = socket.read_to_end(&mut answer);
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{}", answer.escape_ascii());
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"),
+            "{}",
+            answer.escape_ascii()
+        );
     }
 
     let home = &cluster.home;
-    home.write("typo.yaml", "apiVersion: clawbernetes/v1\nkind: Workload\nspec:\n  image: host\n  gpuz: 1\n");
+    home.write(
+        "typo.yaml",
+        "apiVersion: clawbernetes/v1\nkind: Workload\nspec:\n  image: host\n  gpuz: 1\n",
+    );
     let done = home.run("run --file typo.yaml");
     let told = done.failed(2, "INVALID_ARGUMENT");
     assert!(told.contains("typo.yaml:5") && told.contains("'gpus'"), "{told}");
@@ -114,7 +132,9 @@ fn requests_that_make_no_sense_change_nothing() {
 #[test]
 fn silent_connections_hold_nobody_up() {
     let cluster = Cluster::start();
-    let idle: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(cluster.address()).unwrap()).collect();
+    let idle: Vec<TcpStream> = (0..200)
+        .map(|_| TcpStream::connect(cluster.address()).unwrap())
+        .collect();
     // Half of them have begun to speak.
     for socket in idle.iter().step_by(2) {
         let mut socket = socket;
@@ -135,9 +155,18 @@ struct Impostor {
 
 impl Impostor {
     fn new(cluster: &Cluster, name: &str) -> Self {
-        let joined = call(cluster, &cluster.token(), "node.join", &json!({ "name": name, "exact": true })).json();
+        let joined = call(
+            cluster,
+            &cluster.token(),
+            "node.join",
+            &json!({ "name": name, "exact": true }),
+        )
+        .json();
         Self {
-            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap(),
             address: cluster.address(),
             credential: joined["credential"].as_str().unwrap().to_owned(),
         }
@@ -207,8 +236,22 @@ fn sessions_that_make_no_sense_end_and_harm_nobody() {
     cluster.join("honest", &["--engine", "native", "--simulate-gpus", "2xH100"]);
     let since = cluster.call("node.get", &json!({ "id": "honest" }))["connectivity"]["since"].clone();
     let folder = cluster.home.path("go");
-    let script = format!("echo begun; while [ ! -e {} ]; do sleep 0.05; done; echo done", folder.display());
-    let words = ["--image", "host", "--gpus", "1", "--timeout", "5m", "--", "sh", "-c", &script];
+    let script = format!(
+        "echo begun; while [ ! -e {} ]; do sleep 0.05; done; echo done",
+        folder.display()
+    );
+    let words = [
+        "--image",
+        "host",
+        "--gpus",
+        "1",
+        "--timeout",
+        "5m",
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ];
     let id = cluster.run(&words);
     cluster.wait_phase(&id, "running");
 
@@ -230,12 +273,18 @@ fn sessions_that_make_no_sense_end_and_harm_nobody() {
     // Welcome at first.
     let begins = |last: Message| {
         let told = impostor.say(&[hello("impostor", &none), last]);
-        assert!(told.iter().all(|told| told["type"] == "welcome" || told["type"] == "desired"), "{told:?}");
+        assert!(
+            told.iter()
+                .all(|told| told["type"] == "welcome" || told["type"] == "desired"),
+            "{told:?}"
+        );
     };
     begins(Message::text("no JSON"));
     begins(Message::binary(vec![0xff; 1000]));
     begins(Message::text(r#"{"type":"fly"}"#));
-    begins(Message::text(r#"{"type":"observations","observations":[{"number":-1}]}"#));
+    begins(Message::text(
+        r#"{"type":"observations","observations":[{"number":-1}]}"#,
+    ));
     begins(hello("impostor", &none));
 
     // What it says of another's job isn't believed.
@@ -262,7 +311,10 @@ fn sessions_that_make_no_sense_end_and_harm_nobody() {
     assert_eq!(impostor.refused(own), 401);
 
     let detail = cluster.call("node.get", &json!({ "id": "honest" }));
-    assert_eq!(detail["connectivity"]["since"], since, "its session went on: {detail:#}");
+    assert_eq!(
+        detail["connectivity"]["since"], since,
+        "its session went on: {detail:#}"
+    );
     assert_eq!(cluster.status(&id)["phase"], "running");
     std::fs::write(folder, "").unwrap();
     cluster.wait_phase(&id, "succeeded");

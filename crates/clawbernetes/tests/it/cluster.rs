@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use crate::world::{Done, Home};
 
-pub use testkit::wait_for;
 use testkit::PATIENCE;
+pub use testkit::wait_for;
 
 /// Lines that are shown of each process's log when a test fails.
 const SHOWN: usize = 60;
@@ -103,8 +103,18 @@ impl Cluster {
         let data = home.path("gateway").display().to_string();
         let listen = address.to_string();
         let words = [
-            "gateway", "serve", "--listen", &listen, "--data", &data, "--heartbeat", "1s",
-            "--unreachable-after", "5s", "--lost-after", "60s",
+            "gateway",
+            "serve",
+            "--listen",
+            &listen,
+            "--data",
+            &data,
+            "--heartbeat",
+            "1s",
+            "--unreachable-after",
+            "5s",
+            "--lost-after",
+            "60s",
         ];
         let cluster = Self {
             gateway: Part::new("gateway", words.map(str::to_owned).to_vec()),
@@ -183,7 +193,13 @@ impl Cluster {
     /// It refused.
     #[track_caller]
     pub fn try_call(&self, operation: &str, request: &Value) -> Option<Value> {
-        let answer = post(self.address, operation, &self.token(), &[], request.to_string().as_bytes())?;
+        let answer = post(
+            self.address,
+            operation,
+            &self.token(),
+            &[],
+            request.to_string().as_bytes(),
+        )?;
         match answer.status {
             200 => Some(answer.json()),
             // Between the start of a node and its first word, and before the first token.
@@ -204,7 +220,13 @@ impl Cluster {
         let body = json!({ "workloads": [workload] }).to_string();
         let answer = wait_for("a submission to be acknowledged", || {
             let headers = [("idempotency-key", key)];
-            post(self.address, "workload.submit", &self.token(), &headers, body.as_bytes())
+            post(
+                self.address,
+                "workload.submit",
+                &self.token(),
+                &headers,
+                body.as_bytes(),
+            )
         });
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer.json()[0]["id"].as_str().unwrap().to_owned()
@@ -248,7 +270,9 @@ impl Cluster {
             assert_eq!(agent.stop(), Some(0), "{} after SIGTERM", agent.name);
         }
         assert_eq!(self.gateway.stop(), Some(0), "the gateway after SIGTERM");
-        wait_for("the last processes to end", || self.processes().is_empty().then_some(()));
+        wait_for("the last processes to end", || {
+            self.processes().is_empty().then_some(())
+        });
         assert_eq!(self.cgroups(), Vec::<PathBuf>::new(), "control groups are left");
     }
 
@@ -265,9 +289,7 @@ impl Cluster {
             .filter(|pid| {
                 let of = |file: &str| fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|text| holds(&text));
                 let cwd = fs::read_link(format!("/proc/{pid}/cwd"));
-                of("cmdline")
-                    || of("environ")
-                    || cwd.is_ok_and(|cwd| holds(cwd.as_os_str().as_encoded_bytes()))
+                of("cmdline") || of("environ") || cwd.is_ok_and(|cwd| holds(cwd.as_os_str().as_encoded_bytes()))
             })
             // What is dead and not yet buried has neither.
             .collect()
@@ -283,7 +305,8 @@ impl Cluster {
         for agent in &self.agents {
             let data = self.folder().join(&agent.name).join("native");
             let group = PathBuf::from("clawbernetes").join(instance(&data));
-            let trees = ["", "unified", "memory", "cpu"].map(|tree| Path::new("/sys/fs/cgroup").join(tree).join(&group));
+            let trees =
+                ["", "unified", "memory", "cpu"].map(|tree| Path::new("/sys/fs/cgroup").join(tree).join(&group));
             found.extend(trees.into_iter().filter(|path| path.exists()));
         }
         found

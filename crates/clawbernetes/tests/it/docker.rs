@@ -65,7 +65,9 @@ impl Drop for DockerFleet {
 
 #[test]
 fn containers_run_and_end() {
-    let Some(fleet) = DockerFleet::start("docker-run") else { return };
+    let Some(fleet) = DockerFleet::start("docker-run") else {
+        return;
+    };
     let scripts = Scripts {
         cluster: fleet.cluster(),
         image: IMAGE,
@@ -79,7 +81,9 @@ fn containers_run_and_end() {
 
 #[test]
 fn containers_are_adopted_after_a_kill() {
-    let Some(fleet) = DockerFleet::start("docker-adopt") else { return };
+    let Some(fleet) = DockerFleet::start("docker-adopt") else {
+        return;
+    };
     let scripts = Scripts {
         cluster: fleet.cluster(),
         image: IMAGE,
@@ -90,10 +94,26 @@ fn containers_are_adopted_after_a_kill() {
 
 #[test]
 fn images_that_nobody_has_are_told() {
-    let Some(fleet) = DockerFleet::start("docker-absent") else { return };
+    let Some(fleet) = DockerFleet::start("docker-absent") else {
+        return;
+    };
     let registry = &fleet.fixture.registry;
-    for image in [format!("{registry}/no-such-image:1"), format!("{registry}/clawtest-big:no-such-tag")] {
-        let words = ["run", "--image", &image, "--gpus", "0", "--timeout", "5m", "--name", "absent", "--wait"];
+    for image in [
+        format!("{registry}/no-such-image:1"),
+        format!("{registry}/clawtest-big:no-such-tag"),
+    ] {
+        let words = [
+            "run",
+            "--image",
+            &image,
+            "--gpus",
+            "0",
+            "--timeout",
+            "5m",
+            "--name",
+            "absent",
+            "--wait",
+        ];
         let done = fleet.cluster().home.words(&words);
         done.failed(125, "IMAGE_NOT_FOUND");
         let detail = fleet.cluster().status("absent");
@@ -119,7 +139,9 @@ impl SlowRegistry {
         // Ends with the process: a test's listener can't be woken otherwise.
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let Ok(server) = TcpStream::connect(&registry) else { continue };
+                let Ok(server) = TcpStream::connect(&registry) else {
+                    continue;
+                };
                 let up = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 std::thread::spawn(move || copy(up.0, up.1, None));
                 let hurry = Arc::clone(&hurried);
@@ -146,10 +168,23 @@ fn copy(mut from: TcpStream, mut to: TcpStream, hurry: Option<&AtomicBool>) {
 
 #[test]
 fn a_pull_shows_how_far_it_is() {
-    let Some(fleet) = DockerFleet::start("docker-pull") else { return };
+    let Some(fleet) = DockerFleet::start("docker-pull") else {
+        return;
+    };
     let slow = SlowRegistry::before(&fleet.fixture.registry);
     let image = format!("{}/clawtest-big:1", slow.address);
-    let words = ["--image", &image, "--gpus", "0", "--timeout", "5m", "--", "sh", "-c", "echo here"];
+    let words = [
+        "--image",
+        &image,
+        "--gpus",
+        "0",
+        "--timeout",
+        "5m",
+        "--",
+        "sh",
+        "-c",
+        "echo here",
+    ];
     let id = fleet.cluster().run(&words);
     let (done, total) = wait_for("progress of the pull", || {
         let detail = fleet.cluster().status(&id);
@@ -164,7 +199,12 @@ fn a_pull_shows_how_far_it_is() {
     slow.hurry.store(true, Ordering::Relaxed);
     let detail = fleet.cluster().wait_phase(&id, "succeeded");
     assert!(detail["pull"].is_null(), "{detail:#}");
-    let phases: Vec<&str> = detail["timeline"].as_array().unwrap().iter().map(|t| t["phase"].as_str().unwrap()).collect();
+    let phases: Vec<&str> = detail["timeline"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t["phase"].as_str().unwrap())
+        .collect();
     assert_eq!(phases, ["pending", "scheduled", "pulling", "running", "succeeded"]);
     assert_eq!(fleet.cluster().logs(&id), "here");
     fleet.end();

@@ -31,8 +31,20 @@ impl Scripts<'_> {
     pub fn follow(&self) {
         let script = "echo one; echo two >&2; echo three; exit 3";
         let words = [
-            "run", "--image", self.image, "--gpus", "0", "--timeout", "5m", "--name", "follow", "--follow", "--", "sh",
-            "-c", script,
+            "run",
+            "--image",
+            self.image,
+            "--gpus",
+            "0",
+            "--timeout",
+            "5m",
+            "--name",
+            "follow",
+            "--follow",
+            "--",
+            "sh",
+            "-c",
+            script,
         ];
         let done = self.cluster.home.words(&words);
         let mut lines: Vec<&str> = done.exited(3).out.lines().collect();
@@ -40,7 +52,11 @@ impl Scripts<'_> {
         assert_eq!(lines, ["one", "three", "two"], "{done:?}");
         let detail = self.cluster.status("follow");
         assert_eq!(detail["phase"], "failed", "{detail:#}");
-        assert_eq!((&detail["reason"], &detail["exitCode"]), (&json!("EXIT_CODE"), &json!(3)), "{detail:#}");
+        assert_eq!(
+            (&detail["reason"], &detail["exitCode"]),
+            (&json!("EXIT_CODE"), &json!(3)),
+            "{detail:#}"
+        );
         let timeline = detail["timeline"].as_array().unwrap();
         let phases: Vec<&str> = timeline.iter().map(|step| step["phase"].as_str().unwrap()).collect();
         assert_eq!(phases, ["pending", "scheduled", "running", "failed"], "{detail:#}");
@@ -54,7 +70,10 @@ impl Scripts<'_> {
         assert_eq!(detail["reason"], "OOM_KILLED", "{detail:#}");
         assert_eq!(detail["exitCode"], 137, "{detail:#}");
         let message = detail["message"].as_str().unwrap();
-        assert!(message.contains("32Mi") && message.contains("--memory 64Mi"), "{message}");
+        assert!(
+            message.contains("32Mi") && message.contains("--memory 64Mi"),
+            "{message}"
+        );
         // Some shells say what became of their `tail`.
         assert_eq!(self.cluster.logs(&id).lines().next(), Some("begun"));
 
@@ -67,7 +86,10 @@ impl Scripts<'_> {
 
     /// The timeout ends it, and the reason says so.
     pub fn timeout(&self) {
-        let id = self.start(&["--timeout", "1s", "--grace", "1s"], "echo begun; trap '' TERM; while :; do sleep 1; done");
+        let id = self.start(
+            &["--timeout", "1s", "--grace", "1s"],
+            "echo begun; trap '' TERM; while :; do sleep 1; done",
+        );
         let detail = self.cluster.wait_phase(&id, "timed-out");
         assert_eq!(detail["reason"], "WORKLOAD_TIMEOUT", "{detail:#}");
         assert_eq!(self.cluster.logs(&id), "begun");
@@ -80,7 +102,11 @@ impl Scripts<'_> {
         self.wait_line(&id, "ready");
         self.cluster.home.run(&format!("workload cancel {id} --grace 1m")).ok();
         let detail = self.cluster.wait_phase(&id, "cancelled");
-        assert_eq!((&detail["reason"], &detail["exitCode"]), (&json!("CANCELLED"), &json!(5)), "{detail:#}");
+        assert_eq!(
+            (&detail["reason"], &detail["exitCode"]),
+            (&json!("CANCELLED"), &json!(5)),
+            "{detail:#}"
+        );
         let logs = self.cluster.logs(&id);
         // Some shells say that their `sleep` had to go.
         let said: Vec<&str> = logs.lines().filter(|line| *line != "Terminated").collect();
@@ -106,16 +132,29 @@ impl Scripts<'_> {
         std::fs::write(folder.join("end"), "").unwrap();
         cluster.start_agent(0);
         let detail = cluster.wait_phase(&ends, "failed");
-        assert_eq!((&detail["exitCode"], &detail["attempt"]), (&json!(6), &json!(1)), "{detail:#}");
+        assert_eq!(
+            (&detail["exitCode"], &detail["attempt"]),
+            (&json!(6), &json!(1)),
+            "{detail:#}"
+        );
         assert_eq!(copies(&runs), before[0], "the same, and no second one");
         assert_eq!(cluster.status(&runs)["phase"], "running");
         std::fs::write(folder.join("go"), "").unwrap();
         let detail = cluster.wait_phase(&runs, "failed");
-        assert_eq!((&detail["exitCode"], &detail["attempt"]), (&json!(4), &json!(1)), "{detail:#}");
+        assert_eq!(
+            (&detail["exitCode"], &detail["attempt"]),
+            (&json!(4), &json!(1)),
+            "{detail:#}"
+        );
         for id in [&runs, &ends] {
             assert_eq!(cluster.logs(id), "begun\ndone");
             let events = cluster.home.run(&format!("events --workload {id} --json")).json();
-            let reasons: Vec<&Value> = events.as_array().unwrap().iter().map(|event| &event["reason"]).collect();
+            let reasons: Vec<&Value> = events
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|event| &event["reason"])
+                .collect();
             assert_eq!(reasons, ["Submitted", "Scheduled", "Started", "Failed"], "{events:#}");
         }
     }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     io::Write as _,
+    path::PathBuf,
     process::Child,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -86,7 +87,10 @@ fn planned(number: usize, dice: &mut Dice, dir: &str) -> Planned {
         ("PAUSE", format!("0.{pause:03}")),
         ("CODE", code.to_string()),
     ];
-    let env: Vec<Value> = env.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
+    let env: Vec<Value> = env
+        .iter()
+        .map(|(name, value)| json!({ "name": name, "value": value }))
+        .collect();
     let request = json!({ "name": name, "spec": {
         "image": "host", "command": ["sh", "-c", JOB], "gpus": { "count": gpus }, "env": env, "timeout": "10m",
     }});
@@ -101,19 +105,40 @@ fn planned(number: usize, dice: &mut Dice, dir: &str) -> Planned {
 /// Someone who reads a workload's output as it comes, through all kills.
 struct Follower {
     child: Child,
-    file: std::path::PathBuf,
+    id: String,
+    file: PathBuf,
 }
 
-fn follow(cluster: &Cluster, id: &str) -> Follower {
-    let file = cluster.home.path(&format!("follow-{id}"));
-    let child = cluster
-        .home
-        .command(["workload", "logs", id, "-f", "-o", "jsonl"])
-        .stdout(fs::File::create(&file).unwrap())
-        .stderr(fs::File::create(file.with_extension("err")).unwrap())
-        .spawn()
-        .unwrap();
-    Follower { child, file }
+impl Follower {
+    fn start(cluster: &Cluster, id: &str) -> Self {
+        let file = cluster.home.path(&format!("follow-{id}"));
+        let child = cluster
+            .home
+            .command(["workload", "logs", id, "-f", "-o", "jsonl"])
+            .stdout(fs::File::create(&file).unwrap())
+            .stderr(fs::File::create(file.with_extension("err")).unwrap())
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            id: id.to_owned(),
+            file,
+        }
+    }
+
+    /// Waits for its end; what it read.
+    fn end(mut self, cluster: &Cluster) -> Vec<Value> {
+        let id = self.id.clone();
+        let status = wait_for(&format!("the follower of {id}"), || self.child.try_wait().unwrap());
+        let err = fs::read_to_string(self.file.with_extension("err")).unwrap();
+        let read = parse_lines(&fs::read_to_string(&self.file).unwrap());
+        // It came while the gateway was away, and there was nothing to take up again.
+        if status.code() == Some(5) && read.is_empty() {
+            return Self::start(cluster, &id).end(cluster);
+        }
+        assert!(status.success(), "the follower of {id}: {status} {err}");
+        read
+    }
 }
 
 /// Kills parts of the fleet and starts them again.
@@ -152,7 +177,10 @@ fn check_nodes(nodes: &Value) {
         let free = node["gpusFree"].as_u64().unwrap();
         assert!(gpus.len() as u64 == GPUS && free + busy <= GPUS, "{node:#}");
     }
-    assert!(held.values().all(|count| *count <= 2), "more GPUs than asked for: {held:?}");
+    assert!(
+        held.values().all(|count| *count <= 2),
+        "more GPUs than asked for: {held:?}"
+    );
 }
 
 fn check_lines(planned: &Planned, entries: &[Value], source: &str) {
@@ -171,7 +199,9 @@ fn check_lines(planned: &Planned, entries: &[Value], source: &str) {
     let numbers: Vec<u64> = entries.iter().map(|entry| entry["number"].as_u64().unwrap()).collect();
     let expected: Vec<u64> = (1..=(out.len() + err.len()) as u64).collect();
     assert_eq!(numbers, expected, "{source}: numbers of {name}: {entries:?}");
-    let whole = entries.iter().all(|e| e["gap"].is_null() && e["partial"].is_null() && e["attempt"] == 1);
+    let whole = entries
+        .iter()
+        .all(|e| e["gap"].is_null() && e["partial"].is_null() && e["attempt"] == 1);
     assert!(whole, "{source}: {name}: {entries:?}");
 }
 
@@ -231,7 +261,7 @@ fn work_flows_through_kills_of_gateway_and_agents() {
                 pace.pause(150);
                 let id = cluster.submit(&format!("{seed}-{n}"), &planned.request);
                 if n == 0 || n == 10 {
-                    followers.push((ids.len(), follow(cluster, &id)));
+                    followers.push((ids.len(), Follower::start(cluster, &id)));
                 }
                 ids.push(id);
             }
@@ -265,25 +295,30 @@ fn work_flows_through_kills_of_gateway_and_agents() {
         assert_eq!(code, Some(planned.code as i64), "{detail:#}");
         let end = if planned.code == 0 { "Succeeded" } else { "Failed" };
         assert_eq!(detail["phase"], end.to_lowercase(), "{detail:#}");
-        assert_eq!((&detail["attempt"], &detail["restarts"]), (&json!(1), &json!(0)), "{detail:#}");
+        assert_eq!(
+            (&detail["attempt"], &detail["restarts"]),
+            (&json!(1), &json!(0)),
+            "{detail:#}"
+        );
         let expected = ["Submitted", "Scheduled", "Started", end];
         let expected: BTreeMap<&str, usize> = expected.iter().map(|reason| (*reason, 1)).collect();
         assert_eq!(steps[id.as_str()], expected, "{detail:#}");
         let runs = fs::read_to_string(dir.join(format!("runs-{}", planned.name))).unwrap();
         let node = detail["members"][0]["node"].as_str().unwrap();
-        assert_eq!(runs, format!("{node} 1\n"), "{} ran once, where it should", planned.name);
+        assert_eq!(
+            runs,
+            format!("{node} 1\n"),
+            "{} ran once, where it should",
+            planned.name
+        );
 
         let token = cluster.token();
         let request = json!({ "id": id }).to_string();
         let logs = post(cluster.address(), "workload.logs", &token, &[], request.as_bytes()).unwrap();
         check_lines(planned, &parse_lines(&logs.body), "kept");
     }
-    for (n, mut follower) in followers {
-        let name = &work[n].name;
-        let status = wait_for(&format!("the follower of {name}"), || follower.child.try_wait().unwrap());
-        let err = fs::read_to_string(follower.file.with_extension("err")).unwrap();
-        assert!(status.success(), "the follower of {name}: {status} {err}");
-        check_lines(&work[n], &parse_lines(&fs::read_to_string(follower.file).unwrap()), "followed");
+    for (n, follower) in followers {
+        check_lines(&work[n], &follower.end(&cluster), "followed");
     }
 
     // Nothing is held, or runs, any more.

@@ -2,10 +2,7 @@
 
 use std::{fs, io::Write as _};
 
-use crate::{
-    cluster::Cluster,
-    jobs::Scripts,
-};
+use crate::{cluster::Cluster, jobs::Scripts};
 
 #[test]
 fn native_jobs_run_end_and_are_adopted() {
@@ -22,7 +19,10 @@ fn native_jobs_run_end_and_are_adopted() {
     let limitations = info["inventory"]["engines"][0]["limitations"].to_string();
     if limitations.contains("memory limits aren't enforced") {
         // Past the capture of tests that pass.
-        let _ = writeln!(std::io::stderr(), "skipped: out-of-memory of native jobs ({limitations})");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: out-of-memory of native jobs ({limitations})"
+        );
     } else {
         scripts.out_of_memory();
     }

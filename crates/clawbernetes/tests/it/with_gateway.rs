@@ -178,6 +178,7 @@ fn dry_runs_and_manifests_of_several_workloads() {
 
 #[test]
 fn followers_go_on_when_the_gateway_comes_back() {
+    // The gateway is away at whatever moment: also between what was and what follows.
     let mut fleet = Fleet::start();
     let home = fleet.home();
     let id = home
@@ -240,11 +241,17 @@ fn followers_go_on_when_the_gateway_comes_back() {
 fn a_repeated_submission_answers_what_the_first_one_did() {
     let mut fleet = Fleet::start();
     let submit = |fleet: &Fleet, key: &str, more: &str| {
-        let body = format!(
-            r#"{{"workloads":[{{"name":"once","spec":{{"image":"host","gpus":{{"count":1}}}}}}]{more}}}"#
-        );
+        let body =
+            format!(r#"{{"workloads":[{{"name":"once","spec":{{"image":"busybox","gpus":{{"count":1}}}}}}]{more}}}"#);
         let headers = [("idempotency-key", key)];
-        post(fleet.address(), "workload.submit", &fleet.token(), &headers, body.as_bytes()).unwrap()
+        post(
+            fleet.address(),
+            "workload.submit",
+            &fleet.token(),
+            &headers,
+            body.as_bytes(),
+        )
+        .unwrap()
     };
     let first = submit(&fleet, "a", "").json()[0]["id"].clone();
     assert_eq!(submit(&fleet, "a", "").json()[0]["id"], first);

@@ -340,8 +340,14 @@ mod tests {
         let fine = r#"{"workloads":[{"spec":{"image":"host","gpus":{"count":1},"env":[{"name":"A","value":"b"}]}}]}"#;
         assert_eq!(read(fine).unwrap().workloads[0].spec.gpus.count, 1);
         for (text, field) in [
-            (r#"{"workloads":[{"spec":{"image":"host","gpuss":{"count":1}}}]}"#, "workloads.0.spec.gpuss"),
-            (r#"{"workloads":[{"spec":{"gpus":{"count":1,"modell":"L4"}}}]}"#, "workloads.0.spec.gpus.modell"),
+            (
+                r#"{"workloads":[{"spec":{"image":"host","gpuss":{"count":1}}}]}"#,
+                "workloads.0.spec.gpuss",
+            ),
+            (
+                r#"{"workloads":[{"spec":{"gpus":{"count":1,"modell":"L4"}}}]}"#,
+                "workloads.0.spec.gpus.modell",
+            ),
         ] {
             assert_eq!(read(text).unwrap_err().field.as_deref(), Some(field));
         }
