@@ -4,7 +4,10 @@ mod endpoint;
 mod exec;
 mod stream;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use api::{
     ApiError, ErrorCode,
@@ -41,6 +44,8 @@ const ANSWER_MAX_BYTES: usize = 1 << 30;
 pub(crate) struct Client {
     endpoint: Endpoint,
     token: Option<String>,
+    /// The gateway has answered this client: should it be away now, it was there a moment ago.
+    answered: AtomicBool,
 }
 
 /// Why a try to call came to nothing.
@@ -60,7 +65,11 @@ impl From<ApiError> for Trouble {
 impl Client {
     /// A client; nothing is connected yet.
     pub(crate) fn new(endpoint: Endpoint, token: Option<String>) -> Self {
-        Self { endpoint, token }
+        Self {
+            endpoint,
+            token,
+            answered: AtomicBool::new(false),
+        }
     }
 
     /// Where it calls.
@@ -149,6 +158,7 @@ impl Client {
             .to_bytes();
         connection.abort();
         if status.is_success() {
+            self.answered.store(true, Ordering::Relaxed);
             Ok(body)
         } else {
             Err(self.refusal(status, &body).into())

@@ -1,6 +1,6 @@
 //! Streams: many items over one WebSocket, taken up again where they broke off.
 
-use std::{collections::BTreeMap, io::Write, time::Duration};
+use std::{collections::BTreeMap, io::Write, sync::atomic::Ordering, time::Duration};
 
 use api::{
     ApiError, ErrorCode,
@@ -108,17 +108,21 @@ pub(crate) struct Stream<'c, S: Resumable> {
 }
 
 impl Client {
-    /// Begins a stream.
+    /// Begins a stream. A gateway that has answered this client before, and is away just now, is waited for.
     ///
     /// # Errors
     /// That the gateway can't be reached, or refuses.
     pub(crate) async fn stream<S: Resumable>(&self, request: S::Request) -> Result<Stream<'_, S>, ApiError> {
-        let socket = self.open::<S>(&request).await?;
+        let socket = match self.open::<S>(&request).await {
+            Ok(socket) => Some(socket),
+            Err(error) if temporary(&error) && self.answered.load(Ordering::Relaxed) => None,
+            Err(error) => return Err(error),
+        };
         Ok(Stream {
             client: self,
             request,
             seen: S::Seen::default(),
-            socket: Some(socket),
+            socket,
         })
     }
 

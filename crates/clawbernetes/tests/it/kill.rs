@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     io::Write as _,
+    path::PathBuf,
     process::Child,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -104,19 +105,40 @@ fn planned(number: usize, dice: &mut Dice, dir: &str) -> Planned {
 /// Someone who reads a workload's output as it comes, through all kills.
 struct Follower {
     child: Child,
-    file: std::path::PathBuf,
+    id: String,
+    file: PathBuf,
 }
 
-fn follow(cluster: &Cluster, id: &str) -> Follower {
-    let file = cluster.home.path(&format!("follow-{id}"));
-    let child = cluster
-        .home
-        .command(["workload", "logs", id, "-f", "-o", "jsonl"])
-        .stdout(fs::File::create(&file).unwrap())
-        .stderr(fs::File::create(file.with_extension("err")).unwrap())
-        .spawn()
-        .unwrap();
-    Follower { child, file }
+impl Follower {
+    fn start(cluster: &Cluster, id: &str) -> Self {
+        let file = cluster.home.path(&format!("follow-{id}"));
+        let child = cluster
+            .home
+            .command(["workload", "logs", id, "-f", "-o", "jsonl"])
+            .stdout(fs::File::create(&file).unwrap())
+            .stderr(fs::File::create(file.with_extension("err")).unwrap())
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            id: id.to_owned(),
+            file,
+        }
+    }
+
+    /// Waits for its end; what it read.
+    fn end(mut self, cluster: &Cluster) -> Vec<Value> {
+        let id = self.id.clone();
+        let status = wait_for(&format!("the follower of {id}"), || self.child.try_wait().unwrap());
+        let err = fs::read_to_string(self.file.with_extension("err")).unwrap();
+        let read = parse_lines(&fs::read_to_string(&self.file).unwrap());
+        // It came while the gateway was away, and there was nothing to take up again.
+        if status.code() == Some(5) && read.is_empty() {
+            return Self::start(cluster, &id).end(cluster);
+        }
+        assert!(status.success(), "the follower of {id}: {status} {err}");
+        read
+    }
 }
 
 /// Kills parts of the fleet and starts them again.
@@ -239,7 +261,7 @@ fn work_flows_through_kills_of_gateway_and_agents() {
                 pace.pause(150);
                 let id = cluster.submit(&format!("{seed}-{n}"), &planned.request);
                 if n == 0 || n == 10 {
-                    followers.push((ids.len(), follow(cluster, &id)));
+                    followers.push((ids.len(), Follower::start(cluster, &id)));
                 }
                 ids.push(id);
             }
@@ -295,6 +317,7 @@ fn work_flows_through_kills_of_gateway_and_agents() {
         let logs = post(cluster.address(), "workload.logs", &token, &[], request.as_bytes()).unwrap();
         check_lines(planned, &parse_lines(&logs.body), "kept");
     }
+<<<<<<< HEAD
     for (n, mut follower) in followers {
         let name = &work[n].name;
         let status = wait_for(&format!("the follower of {name}"), || {
@@ -307,6 +330,10 @@ fn work_flows_through_kills_of_gateway_and_agents() {
             &parse_lines(&fs::read_to_string(follower.file).unwrap()),
             "followed",
         );
+=======
+    for (n, follower) in followers {
+        check_lines(&work[n], &follower.end(&cluster), "followed");
+>>>>>>> kill
     }
 
     // Nothing is held, or runs, any more.

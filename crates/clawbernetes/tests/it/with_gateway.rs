@@ -178,6 +178,7 @@ fn dry_runs_and_manifests_of_several_workloads() {
 
 #[test]
 fn followers_go_on_when_the_gateway_comes_back() {
+    // The gateway is away at whatever moment: also between what was and what follows.
     let mut fleet = Fleet::start();
     let home = fleet.home();
     let id = home
@@ -251,7 +252,11 @@ fn a_repeated_submission_answers_what_the_first_one_did() {
     let mut fleet = Fleet::start();
     let submit = |fleet: &Fleet, key: &str, more: &str| {
         let body =
+<<<<<<< HEAD
             format!(r#"{{"workloads":[{{"name":"once","spec":{{"image":"host","gpus":{{"count":1}}}}}}]{more}}}"#);
+=======
+            format!(r#"{{"workloads":[{{"name":"once","spec":{{"image":"busybox","gpus":{{"count":1}}}}}}]{more}}}"#);
+>>>>>>> kill
         let headers = [("idempotency-key", key)];
         post(
             fleet.address(),
