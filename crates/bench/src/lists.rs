@@ -23,7 +23,10 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
         process::memory(world.gateway.pid())?.0
     );
     let agents = Agents::start(&world, nodes).await?;
-    println!("  gateway with {nodes} nodes: {:.0} MB resident", process::memory(world.gateway.pid())?.0);
+    println!(
+        "  gateway with {nodes} nodes: {:.0} MB resident",
+        process::memory(world.gateway.pid())?.0
+    );
     let tally = &agents.tally;
     let mut client = world.client().await?;
     submit(&mut client, nodes, |i| job(format!("hold-{i}"), 8, &["true"])).await?;
