@@ -23,6 +23,10 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
         process::memory(world.gateway.pid())?.0
     );
     let agents = Agents::start(&world, nodes).await?;
+    println!(
+        "  gateway with {nodes} nodes: {:.0} MB resident",
+        process::memory(world.gateway.pid())?.0
+    );
     let tally = &agents.tally;
     let mut client = world.client().await?;
     submit(&mut client, nodes, |i| job(format!("hold-{i}"), 8, &["true"])).await?;
@@ -37,6 +41,8 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
     );
     status(bench, &world, "this fleet")?;
 
+    // The gateway hangs up on callers that have been silent for a while.
+    let mut client = world.client().await?;
     let mut times = Vec::new();
     let begun = Instant::now();
     agents.release();

@@ -129,7 +129,11 @@ impl View {
     fn put(&mut self, record: &Record) -> Result<Touched, Unreadable> {
         let key: &str = &record.key;
         if let Some(id) = key.strip_prefix(keys::WORKLOADS) {
-            let new: Versioned<Workload> = read(record)?;
+            let mut new: Versioned<Workload> = read(record)?;
+            // Reading leaves room for three more steps, which a long queue never takes.
+            if let Some(workload) = Arc::get_mut(&mut new.value) {
+                workload.timeline.shrink_to_fit();
+            }
             return Ok(self.put_workload(WorkloadId::new(id), new));
         }
         if let Some(name) = key.strip_prefix(keys::NODES) {

@@ -51,7 +51,7 @@ const SEND_AHEAD: usize = 256;
 const WORK_AHEAD: usize = 16;
 /// Bytes of a session that are read at once. The library clears this much before each read and keeps it for the whole
 /// session: with its own 128 KiB, a thousand nodes that only beat would hold 130 MB.
-const READ_BYTES: usize = 8 << 10;
+const READ_BYTES: usize = 4 << 10;
 /// Time before what the store couldn't take is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
