@@ -174,7 +174,7 @@ impl Impostor {
 
     /// Says all of this in one session; what the gateway said until it ended the session.
     fn say(&self, messages: &[Message]) -> Vec<Value> {
-        let told = self.runtime.block_on(async {
+        self.runtime.block_on(async {
             let socket = tokio::net::TcpStream::connect(self.address).await.unwrap();
             let url = format!("ws://{}{}", self.address, api::op::NODE_SESSION_PATH);
             let mut request = url.into_client_request().unwrap();
@@ -197,8 +197,7 @@ impl Impostor {
                 .await
                 .expect("the gateway ends a session that makes no sense");
             told
-        });
-        told
+        })
     }
 
     /// The status with which the gateway refuses a session with this credential.

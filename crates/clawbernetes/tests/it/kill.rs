@@ -317,23 +317,8 @@ fn work_flows_through_kills_of_gateway_and_agents() {
         let logs = post(cluster.address(), "workload.logs", &token, &[], request.as_bytes()).unwrap();
         check_lines(planned, &parse_lines(&logs.body), "kept");
     }
-<<<<<<< HEAD
-    for (n, mut follower) in followers {
-        let name = &work[n].name;
-        let status = wait_for(&format!("the follower of {name}"), || {
-            follower.child.try_wait().unwrap()
-        });
-        let err = fs::read_to_string(follower.file.with_extension("err")).unwrap();
-        assert!(status.success(), "the follower of {name}: {status} {err}");
-        check_lines(
-            &work[n],
-            &parse_lines(&fs::read_to_string(follower.file).unwrap()),
-            "followed",
-        );
-=======
     for (n, follower) in followers {
         check_lines(&work[n], &follower.end(&cluster), "followed");
->>>>>>> kill
     }
 
     // Nothing is held, or runs, any more.

@@ -188,19 +188,13 @@ fn followers_go_on_when_the_gateway_comes_back() {
     let mut follower = home
         .command(["events", "-f", "-o", "jsonl"])
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap();
-    let mut waiter = home
-        .command("run --image busybox --gpus 1 --name waited --timeout 1h --wait".split(' '))
-        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let waited = BufReader::new(waiter.stdout.as_mut().unwrap())
-        .lines()
-        .next()
-        .unwrap()
+    let mut waiter = home
+        .command(["workload", "wait", &id])
+        .stderr(Stdio::null())
+        .spawn()
         .unwrap();
     let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
     let mut ids: Vec<String> = Vec::new();
@@ -224,7 +218,6 @@ fn followers_go_on_when_the_gateway_comes_back() {
     fleet.start_again();
     home.run(&format!("workload cancel {id}")).ok();
     until(&id, "Cancelled");
-    home.run(&format!("workload cancel {waited}")).ok();
     follower.kill().unwrap();
     follower.wait().unwrap();
     assert_eq!(waiter.wait().unwrap().code(), Some(125));
@@ -237,13 +230,10 @@ fn followers_go_on_when_the_gateway_comes_back() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|event| event["id"].as_str().unwrap())
+        .map(|e| e["id"].as_str().unwrap())
         .collect();
-    let place = |id: &str| listed.iter().position(|other| *other == id);
-    let range = (place(&ids[0]), place(&ids[ids.len() - 1]));
-    let (Some(first), Some(last)) = range else {
-        panic!("{ids:?} isn't a part of {listed:?}");
-    };
+    let last = listed.iter().position(|id| *id == ids.last().unwrap()).unwrap();
+    let first = listed.iter().position(|id| id == &ids[0]).unwrap();
     assert_eq!(listed[first..=last], ids, "and none was missed");
 }
 
@@ -252,11 +242,7 @@ fn a_repeated_submission_answers_what_the_first_one_did() {
     let mut fleet = Fleet::start();
     let submit = |fleet: &Fleet, key: &str, more: &str| {
         let body =
-<<<<<<< HEAD
-            format!(r#"{{"workloads":[{{"name":"once","spec":{{"image":"host","gpus":{{"count":1}}}}}}]{more}}}"#);
-=======
             format!(r#"{{"workloads":[{{"name":"once","spec":{{"image":"busybox","gpus":{{"count":1}}}}}}]{more}}}"#);
->>>>>>> kill
         let headers = [("idempotency-key", key)];
         post(
             fleet.address(),
