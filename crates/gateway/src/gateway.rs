@@ -113,6 +113,11 @@ pub struct Gateway {
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
+/// Memory for pages of the store's file: the fleet itself is in the view, so that reads are rare.
+const STORE_CACHE_BYTES: usize = 8 << 20;
+/// Memory for changes that watchers haven't seen yet; the view follows closely, and reads anew if it fell behind.
+const STORE_HISTORY_BYTES: usize = 8 << 20;
+
 impl Gateway {
     /// Opens the data folder, takes up where the last one left off, and begins to serve.
     ///
@@ -125,7 +130,12 @@ impl Gateway {
             source,
         };
         make_private_dir(&options.data).map_err(|e| data(&options.data, e))?;
-        let store = Store::open(options.data.join("state.redb"), store::embedded::Options::default())?;
+        let store_options = store::embedded::Options {
+            cache_bytes: STORE_CACHE_BYTES,
+            history_bytes: STORE_HISTORY_BYTES,
+            ..store::embedded::Options::default()
+        };
+        let store = Store::open(options.data.join("state.redb"), store_options)?;
         let log_options = telemetry::logs::Options {
             max_bytes: options.logs_max_bytes,
             ..Default::default()
