@@ -40,13 +40,12 @@ const TRIES: u32 = 32;
 
 /// What is to be done when a commit has come to something.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "only a handful exist at a time")]
 pub(crate) enum Then {
     Planner,
     Tick,
     Begin(u64, u32),
     Observe(u64, Rc<Vec<Observation>>, WorkloadId),
-    Changed(u64, Option<Inventory>, BTreeMap<u32, GpuHealth>),
+    Changed(u64, Option<Box<Inventory>>, BTreeMap<u32, GpuHealth>),
     User(UserOp, u32),
     Nothing,
 }
@@ -65,11 +64,10 @@ pub(crate) type Result3 = (Then, Came);
 
 /// What waits in a session to be put on disk.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "only a handful exist at a time")]
 enum Work {
     Logs(Vec<(JobKey, Vec<LogLine>)>),
     Observations(Vec<Observation>),
-    Changed(Option<Inventory>, BTreeMap<u32, GpuHealth>),
+    Changed(Option<Box<Inventory>>, BTreeMap<u32, GpuHealth>),
 }
 
 /// A node's session.
@@ -534,7 +532,7 @@ impl World {
             .is_some_and(|node| node.credential_hash == credential)
     }
 
-    pub(crate) fn arrives_at_gateway(&mut self, id: u64, frame: FromNode) {
+    pub(crate) fn at_gateway(&mut self, id: u64, frame: FromNode) {
         if !self.arrives_up(id) {
             return;
         }
@@ -592,7 +590,7 @@ impl World {
                 self.send_down(id, ToNode::HeartbeatAck { number });
             }
             FromNode::Changed { inventory } => {
-                session.work.push_back(Work::Changed(Some(*inventory), BTreeMap::new()));
+                session.work.push_back(Work::Changed(Some(inventory), BTreeMap::new()));
             }
             FromNode::Observations { observations } => session.work.push_back(Work::Observations(observations)),
             FromNode::Logs { streams } => session.work.push_back(Work::Logs(streams)),
@@ -761,7 +759,7 @@ impl World {
         }
     }
 
-    fn change(&mut self, id: u64, inventory: Option<Inventory>, health: BTreeMap<u32, GpuHealth>) {
+    fn change(&mut self, id: u64, inventory: Option<Box<Inventory>>, health: BTreeMap<u32, GpuHealth>) {
         let at = self.gateway_now();
         let Some(running) = &self.gateway.running else { return };
         let Some(session) = running.sessions.get(&id) else {
@@ -770,7 +768,7 @@ impl World {
         let draft = running
             .view
             .node(&session.node)
-            .and_then(|known| nodes::changed(known, inventory.clone(), &health, at));
+            .and_then(|known| nodes::changed(known, inventory.as_deref().cloned(), &health, at));
         match draft {
             Some(draft) => self.commit(draft, Then::Changed(id, inventory, health)),
             None => self.work_done(id),

@@ -516,7 +516,7 @@ impl World {
         self.session_over(at, life, id);
     }
 
-    pub(crate) fn arrives_at_node(&mut self, id: u64, message: ToNode) {
+    pub(crate) fn at_node(&mut self, id: u64, message: ToNode) {
         if !self.arrives_down(id) {
             return;
         }
