@@ -22,6 +22,8 @@ use crate::{
 
 /// How often silence is looked at, and waits are ended.
 const TICK: Duration = Duration::from_secs(1);
+/// Time before a pass is tried again that the store couldn't take.
+const RETRY: Duration = Duration::from_secs(1);
 /// How often old records are removed.
 const SWEEP_EVERY: Span = Span::secs(60);
 /// Most records that one sweep removes, so that it never holds the store up.
@@ -79,8 +81,10 @@ pub fn start_planner(
     let (send, mut questions) = mpsc::channel(256);
     tokio::spawn(async move {
         let mut planner = Planner::new(min_run);
+        let mut failed = false;
         loop {
             let wait = match planner.next_wake() {
+                _ if failed => RETRY,
                 Some(at) => api::time::between(now(), at).duration(),
                 None => Duration::from_secs(3600),
             };
@@ -107,9 +111,7 @@ pub fn start_planner(
             while let Ok(question) = questions.try_recv() {
                 answer(&planner, question);
             }
-            if !planner.idle() {
-                carry_out(&hub, &mut planner).await;
-            }
+            failed = !planner.idle() && !carry_out(&hub, &mut planner).await;
             hub.set_planned(told);
         }
     });
@@ -135,30 +137,35 @@ fn answer(planner: &Planner, question: Ask) {
     }
 }
 
-/// One pass, carried out: every placement is its own transaction, all of them share their commit.
-async fn carry_out(hub: &Hub, planner: &mut Planner) {
+/// One pass, carried out: every placement is its own transaction, all of them share their commit. False: the store
+/// couldn't take all of them.
+async fn carry_out(hub: &Hub, planner: &mut Planner) -> bool {
     let plan = planner.pass(now());
     if plan.is_idle() {
-        return;
+        return true;
     }
     let drafts = plan::carry_out(&hub.view(), &plan, now());
-    commit_all(hub, drafts, "a placement").await;
+    commit_all(hub, drafts, "a placement").await
 }
 
-/// Commits drafts together. One that is overtaken is dropped: what overtook it has woken its controller again.
-async fn commit_all(hub: &Hub, drafts: Vec<Draft>, what: &str) {
+/// Commits drafts together. One that is overtaken is dropped: what overtook it has woken its controller again. False:
+/// the store couldn't take all of them.
+async fn commit_all(hub: &Hub, drafts: Vec<Draft>, what: &str) -> bool {
     let mut commits: FuturesUnordered<_> = drafts.into_iter().map(|draft| hub.commit(draft)).collect();
+    let mut all = true;
     while let Some(done) = commits.next().await {
         match done {
             Ok(Committed::Done) => {}
             Ok(Committed::Overtaken(failed)) => tracing::debug!(?failed, "{what} was overtaken"),
             Err(error) => {
-                tracing::warn!(%error, cause = error.cause, "{what} couldn't be committed");
-                // A full disk: don't spin on it.
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                if all {
+                    tracing::warn!(%error, cause = error.cause, "{what} couldn't be committed");
+                }
+                all = false;
             }
         }
     }
+    all
 }
 
 /// Watches silence, ends waits, empties drained and lost nodes, and removes old records, until told to stop.
