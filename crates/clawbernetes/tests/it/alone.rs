@@ -1,16 +1,15 @@
 //! What works, and how it fails, without a gateway.
 
 use std::{
-    net::TcpListener,
+    net::SocketAddr,
     os::unix::fs::{MetadataExt, PermissionsExt},
 };
 
-use crate::world::Home;
+use crate::world::{Home, free_port};
 
 /// A home whose gateway is a port on which nothing listens.
 fn nowhere() -> Home {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    Home::at(listener.local_addr().unwrap())
+    Home::at(SocketAddr::from(([127, 0, 0, 1], free_port())))
 }
 
 #[test]

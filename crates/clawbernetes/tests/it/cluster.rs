@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Child,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::world::{Done, Home};
+use crate::world::{Done, Home, free_port};
 
 use testkit::PATIENCE;
 pub use testkit::wait_for;
@@ -78,21 +78,6 @@ pub struct Cluster {
     address: SocketAddr,
     gateway: Part,
     agents: Vec<Part>,
-}
-
-/// A port that the system gives to nobody by itself: no connection of this machine can take it while the gateway is
-/// down.
-fn free_port() -> u16 {
-    let seed = std::process::id() ^ Instant::now().elapsed().subsec_nanos();
-    let mut port = 20_000 + (seed.wrapping_mul(2_654_435_761) >> 8) % 10_000;
-    loop {
-        port = 20_000 + (port + 7) % 10_000;
-        if let Ok(port) = u16::try_from(port)
-            && TcpListener::bind(("127.0.0.1", port)).is_ok()
-        {
-            return port;
-        }
-    }
 }
 
 impl Cluster {

@@ -3,9 +3,10 @@
 use std::{
     ffi::OsStr,
     io::Write,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::Path,
     process::{Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use gateway::{Gateway, Options};
@@ -151,7 +152,7 @@ impl Fleet {
             .build()
             .unwrap();
         let mut options = Options {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: SocketAddr::from(([127, 0, 0, 1], free_port())),
             data: data.path().join("gateway"),
             ..Options::default()
         };
@@ -200,5 +201,21 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// A port that the system gives to nobody by itself: no connection of this machine can take it while the gateway is
+/// down.
+pub fn free_port() -> u16 {
+    /// No two tests of this process are given the same port; where another process begins is up to its id.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + std::process::id().wrapping_mul(97).wrapping_add(turn) % 10_000;
+        if let Ok(port) = u16::try_from(port)
+            && TcpListener::bind(("127.0.0.1", port)).is_ok()
+        {
+            return port;
+        }
     }
 }
