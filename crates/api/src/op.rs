@@ -163,7 +163,7 @@ operations! {
     /// Answers at once with the gateway's version, role and health.
     GatewayPing = "gateway.ping", Anyone, Reads, Empty => Ping;
     /// Shows the fleet: nodes, GPUs, and the workloads that haven't ended.
-    FleetStatus = "fleet.status", Read, Reads, Empty => Fleet;
+    FleetStatus = "fleet.status", Read, Reads, StatusRequest => Fleet;
 
     /// Says who the caller is.
     WhoAmI = "auth.whoami", Anyone, Reads, Empty => Identity;
@@ -261,6 +261,15 @@ pub struct Ping {
     pub now: Timestamp,
 }
 
+/// What of the fleet is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StatusRequest {
+    /// Most nodes and most workloads in the answer: nodes that need a look come first, and workloads that have a node
+    /// before those that wait. `null`: all of them.
+    pub rows: Option<u32>,
+}
+
 /// The fleet as `status` shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -269,9 +278,9 @@ pub struct Fleet {
     pub gateway: Ping,
     /// The sum of it.
     pub cluster: ClusterStatus,
-    /// The nodes.
+    /// The nodes, all or as many as were asked for.
     pub nodes: Vec<NodeBrief>,
-    /// The workloads that haven't ended.
+    /// The workloads that haven't ended, all or as many as were asked for.
     pub workloads: Vec<WorkloadBrief>,
     /// MOLT participation.
     pub molt: MoltBrief,
@@ -297,6 +306,8 @@ pub struct ClusterStatus {
     /// GPUs that a workload could be given now.
     #[serde(rename = "availableGPUs")]
     pub available_gpus: u32,
+    /// Workloads that haven't ended, by phase.
+    pub active_workloads: BTreeMap<Phase, u32>,
 }
 
 /// A node in [`Fleet`].

@@ -166,6 +166,7 @@ impl Gateway {
             live: Arc::clone(&live),
             logs: Arc::clone(&logs),
             planner,
+            rows: serve::Rows::default(),
             access: serve::Access::new(options.limits),
             started_at: now(),
             heartbeat: options.heartbeat,

@@ -1,12 +1,13 @@
 //! The fleet and its nodes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     GpuIndex, Span, Timestamp,
     node::{GpuLink, GpuPair, GpuView, NodeDetail, NodeView, Taint},
     op::{Fleet, MoltBrief},
     time,
+    workload::Phase,
 };
 
 use super::{
@@ -45,6 +46,7 @@ impl Render for Fleet {
                 "GPUs",
                 format!("{} of {} available", cluster.available_gpus, cluster.total_gpus),
             ),
+            ("Workloads", active(&cluster.active_workloads)),
             ("MOLT", molt(&self.molt)),
             (
                 "Alerts",
@@ -70,6 +72,7 @@ impl Render for Fleet {
                 ]);
             }
             page.grid(&grid);
+            left_out(page, cluster.total_nodes as usize, self.nodes.len(), "node list");
         }
         if self.workloads.is_empty() {
             page.heading("No workloads are running or waiting.");
@@ -87,12 +90,34 @@ impl Render for Fleet {
                 ]);
             }
             page.grid(&grid);
+            let all: u32 = cluster.active_workloads.values().sum();
+            left_out(page, all as usize, self.workloads.len(), "workload list");
         }
     }
 
     fn names(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.name.to_string()).collect()
     }
+}
+
+/// Says what a shortened table doesn't show.
+fn left_out(page: &mut Page, all: usize, shown: usize, command: &str) {
+    if all > shown {
+        page.line(format!("... and {} more: clawbernetes {command}", all - shown));
+    }
+}
+
+/// How many workloads stand where: `3 running, 12 pending`.
+fn active(phases: &BTreeMap<Phase, u32>) -> String {
+    let texts: Vec<String> = phases
+        .iter()
+        .rev()
+        .map(|(phase, count)| format!("{count} {}", phase.name()))
+        .collect();
+    if texts.is_empty() {
+        return "none running or waiting".to_owned();
+    }
+    texts.join(", ")
 }
 
 fn molt(molt: &MoltBrief) -> String {

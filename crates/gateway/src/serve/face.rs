@@ -76,11 +76,12 @@ impl Faces {
     }
 
     /// Serves an operation with one answer.
-    pub fn unary<O, F, Fut>(&mut self, handler: F)
+    pub fn unary<O, F, Fut, A>(&mut self, handler: F)
     where
         O: Operation,
         F: Fn(Call, O::Request) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<O::Response, ApiError>> + Send + 'static,
+        Fut: Future<Output = Result<A, ApiError>> + Send + 'static,
+        A: Into<Written<O::Response>>,
     {
         self.missing.remove(O::NAME);
         let face = move |State(app): State<Arc<App>>, ConnectInfo(from): ConnectInfo<SocketAddr>, request: Request| async move {
@@ -111,7 +112,7 @@ impl Faces {
                 .await
             };
             match answer.await {
-                Ok(answer) => json(StatusCode::OK, &answer),
+                Ok(answer) => written(answer.into()),
                 Err(error) => Failed(error).into_response(),
             }
         };
@@ -188,9 +189,34 @@ pub async fn no_such_path(request: Request) -> Failed {
     Failed(ApiError::not_found(format!("there is nothing at {path}")).hint("/openapi.json lists what there is"))
 }
 
-fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
+/// An answer as JSON: long ones are put together from pieces that are already written.
+pub struct Written<T> {
+    json: Result<Vec<u8>, serde_json::Error>,
+    of: std::marker::PhantomData<fn(T)>,
+}
+
+impl<T> Written<T> {
+    /// JSON that is a `T`.
+    pub fn json(bytes: Vec<u8>) -> Self {
+        Self {
+            json: Ok(bytes),
+            of: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<T: Serialize> From<T> for Written<T> {
+    fn from(value: T) -> Self {
+        Self {
+            json: serde_json::to_vec(&value),
+            of: std::marker::PhantomData,
+        }
+    }
+}
+
+fn written<T>(answer: Written<T>) -> Response {
+    match answer.json {
+        Ok(bytes) => ([(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
         Err(error) => {
             Failed(ApiError::internal("the answer couldn't be written").cause(error.to_string())).into_response()
         }

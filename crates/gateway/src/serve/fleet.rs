@@ -1,17 +1,17 @@
 //! The fleet as a whole.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use api::{
     ApiError, Timestamp,
-    node::{NodeStatus, NodeView},
-    op::{ClusterStatus, Empty, Fleet, GpuCount, MoltBrief, NodeBrief, Ping, WorkloadBrief},
+    node::NodeStatus,
+    op::{ClusterStatus, Empty, Fleet, MoltBrief, NodeBrief, Ping, StatusRequest, WorkloadBrief},
     time,
     workload::{MemberState, Phase, Workload},
 };
 
 use super::{App, face::Call, views};
-use crate::hub::now;
+use crate::{hub::now, view::Versioned};
 
 /// `ok`, or what is the matter with the store.
 pub fn store_health(app: &App) -> String {
@@ -41,33 +41,61 @@ pub async fn ping(call: Call, _: Empty) -> Result<Ping, ApiError> {
 }
 
 /// `fleet.status`
-pub async fn status(call: Call, _: Empty) -> Result<Fleet, ApiError> {
+pub async fn status(call: Call, request: StatusRequest) -> Result<Fleet, ApiError> {
     let app = &call.app;
     let at = now();
-    let (views, workloads): (Vec<NodeView>, Vec<WorkloadBrief>) = {
+    let rows = request.rows.map_or(usize::MAX, |rows| rows as usize);
+    let (mut nodes, active): (Vec<NodeBrief>, Vec<Versioned<Workload>>) = {
         let view = app.hub.view();
-        let workloads = view.active().map(|w| WorkloadBrief {
-            id: w.id.clone(),
-            name: w.name.clone(),
-            status: w.phase,
-            gpus: w.spec.gpus.count * w.spec.node_count(),
-            runtime: running_since(w).map(|started| time::between(started, at).millis() / 1000),
-            node: w.members.first().filter(|_| w.phase.placed()).map(|m| m.node.clone()),
-        });
         (
-            view.nodes().map(|n| views::node(&view, &app.live, n)).collect(),
-            workloads.collect(),
+            view.nodes().map(|n| views::brief(&view, &app.live, n)).collect(),
+            view.active().cloned().collect(),
         )
     };
-    let nodes: Vec<NodeBrief> = views.iter().map(brief).collect();
+    let cluster = cluster(&nodes, &active);
+    if nodes.len() > rows {
+        nodes.sort_by_key(|n| urgency(n.status));
+        nodes.truncate(rows);
+    }
+    let placed = active.iter().filter(|w| w.phase.placed());
+    let waiting = active.iter().filter(|w| !w.phase.placed());
+    let workloads = if active.len() > rows {
+        placed.chain(waiting).take(rows).map(|w| workload(w, at)).collect()
+    } else {
+        active.iter().map(|w| workload(w, at)).collect()
+    };
     Ok(Fleet {
         gateway: pong(app),
-        cluster: cluster(&views),
+        cluster,
         nodes,
         workloads,
         molt: MoltBrief::default(),
         alerts: Vec::new(),
     })
+}
+
+/// What comes first where not all is shown.
+fn urgency(status: NodeStatus) -> u8 {
+    match status {
+        NodeStatus::Critical => 0,
+        NodeStatus::Unreachable => 1,
+        NodeStatus::Degraded => 2,
+        NodeStatus::Unknown => 3,
+        NodeStatus::Joining => 4,
+        NodeStatus::Draining => 5,
+        NodeStatus::Healthy => 6,
+    }
+}
+
+fn workload(w: &Workload, at: Timestamp) -> WorkloadBrief {
+    WorkloadBrief {
+        id: w.id.clone(),
+        name: w.name.clone(),
+        status: w.phase,
+        gpus: w.spec.gpus.count * w.spec.node_count(),
+        runtime: running_since(w).map(|started| time::between(started, at).millis() / 1000),
+        node: w.members.first().filter(|_| w.phase.placed()).map(|m| m.node.clone()),
+    }
 }
 
 /// Since when the attempt under way runs. `None`: none does.
@@ -79,28 +107,7 @@ fn running_since(w: &Workload) -> Option<Timestamp> {
     started.min().filter(|_| w.phase == Phase::Running)
 }
 
-fn brief(node: &NodeView) -> NodeBrief {
-    let models: BTreeSet<&str> = node.gpus.iter().map(|g| g.model.as_str()).collect();
-    let known: Vec<f32> = node
-        .gpus
-        .iter()
-        .filter_map(|g| g.utilization_percent)
-        .map(f32::from)
-        .collect();
-    NodeBrief {
-        name: node.name.clone(),
-        status: node.status,
-        gpus: GpuCount {
-            available: node.gpus_free,
-            total: node.gpus.len() as u32,
-            model: (!models.is_empty()).then(|| models.into_iter().collect::<Vec<_>>().join(", ")),
-            simulated: node.gpus.iter().any(|g| g.simulated),
-        },
-        utilization: (!known.is_empty()).then(|| known.iter().sum::<f32>() / known.len() as f32),
-    }
-}
-
-fn cluster(nodes: &[NodeView]) -> ClusterStatus {
+fn cluster(nodes: &[NodeBrief], active: &[Versioned<Workload>]) -> ClusterStatus {
     let count = |wanted: &[NodeStatus]| nodes.iter().filter(|n| wanted.contains(&n.status)).count();
     let healthy = count(&[NodeStatus::Healthy]);
     let well = count(&[NodeStatus::Healthy, NodeStatus::Draining]);
@@ -111,12 +118,17 @@ fn cluster(nodes: &[NodeView]) -> ClusterStatus {
         all if well < all => "degraded",
         _ => "healthy",
     };
+    let mut active_workloads = BTreeMap::new();
+    for w in active {
+        *active_workloads.entry(w.phase).or_default() += 1;
+    }
     ClusterStatus {
         status: status.to_owned(),
         score: (!nodes.is_empty()).then(|| (well * 100 / nodes.len()) as u8),
         total_nodes: nodes.len() as u32,
         healthy_nodes: healthy as u32,
-        total_gpus: nodes.iter().map(|n| n.gpus.len() as u32).sum(),
-        available_gpus: nodes.iter().map(|n| n.gpus_free).sum(),
+        total_gpus: nodes.iter().map(|n| n.gpus.total).sum(),
+        available_gpus: nodes.iter().map(|n| n.gpus.available).sum(),
+        active_workloads,
     }
 }

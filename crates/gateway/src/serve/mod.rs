@@ -8,6 +8,7 @@ mod fleet;
 mod listen;
 mod node_ops;
 mod openapi;
+mod rows;
 mod session;
 mod stream;
 mod tokens;
@@ -26,6 +27,7 @@ use axum::{
 
 pub use access::{Access, Limits};
 pub use listen::listen;
+pub use rows::Rows;
 pub use tokens::mint as mint_token;
 
 use crate::{control::PlannerHandle, hub::Hub, live::Nodes};
@@ -40,6 +42,8 @@ pub struct App {
     pub logs: Arc<telemetry::logs::LogStore>,
     /// The scheduler's ear.
     pub planner: PlannerHandle,
+    /// Rows of lists that are already written.
+    pub rows: Rows,
     /// Limits, and who has used how much of them.
     pub access: Access,
     /// When the gateway started.
@@ -61,30 +65,30 @@ pub fn router(app: Arc<App>) -> Router {
         .route(NODE_SESSION_PATH, any(session::face))
         .route(EXEC_PATH, any(exec::face));
     let mut faces = face::Faces::new(router);
-    faces.unary::<GatewayPing, _, _>(fleet::ping);
-    faces.unary::<FleetStatus, _, _>(fleet::status);
-    faces.unary::<WhoAmI, _, _>(tokens::whoami);
-    faces.unary::<TokenCreate, _, _>(tokens::create);
-    faces.unary::<TokenList, _, _>(tokens::list);
-    faces.unary::<TokenRevoke, _, _>(tokens::revoke);
-    faces.unary::<JoinTokenCreate, _, _>(tokens::join_token);
-    faces.unary::<NodeJoin, _, _>(node_ops::join);
-    faces.unary::<NodeList, _, _>(node_ops::list);
-    faces.unary::<NodeGet, _, _>(node_ops::get);
-    faces.unary::<NodeDrain, _, _>(node_ops::drain);
-    faces.unary::<NodeUndrain, _, _>(node_ops::undrain);
-    faces.unary::<NodeLabel, _, _>(node_ops::label);
-    faces.unary::<NodeTaint, _, _>(node_ops::taint);
-    faces.unary::<NodeRemove, _, _>(node_ops::remove);
-    faces.unary::<WorkloadSubmit, _, _>(workload_ops::submit);
-    faces.unary::<WorkloadList, _, _>(workload_ops::list);
-    faces.unary::<WorkloadGet, _, _>(workload_ops::get);
-    faces.unary::<WorkloadCancel, _, _>(workload_ops::cancel);
-    faces.unary::<WorkloadUpdate, _, _>(workload_ops::update);
-    faces.unary::<WorkloadMigrate, _, _>(workload_ops::migrate);
-    faces.unary::<WorkloadExplain, _, _>(workload_ops::explain);
-    faces.unary::<WorkloadUsage, _, _>(workload_ops::usage);
-    faces.unary::<EventList, _, _>(events::list);
+    faces.unary::<GatewayPing, _, _, _>(fleet::ping);
+    faces.unary::<FleetStatus, _, _, _>(fleet::status);
+    faces.unary::<WhoAmI, _, _, _>(tokens::whoami);
+    faces.unary::<TokenCreate, _, _, _>(tokens::create);
+    faces.unary::<TokenList, _, _, _>(tokens::list);
+    faces.unary::<TokenRevoke, _, _, _>(tokens::revoke);
+    faces.unary::<JoinTokenCreate, _, _, _>(tokens::join_token);
+    faces.unary::<NodeJoin, _, _, _>(node_ops::join);
+    faces.unary::<NodeList, _, _, _>(node_ops::list);
+    faces.unary::<NodeGet, _, _, _>(node_ops::get);
+    faces.unary::<NodeDrain, _, _, _>(node_ops::drain);
+    faces.unary::<NodeUndrain, _, _, _>(node_ops::undrain);
+    faces.unary::<NodeLabel, _, _, _>(node_ops::label);
+    faces.unary::<NodeTaint, _, _, _>(node_ops::taint);
+    faces.unary::<NodeRemove, _, _, _>(node_ops::remove);
+    faces.unary::<WorkloadSubmit, _, _, _>(workload_ops::submit);
+    faces.unary::<WorkloadList, _, _, _>(workload_ops::list);
+    faces.unary::<WorkloadGet, _, _, _>(workload_ops::get);
+    faces.unary::<WorkloadCancel, _, _, _>(workload_ops::cancel);
+    faces.unary::<WorkloadUpdate, _, _, _>(workload_ops::update);
+    faces.unary::<WorkloadMigrate, _, _, _>(workload_ops::migrate);
+    faces.unary::<WorkloadExplain, _, _, _>(workload_ops::explain);
+    faces.unary::<WorkloadUsage, _, _, _>(workload_ops::usage);
+    faces.unary::<EventList, _, _, _>(events::list);
     faces.streaming::<WorkloadLogs, _, _>(stream::logs);
     faces.streaming::<WorkloadWatch, _, _>(stream::watch);
     faces.streaming::<EventWatch, _, _>(events::watch);

@@ -1,11 +1,14 @@
 //! What callers are shown of nodes: the durable facts beside the numbers of the moment.
 
+use std::collections::BTreeSet;
+
 use api::{
     Timestamp, WorkloadId,
     node::{
-        Connectivity, GpuHealth, GpuView, MoltView, Node, NodeCondition, NodeDetail, NodeSample, NodeStatus, NodeView,
-        Reach,
+        Connectivity, GpuHealth, GpuInfo, GpuView, MoltView, Node, NodeCondition, NodeDetail, NodeSample, NodeStatus,
+        NodeView, Reach,
     },
+    op::{GpuCount, NodeBrief},
 };
 
 use crate::{
@@ -29,6 +32,45 @@ pub fn status(node: &Node, heard_of: bool) -> NodeStatus {
     }
 }
 
+/// A node as `status` shows it. Thousands are made for one answer, so nothing is copied that isn't shown.
+pub fn brief(view: &View, live: &Nodes, node: &Versioned<Node>) -> NodeBrief {
+    let (utilization, heard_of) = live.with(&node.name, |l| {
+        let sample = l.sample.as_ref().filter(|_| node.reach == Reach::Online);
+        (sample.and_then(mean_utilization), l.seen_at.is_some())
+    });
+    let gpus = node.inventory.as_ref().map(|i| i.gpus.as_slice()).unwrap_or_default();
+    let usable = |gpu: &&GpuInfo| {
+        view.holder(&node.name, gpu.index).is_none() && node.gpu_health.get(&gpu.index).is_none_or(GpuHealth::usable)
+    };
+    let models: BTreeSet<&str> = gpus.iter().map(|g| g.model.as_str()).collect();
+    NodeBrief {
+        name: node.name.clone(),
+        status: status(node, heard_of),
+        gpus: GpuCount {
+            available: if takes_work(node) {
+                gpus.iter().filter(usable).count() as u32
+            } else {
+                0
+            },
+            total: gpus.len() as u32,
+            model: (!models.is_empty()).then(|| models.into_iter().collect::<Vec<_>>().join(", ")),
+            simulated: gpus.iter().any(GpuInfo::simulated),
+        },
+        utilization,
+    }
+}
+
+fn takes_work(node: &Node) -> bool {
+    node.reach == Reach::Online && node.drain.is_none()
+}
+
+/// Over the GPUs that report it. `None`: none does.
+fn mean_utilization(sample: &NodeSample) -> Option<f32> {
+    let known = sample.gpus.iter().filter_map(|g| g.utilization_percent);
+    let (count, sum) = known.fold((0u32, 0f32), |(count, sum), u| (count + 1, sum + f32::from(u)));
+    (count > 0).then(|| sum / count as f32)
+}
+
 /// A node as `node list` shows it.
 pub fn node(view: &View, live: &Nodes, node: &Versioned<Node>) -> NodeView {
     let (sample, seen_at) = live.with(&node.name, |l| (l.sample.clone(), l.seen_at));
@@ -39,7 +81,6 @@ pub fn node(view: &View, live: &Nodes, node: &Versioned<Node>) -> NodeView {
         NodeSample::default()
     };
     let status = status(node, seen_at.is_some());
-    let takes_work = node.reach == Reach::Online && node.drain.is_none();
     let inventory = node.inventory.as_ref();
     let gpus: Vec<GpuView> = inventory
         .map(|i| i.gpus.as_slice())
@@ -77,7 +118,7 @@ pub fn node(view: &View, live: &Nodes, node: &Versioned<Node>) -> NodeView {
         id: node.name.clone(),
         name: node.name.clone(),
         status,
-        gpus_free: if takes_work {
+        gpus_free: if takes_work(node) {
             gpus.iter().filter(usable).count() as u32
         } else {
             0

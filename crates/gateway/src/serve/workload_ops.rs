@@ -13,9 +13,12 @@ use api::{
     time,
     workload::{HOST_IMAGE, JobKey, Member, MemberState, Phase, StopOrder, StopReason, Workload, WorkloadSummary},
 };
-use store::{FailedCondition, LeaseId, Revision};
+use store::{FailedCondition, LeaseId};
 
-use super::{App, face::Call};
+use super::{
+    App,
+    face::{Call, Written},
+};
 use crate::{
     auth,
     decide::submit::{self, DEFAULT_NAMESPACE},
@@ -239,7 +242,7 @@ fn warn_of_the_impossible(view: &View, workloads: &mut [Workload]) {
 }
 
 /// `workload.list`
-pub async fn list(call: Call, filter: WorkloadFilter) -> Result<Vec<WorkloadSummary>, ApiError> {
+pub async fn list(call: Call, filter: WorkloadFilter) -> Result<Written<Vec<WorkloadSummary>>, ApiError> {
     // Cloning the `Arc`s is all that happens under the lock.
     let planned = call.app.hub.planned();
     let (mut found, node): (Vec<Versioned<Workload>>, Option<NodeName>) = {
@@ -271,17 +274,7 @@ pub async fn list(call: Call, filter: WorkloadFilter) -> Result<Vec<WorkloadSumm
     });
     sort(&mut found, filter.sort.as_deref())?;
     found.truncate(filter.limit.map_or(usize::MAX, |l| l as usize));
-    Ok(found.iter().map(|w| summary(w, planned)).collect())
-}
-
-/// A workload in a list. One that a scheduling pass has looked at and left waiting says that nothing fits it now.
-fn summary(w: &Versioned<Workload>, planned: Revision) -> WorkloadSummary {
-    let mut summary = WorkloadSummary::from(&**w);
-    if w.phase == Phase::Pending && w.reason.is_none() && w.revision <= planned {
-        summary.reason = Some(ErrorCode::NoGpusAvailable.to_string());
-        summary.message = Some(format!("nothing fits it now: clawbernetes workload explain {}", w.id));
-    }
-    summary
+    Ok(Written::json(call.app.rows.list(&found, planned)?))
 }
 
 fn sort(found: &mut [Versioned<Workload>], key: Option<&str>) -> Result<(), ApiError> {
@@ -293,7 +286,8 @@ fn sort(found: &mut [Versioned<Workload>], key: Option<&str>) -> Result<(), ApiE
     let gpus = |w: &Workload| std::cmp::Reverse(w.spec.gpus.count * w.spec.node_count());
     let age = |a: &Workload, b: &Workload| a.submitted_at.cmp(&b.submitted_at);
     match key.unwrap_or("submitted") {
-        "submitted" => found.sort_by(|a, b| age(a, b).then_with(|| a.id.cmp(&b.id))),
+        // Equal times stay in the order of ids, in which they came.
+        "submitted" => found.sort_by_cached_key(|w| w.submitted_at),
         "name" => found.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| age(a, b))),
         "phase" => found.sort_by_key(|w| (w.phase, w.submitted_at)),
         "priority" => found.sort_by_key(|w| (std::cmp::Reverse(w.spec.priority), w.submitted_at)),

@@ -13,7 +13,7 @@ use std::{
 use api::{
     ApiError, NodeName,
     node::NodeStatus,
-    op::{Empty, FleetStatus, NodeFilter, NodeList},
+    op::{FleetStatus, NodeFilter, NodeList, StatusRequest},
 };
 use gateway::{Gateway, Options};
 use node::{
@@ -103,7 +103,7 @@ impl Args {
             if self.demo {
                 demo::run(app, &client).await?;
             }
-            let fleet = client.call::<FleetStatus>(&Empty {}).await?;
+            let fleet = client.call::<FleetStatus>(&StatusRequest::default()).await?;
             app.out
                 .show(&fleet)
                 .map_err(|_| ApiError::internal("the output can't be written"))?;
