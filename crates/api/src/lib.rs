@@ -5,6 +5,7 @@
 //! - [`workload`], [`node`], [`event`], [`auth`]: the resources
 //! - [`error`]: codes, exit statuses, HTTP statuses, and the shape in which an error leaves the system
 //! - [`manifest`]: the file form of a workload
+//! - [`metric`]: the catalogue of what is measured
 //! - [`op`]: the operation table, of which HTTP, WebSocket and the command line are faces
 //! - [`wire`]: what the gateway and a node agent say to each other
 
@@ -13,6 +14,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod manifest;
+pub mod metric;
 pub mod node;
 pub mod op;
 pub mod quantity;
