@@ -5,14 +5,17 @@
 //! - [`workload`], [`node`], [`event`], [`auth`]: the resources
 //! - [`error`]: codes, exit statuses, HTTP statuses, and the shape in which an error leaves the system
 //! - [`manifest`]: the file form of a workload
+//! - [`metric`]: the catalogue of what is measured; [`exposition`]: measurements in Prometheus' text format
 //! - [`op`]: the operation table, of which HTTP, WebSocket and the command line are faces
 //! - [`wire`]: what the gateway and a node agent say to each other
 
 pub mod auth;
 pub mod error;
 pub mod event;
+pub mod exposition;
 pub mod id;
 pub mod manifest;
+pub mod metric;
 pub mod node;
 pub mod op;
 pub mod quantity;

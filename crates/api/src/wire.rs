@@ -4,8 +4,17 @@
 //! tells it what it should run ([`ToNode::Desired`]), and the node reports what it sees, numbered, until each report
 //! is acknowledged. Any message may be lost with the connection; none may be lost or doubled in effect.
 
+mod fact;
+mod metrics;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    fact::{AmdTrouble, FACT_LINE_MAX_BYTES, FACTS_MAX, Fact, FactKind},
+    metrics::{
+        BatchError, LABELS_MAX, MetricBatch, NAME_MAX_BYTES, SERIES_MAX, SeriesKey, TICKS_MAX, Tick, VALUES_MAX,
+    },
+};
 use crate::{
     ApiError, Cpu, NodeName, Size, Span, Timestamp,
     node::{Inventory, NodeSample},
@@ -71,6 +80,9 @@ pub struct Assignment {
     /// Commands around its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Hooks>,
+    /// The port on which it serves metrics of its own, as Prometheus reads them. `None`: it serves none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_port: Option<u16>,
     /// Present once it is to be stopped. A node stops it and reports its end; it never un-stops.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
@@ -227,6 +239,19 @@ pub enum FromNode {
         /// How far.
         progress: PullProgress,
     },
+    /// What it measured, since the last acknowledged tick; again after a lost connection. A value of a series at a
+    /// time is the same each time it is sent.
+    #[serde(rename_all = "camelCase")]
+    Metrics {
+        /// The measurements.
+        batch: MetricBatch,
+    },
+    /// What the kernel log said, in order; at most [`FACTS_MAX`].
+    #[serde(rename_all = "camelCase")]
+    Facts {
+        /// Not yet acknowledged ones.
+        facts: Vec<Fact>,
+    },
     /// The change of the desired set didn't follow on what the node has: send all of it.
     Resync,
     /// Output or end of something that the gateway asked to run in a job.
@@ -294,6 +319,18 @@ pub enum ToNode {
     LogsAck {
         /// By job.
         through: Vec<(JobKey, u64)>,
+    },
+    /// Ticks up to this number are kept, or aren't wanted.
+    #[serde(rename_all = "camelCase")]
+    MetricsAck {
+        /// The number.
+        through: u64,
+    },
+    /// Facts up to this number are on the gateway's disk.
+    #[serde(rename_all = "camelCase")]
+    FactsAck {
+        /// The number.
+        through: u64,
     },
     /// Run something in a job.
     #[serde(rename_all = "camelCase")]

@@ -273,7 +273,12 @@ impl Agent {
                 }
             }
             ToNode::HeartbeatAck { .. } => tally.add(&tally.beats, 1),
-            ToNode::Welcome { .. } | ToNode::Refused { .. } | ToNode::LogsAck { .. } | ToNode::Exec { .. } => {}
+            ToNode::Welcome { .. }
+            | ToNode::Refused { .. }
+            | ToNode::LogsAck { .. }
+            | ToNode::MetricsAck { .. }
+            | ToNode::FactsAck { .. }
+            | ToNode::Exec { .. } => {}
         }
     }
 

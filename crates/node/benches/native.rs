@@ -155,6 +155,7 @@ fn assignment(n: usize) -> Assignment {
         gang: None,
         health_check: None,
         hooks: None,
+        metrics_port: None,
         stop: None,
     }
 }

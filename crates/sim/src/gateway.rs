@@ -598,7 +598,7 @@ impl World {
                 session.told.resync();
                 self.push_soon(id);
             }
-            FromNode::Pulling { .. } | FromNode::Exec { .. } => {}
+            FromNode::Pulling { .. } | FromNode::Exec { .. } | FromNode::Metrics { .. } | FromNode::Facts { .. } => {}
         }
         self.work(id);
     }

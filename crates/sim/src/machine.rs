@@ -588,7 +588,7 @@ impl World {
                 run.agent.logs_acked(&through, now)
             }
             ToNode::Welcome { .. } | ToNode::Refused { .. } => return self.hang_up(at),
-            ToNode::Exec { .. } => return,
+            ToNode::Exec { .. } | ToNode::MetricsAck { .. } | ToNode::FactsAck { .. } => return,
         };
         self.decided(at, effects);
     }

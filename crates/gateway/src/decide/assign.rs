@@ -107,6 +107,7 @@ fn assignment(view: &View, w: &Workload, member: &Member) -> Assignment {
         gang,
         health_check: spec.health_check.clone(),
         hooks: spec.hooks.clone(),
+        metrics_port: spec.metrics_port,
         stop: w.stop.as_ref().map(|s| Stop {
             reason: s.reason,
             grace: s.grace,

@@ -320,6 +320,19 @@ async fn heard(
             }
             true
         }
+        FromNode::Metrics { batch } => {
+            // Not kept, so not wanted again.
+            if let Some(tick) = batch.ticks.last() {
+                let _ = send.try_send(ToNode::MetricsAck { through: tick.number });
+            }
+            true
+        }
+        FromNode::Facts { facts } => {
+            if let Some(fact) = facts.last() {
+                let _ = send.try_send(ToNode::FactsAck { through: fact.number });
+            }
+            true
+        }
         FromNode::Resync => {
             resync.notify_one();
             true

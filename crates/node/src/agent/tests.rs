@@ -36,6 +36,7 @@ pub(crate) fn assignment(job: &str, gpus: &[u32]) -> Assignment {
         gang: None,
         health_check: None,
         hooks: None,
+        metrics_port: None,
         stop: None,
     }
 }

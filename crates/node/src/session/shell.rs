@@ -809,6 +809,7 @@ impl Shell {
                 });
                 return;
             }
+            ToNode::MetricsAck { .. } | ToNode::FactsAck { .. } => return,
             ToNode::Exec { id, request } => {
                 let agent = &self.agent;
                 let engines = &self.engines;

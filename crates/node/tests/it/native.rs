@@ -73,6 +73,7 @@ fn assignment(name: &str, command: &[&str]) -> Assignment {
         gang: None,
         health_check: None,
         hooks: None,
+        metrics_port: None,
         stop: None,
     }
 }

@@ -410,6 +410,7 @@ mod tests {
             gang: None,
             health_check: None,
             hooks: None,
+            metrics_port: None,
             stop: None,
         }
     }

@@ -214,6 +214,7 @@ pub(super) fn script(workload: &str, text: &str) -> Assignment {
         gang: None,
         health_check: None,
         hooks: None,
+        metrics_port: None,
         stop: None,
     }
 }
