@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Timestamp;
+use crate::{Timestamp, wire::FactKind};
 
 /// How much an event matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -44,4 +44,7 @@ pub struct Event {
     pub actor: String,
     /// How much it matters.
     pub severity: Severity,
+    /// What a node's kernel log said, where that is what happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fact: Option<FactKind>,
 }

@@ -30,7 +30,13 @@ impl Exposition {
             .into_iter()
             .map(|(name, value)| (if metric.dcgm() { dcgm_label(name) } else { name }, value));
         let value = value * metric.prometheus_scale;
-        self.add(metric.prometheus, Cow::Borrowed(metric.help), metric.kind, labels, value);
+        self.add(
+            metric.prometheus,
+            Cow::Borrowed(metric.help),
+            metric.kind,
+            labels,
+            value,
+        );
     }
 
     /// Adds a value of a workload's own metric, `custom.…`, as `clawbernetes_custom_…`.
@@ -42,12 +48,7 @@ impl Exposition {
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
         value: f64,
     ) {
-        let own = name.strip_prefix(OWN_PREFIX).unwrap_or(name);
-        let own = own.strip_suffix("_total").unwrap_or(own);
-        let mut full = format!("clawbernetes_custom_{}", fitting(own, true));
-        if kind == Kind::Counter {
-            full.push_str("_total");
-        }
+        let full = own_name(name, kind);
         let help = match unit {
             Some(unit) => format!("Reported by workloads, in {unit}."),
             None => "Reported by workloads.".to_owned(),
@@ -91,7 +92,9 @@ impl Exposition {
             let samples = String::new();
             self.families.insert(name.to_owned(), Family { help, kind, samples });
         }
-        let Some(family) = self.families.get_mut(name) else { return };
+        let Some(family) = self.families.get_mut(name) else {
+            return;
+        };
         let text = &mut family.samples;
         text.push_str(name);
         let mut open = '{';
@@ -123,6 +126,15 @@ impl Exposition {
         }
         text
     }
+}
+
+/// The name in Prometheus' format of a workload's own metric.
+#[must_use]
+pub fn own_name(name: &str, kind: Kind) -> String {
+    let own = name.strip_prefix(OWN_PREFIX).unwrap_or(name);
+    let own = own.strip_suffix("_total").unwrap_or(own);
+    let total = if kind == Kind::Counter { "_total" } else { "" };
+    format!("clawbernetes_custom_{}{total}", fitting(own, true))
 }
 
 /// A label as dcgm-exporter calls it.
@@ -180,7 +192,13 @@ mod tests {
         for metric in CATALOGUE {
             exposition.metric(metric, [("gpu", "0"), ("uuid", "GPU-1"), ("node", "a")], 42.0);
         }
-        exposition.own("custom.train/loss", None, Kind::Gauge, [("a-b", "say \"hi\"\\\n")], 0.25);
+        exposition.own(
+            "custom.train/loss",
+            None,
+            Kind::Gauge,
+            [("a-b", "say \"hi\"\\\n")],
+            0.25,
+        );
         exposition.own("custom.tokens", Some("tokens"), Kind::Counter, [], 1e21);
         exposition.finish()
     }

@@ -70,6 +70,9 @@ pub enum Unit {
     /// Milliseconds.
     #[serde(rename = "ms")]
     Millis,
+    /// Seconds.
+    #[serde(rename = "s")]
+    Seconds,
     /// CPUs kept busy.
     #[serde(rename = "cores")]
     Cores,
@@ -97,6 +100,7 @@ impl Unit {
             Self::Watts => "watts",
             Self::Megahertz => "megahertz",
             Self::Millis => "ms",
+            Self::Seconds => "s",
             Self::Cores => "cores",
             Self::Count => "count",
             Self::Bool => "bool",
@@ -281,6 +285,21 @@ catalogue! {
     "workload.memory.limit", "clawbernetes_workload_memory_limit_bytes" * 1.0, Bytes, Gauge, Workload, Max, "Its memory limit.";
     "workload.io", "clawbernetes_workload_io_bytes_per_second" * 1.0, BytesPerSecond, Gauge, Workload, Avg, "Read from and written to disks.";
     "workload.restarts", "clawbernetes_workload_restarts" * 1.0, Count, Gauge, Workload, Max, "Attempts before this one.";
+
+    "fleet.nodes", "clawbernetes_nodes" * 1.0, Count, Gauge, Gateway, Avg, "Nodes, by status.";
+    "fleet.gpus", "clawbernetes_gpus" * 1.0, Count, Gauge, Gateway, Avg, "GPUs of all nodes.";
+    "fleet.gpus.free", "clawbernetes_gpus_free" * 1.0, Count, Gauge, Gateway, Avg, "GPUs that a workload could be given.";
+    "queue.workloads", "clawbernetes_workloads" * 1.0, Count, Gauge, Gateway, Avg, "Workloads that haven't ended, by phase.";
+    "queue.wait", "clawbernetes_queue_wait_seconds" * SECONDS, Millis, Gauge, Gateway, Max, "For how long the workload has waited that waits longest.";
+    "gateway.memory", "clawbernetes_gateway_memory_bytes" * 1.0, Bytes, Gauge, Gateway, Avg, "Memory that the gateway takes.";
+    "gateway.cpu", "clawbernetes_gateway_cpu_seconds_total" * 1.0, Seconds, Counter, Gateway, Max, "CPU time that the gateway took since its start.";
+    "gateway.disk.used", "clawbernetes_gateway_disk_used_bytes" * 1.0, Bytes, Gauge, Gateway, Max, "Space that isn't free where the gateway keeps its data.";
+    "gateway.disk.total", "clawbernetes_gateway_disk_size_bytes" * 1.0, Bytes, Gauge, Gateway, Max, "Size of the file system where the gateway keeps its data.";
+    "gateway.state.bytes", "clawbernetes_gateway_state_bytes" * 1.0, Bytes, Gauge, Gateway, Max, "Disk space of the fleet's records.";
+    "gateway.logs.bytes", "clawbernetes_gateway_logs_bytes" * 1.0, Bytes, Gauge, Gateway, Max, "Disk space of workloads' output.";
+    "gateway.metrics.bytes", "clawbernetes_gateway_metrics_bytes" * 1.0, Bytes, Gauge, Gateway, Max, "Disk space of metrics.";
+    "gateway.metrics.series", "clawbernetes_gateway_metrics_series" * 1.0, Count, Gauge, Gateway, Max, "Series of metrics that are kept.";
+    "gateway.metrics.dropped", "clawbernetes_gateway_metrics_dropped_total" * 1.0, Count, Counter, Gateway, Max, "Samples that weren't kept: sent twice, out of order, or not finite.";
 }
 
 /// The metric of this name.

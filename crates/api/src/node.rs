@@ -323,6 +323,19 @@ pub struct Node {
     /// Counts the node's sessions: a message of an older one is refused.
     #[serde(default)]
     pub session: u64,
+    /// The lines of its kernel log that are known. `None`: none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts_seen: Option<FactsSeen>,
+}
+
+/// How far a node's kernel log is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FactsSeen {
+    /// The boot whose log it is. `None`: the node can't tell its boots apart.
+    pub boot: Option<String>,
+    /// The kernel's number of the last line that meant something.
+    pub sequence: u64,
 }
 
 /// The one word for a node's state.
@@ -346,6 +359,17 @@ pub enum NodeStatus {
 }
 
 impl NodeStatus {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Healthy,
+        Self::Degraded,
+        Self::Critical,
+        Self::Unreachable,
+        Self::Draining,
+        Self::Joining,
+        Self::Unknown,
+    ];
+
     /// The word.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -7,8 +7,11 @@
 //! answer GET with the request in the query as well. A [`Streaming`] operation answers many items: one JSON text frame
 //! each over WebSocket ([`Frame`]), or one line each over plain HTTP.
 
+mod metrics;
+
 use std::collections::BTreeMap;
 
+pub use metrics::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -209,6 +212,13 @@ operations! {
     WorkloadExplain = "workload.explain", Read, Reads, WorkloadRef => Explanation;
     /// Sums up GPU-hours.
     WorkloadUsage = "workload.usage", Read, Reads, UsageRequest => Vec<UsageRow>;
+
+    /// Shows a metric over time.
+    MetricsQuery = "metrics.query", Read, Reads, MetricsRequest => MetricsAnswer;
+    /// Lists the metrics that there are.
+    MetricsList = "metrics.list", Read, Reads, Empty => Vec<MetricInfo>;
+    /// Tells what metrics take on disk.
+    MetricsUsed = "metrics.usage", Read, Reads, Empty => MetricsUsage;
 
     /// Lists events, oldest first.
     EventList = "event.list", Read, Reads, EventFilter => Vec<Event>;

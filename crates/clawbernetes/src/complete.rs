@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-use api::op::{Empty, NodeFilter, NodeList, TokenList, WorkloadFilter, WorkloadList};
+use api::op::{Empty, MetricsList, NodeFilter, NodeList, TokenList, WorkloadFilter, WorkloadList};
 use clap_complete::{ArgValueCandidates, CompletionCandidate};
 
 use crate::{
@@ -50,6 +50,18 @@ pub(crate) fn workloads() -> ArgValueCandidates {
                 CompletionCandidate::new(workload.id.as_str()).help(Some(help.into()))
             };
             Some(workloads.into_iter().map(candidate).collect())
+        })
+    })
+}
+
+/// The metrics that there are.
+pub(crate) fn metrics() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        fetch(async |client| {
+            let metrics = client.call::<MetricsList>(&Empty {}).await.ok()?;
+            let candidate =
+                |metric: api::op::MetricInfo| CompletionCandidate::new(metric.name).help(Some(metric.help.into()));
+            Some(metrics.into_iter().map(candidate).collect())
         })
     })
 }

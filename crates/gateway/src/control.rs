@@ -1,7 +1,7 @@
 //! The controllers: loops that look at the view, take one step, and look again. They hold nothing that a restart
 //! would lose.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use api::{ApiError, ErrorCode, Span, Timestamp, WorkloadId, op::Explanation, workload::Workload};
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -17,6 +17,7 @@ use crate::{
     draft::Draft,
     hub::{Committed, Hub, now},
     live::Nodes,
+    metrics::{self, Metrics},
     view::Touched,
 };
 
@@ -166,6 +167,43 @@ async fn commit_all(hub: &Hub, drafts: Vec<Draft>, what: &str) -> bool {
         }
     }
     all
+}
+
+/// Measures the fleet and the gateway itself, until told to stop.
+pub async fn measure(
+    hub: Arc<Hub>,
+    live: Arc<Nodes>,
+    logs: Arc<telemetry::logs::LogStore>,
+    metrics: Arc<Metrics>,
+    data: PathBuf,
+    every: Span,
+    stop: CancellationToken,
+) {
+    let mut ticks = tokio::time::interval(every.duration());
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let (hub, live, logs) = (Arc::clone(&hub), Arc::clone(&live), Arc::clone(&logs));
+        let (metrics, data) = (Arc::clone(&metrics), data.clone());
+        let measured = tokio::task::spawn_blocking(move || {
+            let usage = metrics.store.usage();
+            let sizes = [
+                ("gateway.state.bytes", hub.store().status().disk_bytes),
+                ("gateway.logs.bytes", logs.usage().file_bytes),
+                ("gateway.metrics.bytes", usage.disk_bytes),
+                ("gateway.metrics.series", usage.series),
+                ("gateway.metrics.dropped", usage.dropped.total()),
+            ];
+            let process = metrics::Process::read(&data);
+            metrics::record(&metrics.store, &hub.view(), &live, &process, &sizes, now())
+        });
+        if let Ok(Err(error)) = measured.await {
+            tracing::warn!(%error, "the gateway's own measurements are lost");
+        }
+    }
 }
 
 /// Watches silence, ends waits, empties drained and lost nodes, and removes old records, until told to stop.

@@ -204,5 +204,6 @@ pub fn node_event(
         message: message.into(),
         actor: actor.to_owned(),
         severity,
+        fact: None,
     }
 }

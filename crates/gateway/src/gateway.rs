@@ -9,7 +9,7 @@ use std::{
 
 use api::{ApiError, Span, auth::Role};
 use store::Store;
-use telemetry::logs::LogStore;
+use telemetry::{logs::LogStore, metrics::MetricStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use crate::{
     draft::Draft,
     hub::{Hub, now},
     live::Nodes,
+    metrics::Metrics,
     serve::{self, App, Limits},
 };
 
@@ -44,6 +45,14 @@ pub struct Options {
     pub keep_count: usize,
     /// Most bytes of logs on disk. `None`: no bound.
     pub logs_max_bytes: Option<u64>,
+    /// How often the gateway measures itself and the fleet.
+    pub sample: Span,
+    /// How long single samples of metrics are kept.
+    pub metrics_raw_age: Span,
+    /// How long five-minute values of metrics are kept.
+    pub metrics_age: Span,
+    /// Most bytes of metrics on disk.
+    pub metrics_max_bytes: u64,
     /// Limits for callers.
     pub limits: Limits,
 }
@@ -60,6 +69,10 @@ impl Default for Options {
             keep_age: Span::secs(30 * 86_400),
             keep_count: 50_000,
             logs_max_bytes: Some(20 << 30),
+            sample: Span::secs(10),
+            metrics_raw_age: Span::secs(7 * 86_400),
+            metrics_age: Span::secs(365 * 86_400),
+            metrics_max_bytes: 20 << 30,
             limits: Limits::default(),
         }
     }
@@ -83,6 +96,9 @@ pub enum StartError {
     /// The logs can't be opened.
     #[error("the logs can't be opened")]
     Logs(#[from] telemetry::logs::LogError),
+    /// The metrics can't be opened.
+    #[error("the metrics can't be opened")]
+    Metrics(#[from] telemetry::metrics::MetricError),
     /// The address is taken, or not this machine's.
     #[error("can't listen on {address}")]
     Listen {
@@ -141,6 +157,14 @@ impl Gateway {
             ..Default::default()
         };
         let logs = Arc::new(LogStore::open(options.data.join("logs"), log_options)?);
+        let metric_options = telemetry::metrics::Options {
+            raw_keep: options.metrics_raw_age.duration(),
+            rollup_keep: options.metrics_age.duration(),
+            max_bytes: options.metrics_max_bytes,
+            ..Default::default()
+        };
+        let metrics = MetricStore::open(options.data.join("metrics"), metric_options)?;
+        let metrics = Arc::new(Metrics::new(metrics));
         let listener = TcpListener::bind(options.listen)
             .await
             .map_err(|source| StartError::Listen {
@@ -165,6 +189,7 @@ impl Gateway {
             hub: Arc::clone(&hub),
             live: Arc::clone(&live),
             logs: Arc::clone(&logs),
+            metrics: Arc::clone(&metrics),
             planner,
             rows: serve::Rows::default(),
             access: serve::Access::new(options.limits),
@@ -177,6 +202,15 @@ impl Gateway {
             age: options.keep_age,
             count: options.keep_count,
         };
+        let measuring = control::measure(
+            Arc::clone(&hub),
+            Arc::clone(&live),
+            Arc::clone(&logs),
+            metrics,
+            options.data.clone(),
+            options.sample,
+            stop.clone(),
+        );
         let watching = control::watch_over(
             Arc::clone(&hub),
             Arc::clone(&live),
@@ -186,7 +220,12 @@ impl Gateway {
             stop.clone(),
         );
         let listening = serve::listen(listener, serve::router(app), options.limits.connections, stop.clone());
-        let tasks = vec![tokio::spawn(watching), tokio::spawn(listening), following];
+        let tasks = vec![
+            tokio::spawn(watching),
+            tokio::spawn(listening),
+            tokio::spawn(measuring),
+            following,
+        ];
         Ok(Self {
             address,
             admin_token,
@@ -203,7 +242,7 @@ impl Gateway {
         self.live.end_all();
         let Self { hub, tasks, .. } = self;
         let mut tasks = tasks.into_iter();
-        for task in tasks.by_ref().take(2) {
+        for task in tasks.by_ref().take(3) {
             let _ = task.await;
         }
         hub.store().close().await;
@@ -229,6 +268,12 @@ fn check_times(options: &Options) -> Result<(), StartError> {
     if lost_after <= unreachable_after {
         return Err(StartError::Times(format!(
             "a node must be unreachable ({unreachable_after}) before it is lost ({lost_after})"
+        )));
+    }
+    if options.metrics_age < options.metrics_raw_age {
+        return Err(StartError::Times(format!(
+            "five-minute values of metrics ({}) must be kept as long as single samples ({}) at least",
+            options.metrics_age, options.metrics_raw_age
         )));
     }
     Ok(())

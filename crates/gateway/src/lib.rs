@@ -13,6 +13,7 @@ pub mod hub;
 pub mod keys;
 pub mod lifecycle;
 pub mod live;
+pub mod metrics;
 pub mod records;
 pub mod serve;
 pub mod view;

@@ -65,6 +65,7 @@ impl Step {
             message,
             actor: actor.to_owned(),
             severity,
+            fact: None,
         });
     }
 

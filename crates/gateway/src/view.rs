@@ -286,6 +286,15 @@ impl View {
         members.is_some_and(|members| members.iter().any(|m| m.rank == job.rank && m.node == *node))
     }
 
+    /// Whether any attempt of a workload is, or was, on a node.
+    #[must_use]
+    pub fn ever_on(&self, node: &NodeName, workload: &WorkloadId) -> bool {
+        self.workload(workload).is_some_and(|w| {
+            let past = w.past.iter().flat_map(|p| &p.members);
+            w.members.iter().chain(past).any(|m| m.node == *node)
+        })
+    }
+
     /// Every GPU that has a holder.
     pub fn claims(&self) -> impl Iterator<Item = (&(NodeName, GpuIndex), &Claim)> {
         self.claims.iter()

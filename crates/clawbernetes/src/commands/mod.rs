@@ -6,6 +6,7 @@ mod context;
 mod events;
 mod gateway;
 mod man;
+mod metrics;
 mod node;
 mod run;
 mod status;
@@ -27,6 +28,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Node(node::Command),
     Events(events::Args),
+    Metrics(metrics::Args),
     /// The gateway: the fleet's control plane
     #[command(subcommand)]
     Gateway(gateway::Command),
@@ -53,6 +55,7 @@ impl Command {
             Self::Workload(command) => command.run(app),
             Self::Node(command) => command.run(app),
             Self::Events(args) => app.block_on(args.run(app)),
+            Self::Metrics(args) => app.block_on(args.run(app)),
             Self::Gateway(command) => command.run(app),
             Self::Auth(command) => command.run(app),
             Self::Context(command) => command.run(app),

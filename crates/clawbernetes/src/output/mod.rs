@@ -1,8 +1,10 @@
 //! One value, shown as a table for people or as JSON, YAML, names or lines for programs. Data goes to standard output.
 
 mod cells;
+mod chart;
 mod fleet;
 mod identity;
+mod metrics;
 mod page;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,7 @@ use serde::Serialize;
 pub(crate) use self::{
     cells::{ago, dash, span_of},
     identity::Reported,
+    metrics::MetricsShown,
     page::{Grid, Page, View},
     workload::{event_line, preview},
 };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::{
     ApiError, ErrorCode, GpuIndex, NodeName, Span, Timestamp,
     event::Severity,
-    node::{Drain, GpuHealth, Inventory, Node, Reach},
+    node::{Drain, GpuHealth, Inventory, Node, NodeStatus, Reach},
     time,
     workload::{StopOrder, StopReason},
 };
@@ -15,6 +15,20 @@ use crate::{
     lifecycle,
     view::{Versioned, View},
 };
+
+/// The one word for a node's state.
+#[must_use]
+pub fn status(node: &Node, heard_of: bool) -> NodeStatus {
+    match node.reach {
+        Reach::Joining => NodeStatus::Joining,
+        Reach::Unreachable | Reach::Lost => NodeStatus::Unreachable,
+        Reach::Online if !heard_of => NodeStatus::Unknown,
+        Reach::Online if node.drain.is_some() => NodeStatus::Draining,
+        Reach::Online if node.gpu_health.values().any(|h| !h.usable()) => NodeStatus::Critical,
+        Reach::Online if node.gpu_health.values().any(|h| *h != GpuHealth::Ok) => NodeStatus::Degraded,
+        Reach::Online => NodeStatus::Healthy,
+    }
+}
 
 /// A node that a join token lets in.
 #[must_use]
@@ -31,6 +45,7 @@ pub fn joined(name: &NodeName, credential_hash: String, by: &str, now: Timestamp
         inventory: None,
         gpu_health: BTreeMap::new(),
         session: 0,
+        facts_seen: None,
     };
     let event = node_event(name, "Joined", format!("{name} joined"), by, Severity::Info, now);
     (node, event)

@@ -6,8 +6,10 @@ mod exec;
 mod face;
 mod fleet;
 mod listen;
+mod metric_ops;
 mod node_ops;
 mod openapi;
+mod prometheus;
 mod rows;
 mod session;
 mod stream;
@@ -30,7 +32,7 @@ pub use listen::listen;
 pub use rows::Rows;
 pub use tokens::mint as mint_token;
 
-use crate::{control::PlannerHandle, hub::Hub, live::Nodes};
+use crate::{control::PlannerHandle, hub::Hub, live::Nodes, metrics::Metrics};
 
 /// What every handler needs.
 pub struct App {
@@ -40,6 +42,8 @@ pub struct App {
     pub live: Arc<Nodes>,
     /// Workloads' output.
     pub logs: Arc<telemetry::logs::LogStore>,
+    /// Numbers over time.
+    pub metrics: Arc<Metrics>,
     /// The scheduler's ear.
     pub planner: PlannerHandle,
     /// Rows of lists that are already written.
@@ -62,6 +66,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/openapi.json", get(|| async { axum::Json(openapi::document()) }))
+        .route("/metrics", get(prometheus::scrape))
         .route(NODE_SESSION_PATH, any(session::face))
         .route(EXEC_PATH, any(exec::face));
     let mut faces = face::Faces::new(router);
@@ -88,6 +93,9 @@ pub fn router(app: Arc<App>) -> Router {
     faces.unary::<WorkloadMigrate, _, _, _>(workload_ops::migrate);
     faces.unary::<WorkloadExplain, _, _, _>(workload_ops::explain);
     faces.unary::<WorkloadUsage, _, _, _>(workload_ops::usage);
+    faces.unary::<MetricsQuery, _, _, _>(metric_ops::query);
+    faces.unary::<MetricsList, _, _, _>(metric_ops::list);
+    faces.unary::<MetricsUsed, _, _, _>(metric_ops::usage);
     faces.unary::<EventList, _, _, _>(events::list);
     faces.streaming::<WorkloadLogs, _, _>(stream::logs);
     faces.streaming::<WorkloadWatch, _, _>(stream::watch);

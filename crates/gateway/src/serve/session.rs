@@ -18,7 +18,7 @@ use api::{
     ApiError, ErrorCode, NodeName, WorkloadId,
     auth::Scope,
     node::{Connectivity, GpuHealth, Inventory},
-    wire::{ExecRequest, FRAME_MAX_BYTES, FromNode, LogLine, Observation, PROTOCOL, Seen, ToNode},
+    wire::{ExecRequest, FRAME_MAX_BYTES, Fact, FromNode, LogLine, MetricBatch, Observation, PROTOCOL, Seen, ToNode},
     workload::{JobKey, LogSource},
 };
 use axum::{
@@ -35,9 +35,10 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{App, face::Failed};
 use crate::{
-    decide::{assign, nodes, observed},
+    decide::{assign, facts, nodes, observed},
     hub::now,
     live::Session,
+    metrics::{Intake, IntakeError},
     view::gone,
 };
 
@@ -45,6 +46,8 @@ use crate::{
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// A node must have read what was sent together by then.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// Batches of measurements that may wait for the store.
+const METRICS_AHEAD: usize = 4;
 /// Messages to a node that may wait.
 const SEND_AHEAD: usize = 256;
 /// Frames of a node that may wait: one of logs, one of observations, and what else it says.
@@ -176,6 +179,7 @@ async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, mut socket: We
     let (sink, mut stream) = socket.split();
     let (send, outgoing) = mpsc::channel(SEND_AHEAD);
     let (work, waiting) = mpsc::channel(WORK_AHEAD);
+    let (measured, measurements) = mpsc::channel(METRICS_AHEAD);
     let resync = Arc::new(Notify::new());
     let end = Arc::new(Notify::new());
     let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
@@ -199,7 +203,7 @@ async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, mut socket: We
     tracing::info!(%node, %from, "a node's session began");
     let reading = async {
         while let Some(message) = read(&mut stream, &node).await {
-            if !heard(&app, &node, message, &send, &work, &resync).await {
+            if !heard(&app, &node, message, &send, &work, &measured, &resync).await {
                 return;
             }
         }
@@ -209,6 +213,7 @@ async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, mut socket: We
         () = write(sink, outgoing) => {}
         () = push(&app, &node, &send, &resync) => {}
         () = take_in(&app, &node, waiting, &send) => {}
+        () = take_metrics(&app, &node, measurements, &send) => {}
         () = end.notified() => tracing::info!(%node, "a node's session was replaced or ended"),
         () = app.stop.cancelled() => {}
     }
@@ -263,6 +268,7 @@ enum Work {
     Logs(Vec<(JobKey, Vec<LogLine>)>),
     Observations(Vec<Observation>),
     Changed(Option<Box<Inventory>>, BTreeMap<u32, GpuHealth>),
+    Facts(Vec<Fact>),
 }
 
 /// Takes a frame. False: the session is over.
@@ -272,6 +278,7 @@ async fn heard(
     message: FromNode,
     send: &mpsc::Sender<ToNode>,
     work: &mpsc::Sender<Work>,
+    measured: &mpsc::Sender<MetricBatch>,
     resync: &Notify,
 ) -> bool {
     let at = now();
@@ -320,19 +327,8 @@ async fn heard(
             }
             true
         }
-        FromNode::Metrics { batch } => {
-            // Not kept, so not wanted again.
-            if let Some(tick) = batch.ticks.last() {
-                let _ = send.try_send(ToNode::MetricsAck { through: tick.number });
-            }
-            true
-        }
-        FromNode::Facts { facts } => {
-            if let Some(fact) = facts.last() {
-                let _ = send.try_send(ToNode::FactsAck { through: fact.number });
-            }
-            true
-        }
+        FromNode::Metrics { batch } => measured.send(batch).await.is_ok(),
+        FromNode::Facts { facts } => work(Work::Facts(facts)).await,
         FromNode::Resync => {
             resync.notify_one();
             true
@@ -402,9 +398,75 @@ async fn take_in(app: &App, node: &NodeName, mut waiting: mpsc::Receiver<Work>, 
                 }
                 None
             }
+            Work::Facts(facts) => {
+                let through = facts.last().map(|f| f.number);
+                keep_facts(app, node, &facts).await;
+                through.map(|through| ToNode::FactsAck { through })
+            }
         };
         if let Some(ack) = ack
             && send.send(ack).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Keeps what the node's kernel log said; tries again for as long as the disk can't take it.
+async fn keep_facts(app: &App, node: &NodeName, facts: &[Fact]) {
+    loop {
+        let kept = app.hub.decide(|view| {
+            let known = view.node(node).ok_or_else(|| gone(node.as_str()))?;
+            Ok(facts::keep(known, facts, now()))
+        });
+        match kept.await {
+            Ok(_) => return,
+            // It was removed: there is nothing to keep them with.
+            Err(error) if error.code == ErrorCode::NotFound => return,
+            Err(error) => {
+                tracing::warn!(%node, %error, "what the kernel log said waits for the disk");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Takes measurements in, and acknowledges them. What the store can't take is lost with a word: numbers of the past
+/// aren't worth holding up those of now.
+async fn take_metrics(
+    app: &Arc<App>,
+    node: &NodeName,
+    mut measurements: mpsc::Receiver<MetricBatch>,
+    send: &mpsc::Sender<ToNode>,
+) {
+    let mut intake = Intake::default();
+    while let Some(batch) = measurements.recv().await {
+        let (app, of) = (Arc::clone(app), node.clone());
+        let through = batch.ticks.last().map(|tick| tick.number);
+        // The store may have to wait for its disk.
+        let taken = tokio::task::spawn_blocking(move || {
+            let runs = |workload: &WorkloadId| app.hub.view().ever_on(&of, workload);
+            let taken = intake.take(&app.metrics, &of, &batch, runs);
+            (intake, taken)
+        });
+        let Ok((back, taken)) = taken.await else { return };
+        intake = back;
+        match taken {
+            Ok(refused) => {
+                for (series, reason) in refused {
+                    tracing::warn!(%node, metric = series.metric, "a series wasn't let in: {reason}");
+                }
+            }
+            Err(error @ IntakeError::Batch(_)) => {
+                tracing::warn!(%node, %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "a node's session is ended");
+                return;
+            }
+            Err(error @ IntakeError::Store(_)) => {
+                tracing::warn!(%node, %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "measurements are lost");
+            }
+        }
+        if let Some(through) = through
+            && send.send(ToNode::MetricsAck { through }).await.is_err()
         {
             return;
         }

@@ -5,32 +5,20 @@ use std::collections::BTreeSet;
 use api::{
     Timestamp, WorkloadId,
     node::{
-        Connectivity, GpuHealth, GpuInfo, GpuView, MoltView, Node, NodeCondition, NodeDetail, NodeSample, NodeStatus,
-        NodeView, Reach,
+        Connectivity, GpuHealth, GpuInfo, GpuView, MoltView, Node, NodeCondition, NodeDetail, NodeSample, NodeView,
+        Reach,
     },
     op::{GpuCount, NodeBrief},
 };
 
 use crate::{
+    decide::nodes::status,
     live::Nodes,
     view::{Versioned, View},
 };
 
 /// A clock that differs by more than this is worth a word.
 const CLOCK_SKEW_MAX_MS: f64 = 500.0;
-
-/// The one word for a node's state.
-pub fn status(node: &Node, heard_of: bool) -> NodeStatus {
-    match node.reach {
-        Reach::Joining => NodeStatus::Joining,
-        Reach::Unreachable | Reach::Lost => NodeStatus::Unreachable,
-        Reach::Online if !heard_of => NodeStatus::Unknown,
-        Reach::Online if node.drain.is_some() => NodeStatus::Draining,
-        Reach::Online if node.gpu_health.values().any(|h| !h.usable()) => NodeStatus::Critical,
-        Reach::Online if node.gpu_health.values().any(|h| *h != GpuHealth::Ok) => NodeStatus::Degraded,
-        Reach::Online => NodeStatus::Healthy,
-    }
-}
 
 /// A node as `status` shows it. Thousands are made for one answer, so nothing is copied that isn't shown.
 pub fn brief(view: &View, live: &Nodes, node: &Versioned<Node>) -> NodeBrief {

@@ -48,6 +48,15 @@ pub(crate) struct Args {
     /// The most disk that logs may take
     #[arg(long, value_name = "SIZE", default_value = "20Gi")]
     logs_max: Size,
+    /// How long single samples of metrics are kept
+    #[arg(long, value_name = "DURATION", default_value = "7d")]
+    metrics_keep_raw: Span,
+    /// How long five-minute values of metrics are kept
+    #[arg(long, value_name = "DURATION", default_value = "365d")]
+    metrics_keep: Span,
+    /// The most disk that metrics may take
+    #[arg(long, value_name = "SIZE", default_value = "20Gi")]
+    metrics_max: Size,
 }
 
 impl Args {
@@ -84,6 +93,9 @@ impl Args {
             keep_age: self.keep,
             keep_count: self.keep_count,
             logs_max_bytes: Some(self.logs_max.bytes()),
+            metrics_raw_age: self.metrics_keep_raw,
+            metrics_age: self.metrics_keep,
+            metrics_max_bytes: self.metrics_max.bytes(),
             ..Options::default()
         })
     }
