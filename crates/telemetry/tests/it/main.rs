@@ -1,8 +1,9 @@
-//! The log store from outside: against a model, across restarts, under `kill -9`.
+//! The stores from outside: against models, across restarts, under `kill -9`.
 #![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
 
 mod follow;
 mod kill;
+mod metrics;
 mod model;
 mod order;
 
