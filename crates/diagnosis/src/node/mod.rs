@@ -1,0 +1,130 @@
+//! What is wrong with a node.
+//!
+//! [`NodeFacts`] go past the rules of this folder, one file a part; what they
+//! find is put beside the figures of each part.
+
+mod course;
+mod disk;
+mod ecc;
+mod errors;
+mod facts;
+mod link;
+mod memory;
+mod network;
+mod sections;
+mod thermal;
+mod trends;
+mod xids;
+
+use serde::{Deserialize, Serialize};
+
+use course::Filling;
+pub use facts::{GpuFacts, Kernel, KernelEvent, LogGroup, NodeFacts, Peer};
+pub use sections::{
+    ErrorGroup, ErrorsSection, GpuMemory, GpuThermal, MemorySection, MetricStats, ThermalSection, ThrottleShare,
+    TrendsSection,
+};
+pub use trends::Trend;
+
+use crate::rule::{self, Rule, RuleInfo, Section, Unchecked};
+use crate::{Finding, Status, Target, command, finding, metric};
+
+/// What is known about a node after looking closely.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeDiagnosis {
+    /// The node's name.
+    pub node: String,
+    /// As of when.
+    pub now_ms: i64,
+    /// Over how long.
+    pub window_ms: i64,
+    /// All told. `unknown` if neither CPU nor memory was measured, or GPUs that it has were not.
+    pub status: Status,
+    /// Worst first.
+    pub findings: Vec<Finding>,
+    /// Temperatures, throttling, fans.
+    pub thermal: ThermalSection,
+    /// RAM, swap, memory of GPUs.
+    pub memory: MemorySection,
+    /// Errors of the last day.
+    pub errors: ErrorsSection,
+    /// Course of each metric, beside the node's past and its peers.
+    pub trends: TrendsSection,
+    /// Rules that couldn't be checked, for want of data.
+    pub unchecked: Vec<Unchecked>,
+    /// Figures of each metric. `None` unless asked for.
+    pub raw: Option<Vec<MetricStats>>,
+}
+
+/// All rules, in the order in which they are checked.
+static RULES: &[&[Rule<NodeFacts>]] = &[
+    thermal::RULES,
+    memory::RULES,
+    ecc::RULES,
+    xids::RULES,
+    link::RULES,
+    disk::RULES,
+    network::RULES,
+    errors::RULES,
+    trends::RULES,
+];
+
+/// What can be found on a node; XID errors are in [`crate::xid::TABLE`].
+pub fn node_rules() -> impl Iterator<Item = RuleInfo> {
+    RULES.iter().flat_map(|rules| rules.iter()).map(Rule::info)
+}
+
+/// Looks closely at a node. `verbose` adds the figures of each metric.
+#[must_use]
+pub fn diagnose_node(facts: &NodeFacts, verbose: bool) -> NodeDiagnosis {
+    let facts = &facts.cleaned();
+    let mut found = Vec::new();
+    let mut unchecked = Vec::new();
+    for rules in RULES {
+        let (f, u) = rule::check(facts, rules);
+        found.extend(f);
+        unchecked.extend(u);
+    }
+    for (_, f) in &mut found {
+        let workload = match &f.target {
+            Target::Gpu { gpu, .. } => facts.gpu(*gpu).and_then(|g| g.workload.as_deref()),
+            _ => None,
+        };
+        f.commands = command::for_node(f.remedy, &facts.name, workload);
+    }
+    let of = |section: Section| -> Vec<Finding> {
+        found
+            .iter()
+            .filter(|(s, _)| *s == section)
+            .map(|(_, f)| f.clone())
+            .collect()
+    };
+    let measured = is_measured(facts);
+    let mut findings: Vec<Finding> = found.iter().map(|(_, f)| f.clone()).collect();
+    finding::sort(&mut findings);
+    NodeDiagnosis {
+        node: facts.name.clone(),
+        now_ms: facts.now_ms,
+        window_ms: facts.window_ms,
+        status: finding::status(&findings, measured),
+        thermal: sections::thermal(facts, &of(Section::Thermal)),
+        memory: sections::memory(facts, &of(Section::Memory)),
+        errors: sections::errors(facts, &of(Section::Errors)),
+        trends: sections::trends(facts, &of(Section::Trends)),
+        findings,
+        unchecked,
+        raw: verbose.then(|| sections::raw(facts)),
+    }
+}
+
+/// Whether enough was measured to call the node healthy if nothing is found.
+fn is_measured(facts: &NodeFacts) -> bool {
+    let machine = facts.series.get(metric::CPU_USAGE).is_some() || facts.series.get(metric::MEMORY_USAGE).is_some();
+    let gpu = |i: u32| {
+        [metric::GPU_TEMPERATURE, metric::GPU_UTILIZATION, metric::GPU_THROTTLE]
+            .iter()
+            .any(|m| facts.series.of_gpu(m, i).is_some())
+    };
+    machine && facts.gpus.iter().all(|g| gpu(g.index))
+}

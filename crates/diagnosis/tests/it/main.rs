@@ -1,0 +1,6 @@
+//! Faults and busy but healthy machines: what is found, and what isn't.
+
+mod node;
+mod robust;
+mod scenario;
+mod world;
