@@ -11,7 +11,7 @@
 //!           plan <-- Receivers, Ledger (kept)
 //!               |  Deliveries
 //!               v
-//!           payload::{slack, webhook, alertmanager} --> (the caller sends) --> Ledger::delivered | failed
+//!           Ledger::sending --> payload::body --> (the caller sends) --> Ledger::delivered | failed
 //! ```
 //!
 //! Everything is a function of its arguments. Two things are kept by the caller: [`States`] and [`Ledger`].

@@ -1,9 +1,14 @@
 //! Who is told what, and when.
 //!
-//! [`plan`] compares the alerts with what the [`Ledger`] says each receiver was told. The caller sends a delivery,
-//! then records it: [`Ledger::delivered`] or [`Ledger::failed`], and keeps the ledger. A crash between sending and
-//! recording sends again: at least once. As long as nothing else has changed meanwhile, the second one has the same
-//! [`Delivery::key`], by which a receiver that knows it drops it.
+//! [`plan`] compares the alerts with what the [`Ledger`] says each receiver was told. For each delivery the caller
+//!
+//! 1. calls [`Ledger::sending`] and keeps the ledger,
+//! 2. sends it,
+//! 3. calls [`Ledger::delivered`] or [`Ledger::failed`] and keeps the ledger.
+//!
+//! A crash in between sends again: at least once. As long as nothing else has changed meanwhile, the second one has the
+//! same [`Delivery::key`], by which a receiver that knows it drops it. Because of the first step the end of an alert is
+//! told too when its beginning may have arrived but wasn't recorded: no receiver is left with an alert that is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -199,18 +204,41 @@ struct Group {
 }
 
 /// What was said last about an alert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Told {
     firing: bool,
     episode: u64,
-    /// When that was news.
-    at: Timestamp,
-    /// When it was last part of a delivery.
-    repeated_at: Timestamp,
+    /// It arrived. False: it was sent, and may have.
+    arrived: bool,
+    /// When the last news about it arrived.
+    news_at: Option<Timestamp>,
+    /// When a message that was also about it last arrived.
+    told_at: Option<Timestamp>,
+}
+
+impl Told {
+    /// That is what the receiver knows for sure.
+    const fn says(&self, said: Said) -> bool {
+        self.arrived && self.firing == said.firing && self.episode == said.episode
+    }
 }
 
 impl Ledger {
+    /// Records that a delivery is about to be sent, and so may arrive.
+    pub fn sending(&mut self, delivery: &Delivery) {
+        let group = self.group(delivery);
+        if group.sequence != delivery.sequence {
+            return;
+        }
+        for (fingerprint, said) in delivery.said.iter().filter(|(_, said)| said.firing) {
+            let told = group.alerts.entry(fingerprint.clone()).or_default();
+            if !told.says(*said) {
+                (told.firing, told.episode, told.arrived) = (true, said.episode, false);
+            }
+        }
+    }
+
     /// Records that a delivery arrived. Recording it twice changes nothing.
     pub fn delivered(&mut self, delivery: &Delivery, now: Timestamp) {
         let group = self.group(delivery);
@@ -222,16 +250,12 @@ impl Ledger {
         group.failures = 0;
         group.retry_at = None;
         for (fingerprint, said) in &delivery.said {
-            let told = group.alerts.entry(fingerprint.clone()).or_insert(Told {
-                firing: said.firing,
-                episode: said.episode,
-                at: now,
-                repeated_at: now,
-            });
-            if (told.firing, told.episode) != (said.firing, said.episode) {
-                (told.firing, told.episode, told.at) = (said.firing, said.episode, now);
+            let told = group.alerts.entry(fingerprint.clone()).or_default();
+            if !told.says(*said) {
+                (told.firing, told.episode, told.arrived) = (said.firing, said.episode, true);
+                told.news_at = Some(now);
             }
-            told.repeated_at = now;
+            told.told_at = Some(now);
         }
     }
 
@@ -249,10 +273,10 @@ impl Ledger {
     /// When any receiver was last told of an alert.
     #[must_use]
     pub fn notified_at(&self, fingerprint: &Fingerprint) -> Option<Timestamp> {
-        self.told(fingerprint).map(|told| told.repeated_at).max()
+        self.told(fingerprint).filter_map(|told| told.told_at).max()
     }
 
-    /// Whether some receiver still believes that it fires.
+    /// Whether some receiver believes that it fires, or may.
     #[must_use]
     pub fn owes(&self, fingerprint: &Fingerprint) -> bool {
         self.told(fingerprint).any(|told| told.firing)
@@ -321,6 +345,13 @@ pub struct Delivery {
 struct Said {
     firing: bool,
     episode: u64,
+}
+
+const fn said(alert: &Alert) -> Said {
+    Said {
+        firing: matches!(alert.phase, Phase::Firing),
+        episode: alert.episode,
+    }
 }
 
 /// What is to be sent.
@@ -416,15 +447,14 @@ impl<'a> Review<'a> {
             review.ongoing |= told.is_some_and(|told| told.firing && (firing || receiver.send_resolved));
             let muted = mutes.contains_key(&alert.fingerprint);
             let news = if firing {
-                !muted && told.is_none_or(|told| !told.firing || told.episode != alert.episode)
+                !muted && told.is_none_or(|told| !told.says(said(alert)))
             } else {
                 receiver.send_resolved && told.is_some_and(|told| told.firing)
             };
             let since = if firing { alert.fired_at } else { alert.resolved_at };
             if news {
-                let free = told
-                    .filter(|_| alert.flapping)
-                    .map(|told| receiver.flapping_interval().after(told.at));
+                let last = told.filter(|_| alert.flapping).and_then(|told| told.news_at);
+                let free = last.map(|at| receiver.flapping_interval().after(at));
                 if let Some(free) = free.filter(|free| *free > now) {
                     review.held_until = Some(review.held_until.map_or(free, |held| held.min(free)));
                     continue;
@@ -486,13 +516,7 @@ fn deliver(
     alerts.extend(review.resolved);
     let said: BTreeMap<Fingerprint, Said> = alerts
         .iter()
-        .map(|alert| {
-            let said = Said {
-                firing: alert.phase == Phase::Firing,
-                episode: alert.episode,
-            };
-            (alert.fingerprint.clone(), said)
-        })
+        .map(|alert| (alert.fingerprint.clone(), said(alert)))
         .collect();
     let words: Vec<String> = [receiver.name.clone(), group_key.clone(), group.sequence.to_string()]
         .into_iter()

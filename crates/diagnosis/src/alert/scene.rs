@@ -1,6 +1,7 @@
 //! For tests: alerts in a wanted phase, and points in time.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use jiff::Timestamp;
 
@@ -9,6 +10,12 @@ use super::reading::{Observation, Observed, Reading};
 use super::rule::{Rule, RuleSet};
 use super::state::{Fingerprint, Phase, States};
 use super::{Labels, Span};
+
+/// Built once: its expressions take a while.
+pub(super) fn built_in() -> &'static RuleSet {
+    static RULES: LazyLock<RuleSet> = LazyLock::new(|| RuleSet::built_in().unwrap());
+    &RULES
+}
 
 /// Minutes after a fixed time.
 pub(super) fn at(minute: u64) -> Timestamp {
@@ -56,13 +63,12 @@ impl Scene {
     }
 
     fn step(&mut self, name: &str, target: &[(&str, &str)], value: f64, now: Timestamp) {
-        let rules = RuleSet::built_in().unwrap();
         let rule = Rule {
             by: target.iter().map(|(k, _)| (*k).to_owned()).collect(),
             condition: serde_json::from_str(r#"{"kind":"threshold","metric":"broken","op":">","bound":0}"#).unwrap(),
             for_: Span::ZERO,
             keep_firing_for: Span::ZERO,
-            ..rules.get(name).unwrap().clone()
+            ..built_in().get(name).unwrap().clone()
         };
         let mut observed = seen(&[], vec![Reading::Value { value, at: now }]);
         observed.observations[0].target = labels(target);

@@ -158,7 +158,7 @@ fn values<'a>(alert: &'a Alert, labels: &[String]) -> Option<Vec<&'a str>> {
 #[cfg(test)]
 mod tests {
     use super::super::Span;
-    use super::super::scene::{Scene, at};
+    use super::super::scene::{Scene, at, built_in};
     use super::*;
 
     fn silence(matchers: &[&str]) -> Silence {
@@ -212,8 +212,8 @@ mod tests {
     #[test]
     fn a_silenced_alert_says_by_what() {
         let scene = Scene::firing("gpu-lost", &[("node", "gpu-7"), ("gpu", "3")], at(0));
-        let rules = RuleSet::built_in().unwrap();
-        let muted = |matchers: &[&str], now| mutes(&scene.states, &rules, &[silence(matchers)], now);
+        let rules = built_in();
+        let muted = |matchers: &[&str], now| mutes(&scene.states, rules, &[silence(matchers)], now);
         assert_eq!(muted(&["node=gpu-7", "rule=gpu-lost"], at(12)).len(), 1);
         assert_eq!(muted(&["severity=critical"], at(12)).len(), 1);
         assert_eq!(muted(&["node=gpu-7", "gpu=4"], at(12)).len(), 0);
@@ -226,14 +226,14 @@ mod tests {
         scene.fire("gpu-lost", &[("node", "gpu-7"), ("gpu", "3")], at(0));
         scene.fire("gpu-lost", &[("node", "gpu-8"), ("gpu", "3")], at(0));
         scene.fire("queue-stuck", &[("reason", "NO_NODE")], at(0));
-        let rules = RuleSet::built_in().unwrap();
-        let muted = mutes(&scene.states, &rules, &[], at(1));
+        let rules = built_in();
+        let muted = mutes(&scene.states, rules, &[], at(1));
         assert_eq!(muted.len(), 1);
         let (fingerprint, mute) = muted.first_key_value().unwrap();
         assert_eq!(scene.states.get(fingerprint).unwrap().target["node"], "gpu-7");
         assert_eq!(scene.states.get(&mute.inhibited_by[0]).unwrap().rule, "node-down");
         // Once it is back, the GPU speaks for itself.
         scene.resolve("node-down", &[("node", "gpu-7")], at(2));
-        assert!(mutes(&scene.states, &rules, &[], at(2)).is_empty());
+        assert!(mutes(&scene.states, rules, &[], at(2)).is_empty());
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::super::evaluate::evaluate;
 use super::super::reading::{Observation, Observed, Reading};
-use super::super::rule::{Rule, RuleSet};
-use super::super::scene::{at, labels};
+use super::super::rule::Rule;
+use super::super::scene::{at, built_in, labels};
 use super::super::state::{Alert, Alerts, Phase};
 
 pub(super) fn rule(name: &str) -> Rule {
-    RuleSet::built_in().unwrap().get(name).unwrap().clone()
+    built_in().get(name).unwrap().clone()
 }
 
 /// The alert after `minutes` minutes of the same readings, and the minute in which it began to fire.
