@@ -10,9 +10,12 @@
 //! What wasn't measured is said to be unknown: it is never a finding, and
 //! never healthy.
 //!
+//! [`alert`] tells since when something has been so, and who has to hear of it.
+//!
 //! All times are milliseconds since the epoch, all sizes bytes, all
 //! temperatures degrees Celsius, all shares percent unless said otherwise.
 
+pub mod alert;
 pub mod command;
 mod finding;
 mod health;

@@ -1,0 +1,129 @@
+//! The built-in rules. One place each, with its test.
+//!
+//! Metrics that they stand on, beside the usual ones of nodes (label `node`) and GPUs (labels `node`, `gpu`, `uuid`):
+//!
+//! | name | unit | labels |
+//! | --- | --- | --- |
+//! | state `node.status` | the words of `node list` | `node` |
+//! | state `gpu.health` | `ok`, `degraded`, `failed`, `lost` (known, but no more there), `unknown` | `node`, `gpu`, `uuid` |
+//! | event `XID` | – | `node`, `gpu`, `uuid`, `xid` |
+//! | event `OOM_KILLED` | – | `namespace`, `workload` |
+//! | `workload.restarts` | counter | `namespace`, `workload` |
+//! | `queue.oldest.age` | seconds, of the longest waiting workload | `reason`: why it waits |
+//! | `gateway.storage.used`, `gateway.storage.total` | bytes, of the file system of its data | – |
+//! | `gateway.logs.dropped`, `gateway.metrics.dropped` | counters | – |
+
+mod disk;
+mod gateway;
+mod gpu;
+mod node;
+mod workload;
+
+use std::collections::BTreeMap;
+
+use super::Span;
+use super::condition::{Bound, Condition, Op, Threshold, Unit};
+use super::reading::Take;
+use super::rule::{Inhibition, Rule, Severity};
+
+/// All of them.
+pub(super) fn rules() -> Vec<Rule> {
+    [
+        node::rules(),
+        gpu::rules(),
+        disk::rules(),
+        workload::rules(),
+        gateway::rules(),
+    ]
+    .concat()
+}
+
+/// A rule with nothing but what each must say; the rest by functional update.
+fn rule(name: &str, severity: Severity, by: &[&str], summary: &str, condition: Condition) -> Rule {
+    Rule {
+        name: name.to_owned(),
+        severity,
+        summary: summary.to_owned(),
+        description: String::new(),
+        by: words(by),
+        condition,
+        for_: Span::ZERO,
+        keep_firing_for: Span::ZERO,
+        stale_after: Span::minutes(5),
+        commands: Vec::new(),
+        labels: BTreeMap::new(),
+        context: Vec::new(),
+        inhibits: Vec::new(),
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn inhibits(rules: &[&str], equal: &[&str]) -> Inhibition {
+    Inhibition {
+        rules: words(rules),
+        equal: words(equal),
+    }
+}
+
+/// The newest value.
+fn last(metric: &str, op: Op, bound: Bound, unit: Unit) -> Condition {
+    threshold(metric, Take::Last, None, op, bound, unit)
+}
+
+/// Something of a window.
+fn over(metric: &str, take: Take, over: Span, op: Op, bound: Bound, unit: Unit) -> Condition {
+    threshold(metric, take, Some(over), op, bound, unit)
+}
+
+fn threshold(metric: &str, take: Take, over: Option<Span>, op: Op, bound: Bound, unit: Unit) -> Condition {
+    Condition::Threshold(Threshold {
+        metric: metric.to_owned(),
+        labels: Vec::new(),
+        take,
+        over,
+        op,
+        bound,
+        unit,
+    })
+}
+
+#[cfg(test)]
+mod testing;
+
+#[cfg(test)]
+mod tests {
+    use super::super::rule::RuleSet;
+    use super::*;
+
+    #[test]
+    fn they_are_a_set() {
+        let set = RuleSet::built_in().unwrap();
+        let names: Vec<&str> = set.iter().map(|rule| rule.name.as_str()).collect();
+        assert_eq!(
+            names.join(" "),
+            "disk-filling disk-full gateway-storage-full gpu-ecc-uncorrected gpu-lost gpu-power-brake \
+             gpu-row-remap-failed gpu-thermal gpu-xid-critical node-clock-skew node-degraded node-down \
+             node-memory-low node-swap-storm queue-stuck telemetry-dropping workload-crash-loop workload-oom"
+        );
+        // Whatever a name was given to twice would be missing.
+        assert_eq!(set.iter().count(), rules().len());
+        for rule in set.iter() {
+            assert!(
+                !rule.description.is_empty() && !rule.commands.is_empty(),
+                "{}",
+                rule.name
+            );
+        }
+    }
+
+    #[test]
+    fn they_are_data() {
+        for rule in rules() {
+            let yaml = serde_saphyr::to_string(&rule).unwrap();
+            assert_eq!(serde_saphyr::from_str::<Rule>(&yaml).unwrap(), rule, "{yaml}");
+        }
+    }
+}

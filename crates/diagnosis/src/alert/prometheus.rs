@@ -1,0 +1,285 @@
+//! The rules as a rules file of Prometheus, for those who alert from there.
+//!
+//! Two things differ: a trend is `predict_linear` (least squares, so that outliers move it), and a missing sample
+//! resolves. States are read as an `OpenMetrics` state set, that is a series with a label `state` for each word, whose
+//! value is 1 for the present one; events as counters with the labels that the rule filters by.
+
+use std::fmt::Write as _;
+
+use super::Span;
+use super::condition::{Bound, Condition};
+use super::matcher::Matcher;
+use super::payload::label_name;
+use super::reading::Take;
+use super::rule::Rule;
+use super::template::{self, Piece};
+
+/// What a metric, state or event is called in Prometheus.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PrometheusMetric {
+    /// The series' name.
+    pub name: String,
+    /// What to multiply the series by to have the rule's unit: 1000 for a series in seconds and a rule in milliseconds.
+    pub factor: f64,
+}
+
+/// A rules file with all rules that `metric` has the names for; the others are named in a comment.
+///
+/// `metric` is given the dotted name of a metric or state, or an event's reason.
+#[must_use]
+pub fn to_prometheus_rules<'a>(
+    rules: impl IntoIterator<Item = &'a Rule>,
+    metric: &dyn Fn(&str) -> Option<PrometheusMetric>,
+) -> String {
+    let mut left_out = Vec::new();
+    let mut body = String::new();
+    for rule in rules {
+        let writer = Writer { rule, metric };
+        match writer.expression(&rule.condition) {
+            Ok(expression) => write_rule(&mut body, rule, &expression),
+            Err(missing) => left_out.push(format!("# Not here: {} (no series for {missing}).\n", rule.name)),
+        }
+    }
+    let list = if body.is_empty() { " []\n" } else { "\n" };
+    format!(
+        "# Made from Clawbernetes' alert rules.\n{}groups:\n  - name: clawbernetes\n    rules:{list}{body}",
+        left_out.concat()
+    )
+}
+
+fn write_rule(out: &mut String, rule: &Rule, expression: &str) {
+    let mut line = |indent: usize, text: &str| {
+        // Writing to a string doesn't fail.
+        let _ = writeln!(out, "{:indent$}{text}", "");
+    };
+    line(6, &format!("- alert: {}", quoted(&rule.name)));
+    line(8, &format!("expr: {}", quoted(expression)));
+    if rule.for_ > Span::ZERO {
+        line(8, &format!("for: {}", rule.for_));
+    }
+    if rule.keep_firing_for > Span::ZERO {
+        line(8, &format!("keep_firing_for: {}", rule.keep_firing_for));
+    }
+    line(8, "labels:");
+    line(10, &format!("severity: {}", rule.severity.word()));
+    for (name, value) in &rule.labels {
+        line(10, &format!("{}: {}", label_name(name), quoted(&escaped_go(value))));
+    }
+    line(8, "annotations:");
+    line(10, &format!("summary: {}", quoted(&sentence(rule, &rule.summary))));
+    if !rule.description.is_empty() {
+        line(
+            10,
+            &format!("description: {}", quoted(&sentence(rule, &rule.description))),
+        );
+    }
+    if !rule.commands.is_empty() {
+        let commands: Vec<String> = rule.commands.iter().map(|command| sentence(rule, command)).collect();
+        line(10, &format!("commands: {}", quoted(&commands.join("\n"))));
+    }
+}
+
+/// A JSON text is a YAML text in double quotes.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A sentence as a template of Go.
+fn sentence(rule: &Rule, text: &str) -> String {
+    let Ok(pieces) = template::pieces(text) else {
+        return escaped_go(text);
+    };
+    let label = |name: &str| {
+        format!(
+            "{{{{ with $labels.{0} }}}}{{{{ . }}}}{{{{ else }}}}unknown{{{{ end }}}}",
+            label_name(name)
+        )
+    };
+    let limit = match &rule.condition {
+        Condition::Threshold(test) => Some((&test.bound, test.unit)),
+        Condition::Trend(test) => Some((&test.bound, test.unit)),
+        _ => None,
+    };
+    pieces
+        .into_iter()
+        .map(|piece| match piece {
+            Piece::Text(text) => escaped_go(text),
+            Piece::Place("value") => "{{ $value | humanize }}".to_owned(),
+            Piece::Place("limit") => match limit {
+                Some((Bound::Number(number), unit)) => unit.show(*number),
+                _ => "its limit".to_owned(),
+            },
+            Piece::Place("target") => {
+                let labels: Vec<String> = rule.by.iter().map(|name| format!("{name}={}", label(name))).collect();
+                labels.join(" ")
+            }
+            Piece::Place("eta") => match &rule.condition {
+                Condition::Trend(trend) => format!("less than {}", trend.within),
+                _ => "a while".to_owned(),
+            },
+            Piece::Place("why") => "value {{ $value | humanize }}".to_owned(),
+            Piece::Place(name) => match rule.labels.get(name) {
+                Some(value) => escaped_go(value),
+                None => label(name),
+            },
+        })
+        .collect()
+}
+
+/// Braces that mean themselves.
+fn escaped_go(text: &str) -> String {
+    text.replace("{{", "{{ \"{{\" }}")
+}
+
+struct Writer<'a> {
+    rule: &'a Rule,
+    metric: &'a dyn Fn(&str) -> Option<PrometheusMetric>,
+}
+
+impl Writer<'_> {
+    /// An expression that has a series for each broken target; else the name that has no series.
+    fn expression(&self, condition: &Condition) -> Result<String, String> {
+        Ok(match condition {
+            Condition::Threshold(test) => {
+                let series = self.series(&test.metric)?;
+                let value = taken(&selector(&series.name, &test.labels), test.take, test.over);
+                self.compare(&scaled(value, series.factor), test.op.symbol(), &test.bound)?
+            }
+            Condition::Bits(test) => {
+                let series = self.series(&test.metric)?;
+                let selector = selector(&series.name, &test.labels);
+                let bits = (0..53).filter(|bit| test.mask & (1 << bit) != 0);
+                // PromQL has no bitwise operators.
+                let bits = bits.map(|bit| {
+                    let is_set = format!("floor({selector} / {}) % 2", 1u64 << bit);
+                    match test.over {
+                        Some(over) => format!("max_over_time(({is_set})[{over}:15s]) == 1"),
+                        None => format!("{is_set} == 1"),
+                    }
+                });
+                bits.collect::<Vec<_>>().join(" or ")
+            }
+            Condition::Trend(test) => {
+                let series = self.series(&test.metric)?;
+                let selector = selector(&series.name, &test.labels);
+                let value = format!(
+                    "predict_linear({selector}[{}], {})",
+                    test.over,
+                    test.within.as_seconds()
+                );
+                self.compare(&scaled(value, series.factor), test.op.symbol(), &test.bound)?
+            }
+            Condition::Absent(test) => {
+                let selector = selector(&self.series(&test.metric)?.name, &test.labels);
+                // `absent()` would lose the target's labels.
+                format!(
+                    "count_over_time({selector}[1d]) unless count_over_time({selector}[{}])",
+                    test.over
+                )
+            }
+            Condition::State(test) => {
+                let series = self.series(&test.state)?;
+                let words: Vec<String> = test.words.iter().map(|word| regex::escape(word)).collect();
+                let mut matchers: Vec<String> = test.labels.iter().map(matcher).collect();
+                matchers.push(format!("state=~{}", quoted(&words.join("|"))));
+                format!("{}{{{}}} == 1", series.name, matchers.join(","))
+            }
+            Condition::Events(test) => {
+                let series = self.series(&test.event)?;
+                let value = taken(&selector(&series.name, &test.labels), Take::Increase, Some(test.over));
+                // `increase` extrapolates: one event may read as 0.98.
+                format!("{} > {}", self.by(&value), f64::from(test.at_least) - 0.5)
+            }
+            Condition::Any { of } => self.join(of, &format!(" or on ({}) ", self.labels()))?,
+            Condition::All { of } => self.join(of, &format!(" and on ({}) ", self.labels()))?,
+        })
+    }
+
+    fn join(&self, parts: &[Condition], word: &str) -> Result<String, String> {
+        let parts: Result<Vec<String>, String> = parts
+            .iter()
+            .map(|part| Ok(format!("({})", self.expression(part)?)))
+            .collect();
+        Ok(parts?.join(word))
+    }
+
+    fn compare(&self, value: &str, op: &str, bound: &Bound) -> Result<String, String> {
+        Ok(match bound {
+            Bound::Number(number) => format!("{value} {op} {number}"),
+            Bound::Metric(bound) => {
+                let series = self.series(&bound.metric)?;
+                let mut limit = scaled(series.name, series.factor * bound.times);
+                if bound.plus != 0.0 {
+                    let sign = if bound.plus < 0.0 { '-' } else { '+' };
+                    limit = format!("({limit} {sign} {})", bound.plus.abs());
+                }
+                format!("{value} {op} on ({}) {limit}", self.labels())
+            }
+        })
+    }
+
+    /// The labels of a target.
+    fn labels(&self) -> String {
+        self.rule
+            .by
+            .iter()
+            .map(|name| label_name(name))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// One number for each target: events are counted whatever other labels they have.
+    fn by(&self, value: &str) -> String {
+        format!("sum by ({}) ({value})", self.labels())
+    }
+
+    fn series(&self, name: &str) -> Result<PrometheusMetric, String> {
+        (self.metric)(name).ok_or_else(|| name.to_owned())
+    }
+}
+
+fn selector(name: &str, labels: &[Matcher]) -> String {
+    if labels.is_empty() {
+        return name.to_owned();
+    }
+    let matchers: Vec<String> = labels.iter().map(matcher).collect();
+    format!("{name}{{{}}}", matchers.join(","))
+}
+
+fn matcher(matcher: &Matcher) -> String {
+    format!(
+        "{}{}{}",
+        label_name(matcher.label()),
+        matcher.op().symbol(),
+        quoted(matcher.value())
+    )
+}
+
+fn scaled(value: String, factor: f64) -> String {
+    if (factor - 1.0).abs() < f64::EPSILON {
+        value
+    } else {
+        format!("({value} * {factor})")
+    }
+}
+
+fn taken(selector: &str, take: Take, over: Option<Span>) -> String {
+    let Some(over) = over else {
+        return selector.to_owned();
+    };
+    match take {
+        Take::Last => selector.to_owned(),
+        Take::Avg => format!("avg_over_time({selector}[{over}])"),
+        Take::Min => format!("min_over_time({selector}[{over}])"),
+        Take::Max => format!("max_over_time({selector}[{over}])"),
+        Take::Sum => format!("sum_over_time({selector}[{over}])"),
+        Take::P95 => format!("quantile_over_time(0.95, {selector}[{over}])"),
+        Take::P99 => format!("quantile_over_time(0.99, {selector}[{over}])"),
+        Take::Increase => format!("increase({selector}[{over}])"),
+        Take::Rate => format!("rate({selector}[{over}])"),
+        Take::Count => format!("count_over_time({selector}[{over}])"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
