@@ -133,7 +133,7 @@ fn start_error(error: &StartError) -> ApiError {
         StartError::Store(store::StoreError::StorageFull { .. }) => serving::chain(ErrorCode::StorageFull, error),
         StartError::Times(message) => ApiError::invalid("heartbeat", message.clone()),
         StartError::State(error) => error.clone(),
-        StartError::Data { .. } | StartError::Store(_) | StartError::Logs(_) => {
+        StartError::Data { .. } | StartError::Store(_) | StartError::Logs(_) | StartError::Metrics(_) => {
             serving::chain(ErrorCode::Internal, error)
         }
     }
