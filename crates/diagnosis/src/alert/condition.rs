@@ -1,5 +1,7 @@
 //! When a rule is broken, as data.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::reading::{Need, Take};
@@ -151,6 +153,21 @@ pub struct MetricBound {
     /// Added after the factor; 0 if unsaid.
     #[serde(default)]
     pub plus: f64,
+}
+
+impl fmt::Display for MetricBound {
+    /// `0.95 × memory.total`, `gpu.temperature.slowdown - 3`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if (self.times - 1.0).abs() >= f64::EPSILON {
+            write!(f, "{} × ", self.times)?;
+        }
+        f.write_str(&self.metric)?;
+        match self.plus {
+            plus if plus > 0.0 => write!(f, " + {plus}"),
+            plus if plus < 0.0 => write!(f, " - {}", -plus),
+            _ => Ok(()),
+        }
+    }
 }
 
 const fn one() -> f64 {
