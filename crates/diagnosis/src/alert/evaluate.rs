@@ -118,6 +118,10 @@ pub fn evaluate(rule: &Rule, observed: &Observed, previous: &Alerts, now: Timest
         let after = match (before, sight) {
             (Some(alert), _) if gone => step.end(alert.clone(), Resolution::TargetGone),
             (None, _) if gone => None,
+            // The rule's targets are other ones now: nothing will be seen of this one again.
+            (Some(alert), _) if alert.by != rule.by && alert.phase != Phase::Resolved => {
+                step.end(alert.clone(), Resolution::RuleGone)
+            }
             (before, Some(sight)) => step.advance(before.cloned(), fingerprint, sight),
             (Some(alert), None) => step.no_data(alert.clone()),
             (None, None) => None,
@@ -249,6 +253,7 @@ impl Step<'_> {
             rule: self.rule.name.clone(),
             severity: self.rule.severity,
             target: sight.target.clone(),
+            by: self.rule.by.clone(),
             labels: Labels::new(),
             summary: String::new(),
             description: String::new(),

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Span;
-use super::condition::{Bound, Condition, Trend, Unit};
+use super::condition::{Bound, Condition, Trend};
 use super::reading::{Reading, Take};
 use super::trend;
+use super::unit::Unit;
 
 /// What the readings say about a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,12 +7,13 @@
 use std::fmt::Write as _;
 
 use super::Span;
-use super::condition::{Bound, Condition, Unit};
+use super::condition::{Bound, Condition};
 use super::matcher::Matcher;
 use super::payload::label_name;
 use super::reading::Take;
 use super::rule::Rule;
 use super::template::{self, Piece};
+use super::unit::Unit;
 
 /// What a metric, state or event is called in Prometheus.
 #[derive(Debug, Clone, PartialEq)]
