@@ -73,16 +73,18 @@ pub struct Outcome {
 /// Evaluates one rule. `previous` are the rule's alerts so far.
 #[must_use]
 pub fn evaluate(rule: &Rule, observed: &Observed, previous: &Alerts, now: Timestamp) -> Outcome {
+    let known: BTreeMap<&Labels, &Alert> = previous.values().map(|alert| (&alert.target, alert)).collect();
     let mut seen: BTreeMap<Fingerprint, Sight<'_>> = BTreeMap::new();
     for observation in &observed.observations {
-        let target = rule.target(&observation.target);
-        let fingerprint = Fingerprint::new(&rule.name, &target);
-        let before = previous.get(&fingerprint);
         let parts = judge(&rule.condition, &observation.readings, rule.stale_after, now);
+        let target = rule.target(&observation.target);
+        let before = known.get(&target).copied();
         let verdict = overall(&parts, |part| before.is_some_and(|alert| alert.because.contains(&part)));
+        // Nearly all is healthy nearly always: that costs no hash.
         if before.is_none() && verdict != Verdict::Broken {
             continue;
         }
+        let fingerprint = Fingerprint::new(&rule.name, &target);
         let sight = Sight {
             target,
             verdict,
@@ -116,6 +118,10 @@ pub fn evaluate(rule: &Rule, observed: &Observed, previous: &Alerts, now: Timest
         let after = match (before, sight) {
             (Some(alert), _) if gone => step.end(alert.clone(), Resolution::TargetGone),
             (None, _) if gone => None,
+            // The rule's targets are other ones now: nothing will be seen of this one again.
+            (Some(alert), _) if alert.by != rule.by && alert.phase != Phase::Resolved => {
+                step.end(alert.clone(), Resolution::RuleGone)
+            }
             (before, Some(sight)) => step.advance(before.cloned(), fingerprint, sight),
             (Some(alert), None) => step.no_data(alert.clone()),
             (None, None) => None,
@@ -247,6 +253,7 @@ impl Step<'_> {
             rule: self.rule.name.clone(),
             severity: self.rule.severity,
             target: sight.target.clone(),
+            by: self.rule.by.clone(),
             labels: Labels::new(),
             summary: String::new(),
             description: String::new(),

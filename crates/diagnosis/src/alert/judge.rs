@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Span;
-use super::condition::{Bound, Condition, Trend, Unit};
+use super::condition::{Bound, Condition, Trend};
 use super::reading::{Reading, Take};
 use super::trend;
+use super::unit::Unit;
 
 /// What the readings say about a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -361,20 +362,10 @@ const fn word(take: Take) -> &'static str {
 
 /// Where a bound comes from: ` (0.9 × memory.total)`.
 fn origin(bound: &Bound) -> String {
-    let Bound::Metric(bound) = bound else {
-        return String::new();
-    };
-    let times = if (bound.times - 1.0).abs() < f64::EPSILON {
-        String::new()
-    } else {
-        format!("{} × ", bound.times)
-    };
-    let plus = match bound.plus {
-        plus if plus > 0.0 => format!(" + {plus}"),
-        plus if plus < 0.0 => format!(" - {}", -plus),
-        _ => String::new(),
-    };
-    format!(" ({times}{}{plus})", bound.metric)
+    match bound {
+        Bound::Number(_) => String::new(),
+        Bound::Metric(bound) => format!(" ({bound})"),
+    }
 }
 
 /// Several judgements as one: the facts of those that made the verdict, the values of the first of them.

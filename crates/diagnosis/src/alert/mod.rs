@@ -26,26 +26,30 @@ mod notify;
 pub mod payload;
 mod prometheus;
 mod reading;
+mod receiver;
 mod rule;
 mod silence;
 mod span;
 mod state;
 mod template;
 mod trend;
+mod unit;
 
 #[cfg(test)]
 mod scene;
 
-pub use condition::{Absent, Bits, Bound, Condition, Events, MetricBound, Op, StateIs, Threshold, Trend, Unit};
+pub use condition::{Absent, Bits, Bound, Condition, Events, MetricBound, Op, StateIs, Threshold, Trend};
 pub use evaluate::{Change, Outcome, Transition, evaluate, evaluate_all};
 pub use judge::Evidence;
 pub use list::{AlertView, list};
 pub use matcher::{Labels, MatchOp, Matcher, MatcherError};
-pub use notify::{Address, Delivery, Format, Ledger, Occasion, Plan, Receiver, ReceiverError, plan};
+pub use notify::{Delivery, Ledger, Occasion, Plan, plan};
 pub use prometheus::{PrometheusMetric, to_prometheus_rules};
 pub use reading::{Need, Observation, Observed, Reading, Series, Take, gather};
+pub use receiver::{Address, Format, Receiver, ReceiverError};
 pub use rule::{Inhibition, Rule, RuleError, RuleFile, RuleSet, Severity};
 pub use silence::{Mute, Silence, SilenceError, mutes};
 pub use span::{Span, SpanError};
 pub use state::{Alert, Alerts, Fingerprint, Phase, Resolution, States};
 pub use template::TemplateError;
+pub use unit::Unit;

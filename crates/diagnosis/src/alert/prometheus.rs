@@ -13,6 +13,7 @@ use super::payload::label_name;
 use super::reading::Take;
 use super::rule::Rule;
 use super::template::{self, Piece};
+use super::unit::Unit;
 
 /// What a metric, state or event is called in Prometheus.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,41 +90,98 @@ fn sentence(rule: &Rule, text: &str) -> String {
     let Ok(pieces) = template::pieces(text) else {
         return escaped_go(text);
     };
-    let label = |name: &str| {
-        format!(
-            "{{{{ with $labels.{0} }}}}{{{{ . }}}}{{{{ else }}}}unknown{{{{ end }}}}",
-            label_name(name)
-        )
-    };
-    let limit = match &rule.condition {
-        Condition::Threshold(test) => Some((&test.bound, test.unit)),
-        Condition::Trend(test) => Some((&test.bound, test.unit)),
-        _ => None,
-    };
+    let facts = facts(&rule.condition);
+    let label = |name: &str| format!("{{{{ $labels.{} }}}}", label_name(name));
+    let mut value = match facts.unit {
+        Unit::Bytes => "{{ $value | humanize1024 }}B",
+        Unit::BytesPerSecond => "{{ $value | humanize1024 }}B/s",
+        Unit::Seconds => "{{ $value | humanizeDuration }}",
+        Unit::None => "{{ $value | humanize }}",
+        Unit::Percent => "{{ $value | humanize }}%",
+        Unit::Celsius => "{{ $value | humanize }} °C",
+        Unit::Milliseconds => "{{ $value | humanize }} ms",
+        Unit::Watts => "{{ $value | humanize }} W",
+    }
+    .to_owned();
+    if facts.within.is_some() {
+        value.push_str(" by then");
+    }
     pieces
         .into_iter()
         .map(|piece| match piece {
             Piece::Text(text) => escaped_go(text),
-            Piece::Place("value") => "{{ $value | humanize }}".to_owned(),
-            Piece::Place("limit") => match limit {
-                Some((Bound::Number(number), unit)) => unit.show(*number),
-                _ => "its limit".to_owned(),
+            Piece::Place("value") => value.clone(),
+            Piece::Place("why") if facts.mixed => "one of several signs is there".to_owned(),
+            Piece::Place("why") => format!("value {value}"),
+            Piece::Place("limit") => match facts.bound {
+                Some(Bound::Number(number)) => facts.unit.show(*number),
+                Some(Bound::Metric(bound)) => bound.to_string(),
+                None => "none".to_owned(),
             },
             Piece::Place("target") => {
                 let labels: Vec<String> = rule.by.iter().map(|name| format!("{name}={}", label(name))).collect();
                 labels.join(" ")
             }
-            Piece::Place("eta") => match &rule.condition {
-                Condition::Trend(trend) => format!("less than {}", trend.within),
-                _ => "a while".to_owned(),
+            Piece::Place("eta") => match facts.within {
+                Some(within) => format!("less than {within}"),
+                None => "a while".to_owned(),
             },
-            Piece::Place("why") => "value {{ $value | humanize }}".to_owned(),
+            Piece::Place("state") => facts.words.join(" or "),
             Piece::Place(name) => match rule.labels.get(name) {
                 Some(value) => escaped_go(value),
-                None => label(name),
+                None if rule.by.iter().any(|by| by == name) => label(name),
+                // The caller's own words aren't in any series.
+                None => "unknown".to_owned(),
             },
         })
         .collect()
+}
+
+/// What sentences may name.
+#[derive(Default)]
+struct Facts<'a> {
+    unit: Unit,
+    bound: Option<&'a Bound>,
+    within: Option<Span>,
+    words: &'a [String],
+    /// The value may be of one kind or another.
+    mixed: bool,
+}
+
+/// Of the condition's first part: its value is the expression's.
+fn facts(condition: &Condition) -> Facts<'_> {
+    match condition {
+        Condition::Threshold(test) => Facts {
+            unit: test.unit,
+            bound: Some(&test.bound),
+            ..Facts::default()
+        },
+        Condition::Trend(test) => Facts {
+            unit: test.unit,
+            bound: Some(&test.bound),
+            within: Some(test.within),
+            ..Facts::default()
+        },
+        Condition::State(test) => Facts {
+            words: &test.words,
+            ..Facts::default()
+        },
+        Condition::Bits(_) | Condition::Absent(_) | Condition::Events(_) => Facts::default(),
+        // The value is that of whichever is broken.
+        Condition::Any { of } => {
+            let mut parts = of.iter().map(facts);
+            let first = parts.next().unwrap_or_default();
+            if parts.all(|part| part.unit == first.unit) {
+                first
+            } else {
+                Facts {
+                    mixed: true,
+                    ..Facts::default()
+                }
+            }
+        }
+        Condition::All { of } => of.first().map(facts).unwrap_or_default(),
+    }
 }
 
 /// Braces that mean themselves.
@@ -143,7 +201,11 @@ impl Writer<'_> {
             Condition::Threshold(test) => {
                 let series = self.series(&test.metric)?;
                 let value = taken(&selector(&series.name, &test.labels), test.take, test.over);
-                self.compare(&scaled(value, series.factor), test.op.symbol(), &test.bound)?
+                let value = scaled(value, series.factor);
+                // `increase` extrapolates: three may read as 2.98. Numbers of things are whole.
+                let counts = test.take == Take::Increase && test.unit == Unit::None;
+                let value = if counts { format!("round({value})") } else { value };
+                self.compare(&value, test.op.symbol(), &test.bound)?
             }
             Condition::Bits(test) => {
                 let series = self.series(&test.metric)?;
@@ -182,13 +244,18 @@ impl Writer<'_> {
                 let words: Vec<String> = test.words.iter().map(|word| regex::escape(word)).collect();
                 let mut matchers: Vec<String> = test.labels.iter().map(matcher).collect();
                 matchers.push(format!("state=~{}", quoted(&words.join("|"))));
-                format!("{}{{{}}} == 1", series.name, matchers.join(","))
+                // One alert, whichever of the words it is.
+                format!(
+                    "max by ({}) ({}{{{}}}) == 1",
+                    self.labels(),
+                    series.name,
+                    matchers.join(",")
+                )
             }
             Condition::Events(test) => {
                 let series = self.series(&test.event)?;
                 let value = taken(&selector(&series.name, &test.labels), Take::Increase, Some(test.over));
-                // `increase` extrapolates: one event may read as 0.98.
-                format!("{} > {}", self.by(&value), f64::from(test.at_least) - 0.5)
+                format!("round(sum by ({}) ({value})) >= {}", self.labels(), test.at_least)
             }
             Condition::Any { of } => self.join(of, &format!(" or on ({}) ", self.labels()))?,
             Condition::All { of } => self.join(of, &format!(" and on ({}) ", self.labels()))?,
@@ -226,11 +293,6 @@ impl Writer<'_> {
             .map(|name| label_name(name))
             .collect::<Vec<_>>()
             .join(", ")
-    }
-
-    /// One number for each target: events are counted whatever other labels they have.
-    fn by(&self, value: &str) -> String {
-        format!("sum by ({}) ({value})", self.labels())
     }
 
     fn series(&self, name: &str) -> Result<PrometheusMetric, String> {

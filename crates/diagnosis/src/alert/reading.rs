@@ -191,3 +191,76 @@ pub fn gather(rule: &Rule, answers: &[Option<Vec<Series>>], targets: &[Labels], 
     }
     observations
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::evaluate::evaluate;
+    use super::super::scene::{at, labels};
+    use super::super::state::{Alerts, Phase};
+    use super::*;
+
+    /// Broken above a limit of its own, or without a sample for five minutes.
+    fn rule() -> Rule {
+        serde_json::from_str(
+            r#"{"name":"r","severity":"info","summary":"{node}","by":["node"],"condition":{"kind":"any","of":[
+                {"kind":"threshold","metric":"m","op":">","bound":{"metric":"limit"}},
+                {"kind":"absent","metric":"m","over":"5m"}]}}"#,
+        )
+        .unwrap()
+    }
+
+    fn series(pairs: &[(&str, &str)], value: f64) -> Series {
+        Series {
+            labels: labels(pairs),
+            reading: Reading::Value { value, at: at(0) },
+        }
+    }
+
+    fn firing(answers: &[Option<Vec<Series>>], targets: &[Labels]) -> Vec<String> {
+        let rule = rule();
+        assert_eq!(rule.needs().len(), 3);
+        let observed = Observed {
+            observations: gather(&rule, answers, targets, at(0)),
+            gone: Vec::new(),
+        };
+        let alerts = evaluate(&rule, &observed, &Alerts::new(), at(0)).alerts;
+        let firing = alerts.into_values().filter(|alert| alert.phase == Phase::Firing);
+        firing.map(|alert| alert.evidence[0].text.clone()).collect()
+    }
+
+    #[test]
+    fn answers_meet_by_target() {
+        let a = |value| series(&[("node", "a"), ("disk", "1")], value);
+        let b = |value| series(&[("node", "b"), ("disk", "1")], value);
+        let answers = [
+            Some(vec![a(5.0), b(5.0)]),
+            Some(vec![b(4.0), a(6.0)]),
+            Some(vec![a(9.0), b(9.0)]),
+        ];
+        assert_eq!(firing(&answers, &[]), ["m is 5, limit 4 (limit)"]);
+    }
+
+    #[test]
+    fn several_series_of_a_target_share_its_limit() {
+        let disk = |disk: &str, value| series(&[("node", "a"), ("disk", disk)], value);
+        let answers = [
+            Some(vec![disk("1", 3.0), disk("2", 5.0)]),
+            Some(vec![series(&[("node", "a")], 4.0)]),
+            Some(vec![disk("1", 9.0), disk("2", 9.0)]),
+        ];
+        assert_eq!(firing(&answers, &[]), ["m is 5, limit 4 (limit)"]);
+    }
+
+    #[test]
+    fn a_known_target_without_series_is_absent_but_a_failed_question_says_nothing() {
+        let known = [labels(&[("node", "c"), ("rack", "7")])];
+        let nothing = || Some(Vec::new());
+        assert_eq!(
+            firing(&[nothing(), nothing(), nothing()], &known),
+            ["no sample of m in the last 5m"]
+        );
+        assert_eq!(firing(&[nothing(), nothing(), None], &known), [""; 0]);
+        assert_eq!(firing(&[nothing(), nothing()], &known), [""; 0]);
+        assert_eq!(firing(&[nothing(), nothing(), nothing()], &[]), [""; 0]);
+    }
+}

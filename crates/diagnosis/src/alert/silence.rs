@@ -12,7 +12,7 @@ use super::state::{Alert, Fingerprint, Phase, States};
 
 /// Alerts that nobody wants to hear of for a while. They are listed all the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Silence {
     /// Given by the caller.
     pub id: String,

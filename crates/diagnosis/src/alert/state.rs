@@ -86,7 +86,7 @@ pub enum Resolution {
     Healthy,
     /// What it was about exists no more.
     TargetGone,
-    /// Its rule exists no more.
+    /// Its rule exists no more, or tells targets apart by other labels.
     RuleGone,
 }
 
@@ -102,6 +102,8 @@ pub struct Alert {
     pub severity: Severity,
     /// Labels of the target.
     pub target: Labels,
+    /// Names of labels by which the rule told targets apart when this began.
+    pub by: Vec<String>,
     /// The rule's own labels.
     pub labels: Labels,
     /// What is wrong, in a line. As of the last time that it was seen broken, like all that follows up to `value`.

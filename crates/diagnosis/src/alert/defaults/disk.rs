@@ -1,8 +1,9 @@
 //! Disks of nodes: filling by their trend, and full.
 
 use super::super::Span;
-use super::super::condition::{Bound, Condition, Op, Trend, Unit};
+use super::super::condition::{Bound, Condition, Op, Trend};
 use super::super::rule::{Rule, Severity};
+use super::super::unit::Unit;
 use super::{inhibits, last, rule};
 
 const DISK: &[&str] = &["node", "mount"];

@@ -1,9 +1,10 @@
 //! The gateway itself: its disk, and what it had to drop.
 
 use super::super::Span;
-use super::super::condition::{Bound, Condition, Op, Unit};
+use super::super::condition::{Bound, Condition, Op};
 use super::super::reading::Take;
 use super::super::rule::{Rule, Severity};
+use super::super::unit::Unit;
 use super::{last, over, rule};
 
 /// Which gateway, where there are several.

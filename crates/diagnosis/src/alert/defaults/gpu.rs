@@ -1,9 +1,10 @@
 //! GPUs: lost, hot, braked, with broken memory.
 
 use super::super::Span;
-use super::super::condition::{Bits, Bound, Condition, Events, Op, StateIs, Unit, unknown};
+use super::super::condition::{Bits, Bound, Condition, Events, Op, StateIs, unknown};
 use super::super::reading::Take;
 use super::super::rule::{Rule, Severity};
+use super::super::unit::Unit;
 use super::{inhibits, last, over, rule, words};
 
 const GPU: &[&str] = &["node", "gpu", "uuid"];

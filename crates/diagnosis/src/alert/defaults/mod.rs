@@ -22,9 +22,10 @@ mod workload;
 use std::collections::BTreeMap;
 
 use super::Span;
-use super::condition::{Bound, Condition, Op, Threshold, Unit};
+use super::condition::{Bound, Condition, Op, Threshold};
 use super::reading::Take;
 use super::rule::{Inhibition, Rule, Severity};
+use super::unit::Unit;
 
 /// All of them.
 pub(super) fn rules() -> Vec<Rule> {

@@ -1,9 +1,10 @@
 //! Nodes: silent, degraded, short of memory, swapping, with a wrong clock.
 
 use super::super::Span;
-use super::super::condition::{Bound, Condition, Op, StateIs, Unit, unknown};
+use super::super::condition::{Bound, Condition, Op, StateIs, unknown};
 use super::super::reading::Take;
 use super::super::rule::{Rule, Severity};
+use super::super::unit::Unit;
 use super::{inhibits, over, rule, words};
 
 pub(super) fn rules() -> Vec<Rule> {

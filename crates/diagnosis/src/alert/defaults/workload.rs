@@ -1,10 +1,11 @@
 //! Workloads: crashing again and again, killed for memory, waiting without end.
 
 use super::super::Span;
-use super::super::condition::{Bound, Condition, Events, Op, Threshold, Unit};
+use super::super::condition::{Bound, Condition, Events, Op, Threshold};
 use super::super::matcher::{like, unlike};
 use super::super::reading::Take;
 use super::super::rule::{Rule, Severity};
+use super::super::unit::Unit;
 use super::{over, rule};
 
 const WORKLOAD: &[&str] = &["namespace", "workload"];

@@ -230,6 +230,23 @@ fn a_rule_that_was_removed_ends_its_alerts() {
 }
 
 #[test]
+fn a_rule_with_other_targets_ends_its_alerts_and_goes_on() {
+    let mut run = Run::new(rule()).values(&[BAD; 5]);
+    run.rule.by.push("disk".to_owned());
+    for minute in 5..10 {
+        run.step(minute, &seen(NODE, vec![reading(BAD, at(minute))]));
+    }
+    assert_eq!(
+        run.log[2..],
+        [
+            (5, Change::Resolved(Resolution::RuleGone)),
+            (6, Change::Pending),
+            (9, Change::Firing)
+        ]
+    );
+}
+
+#[test]
 fn context_fills_the_sentence() {
     let rule = Rule {
         summary: "{node} runs {image}, {{{image}}}".to_owned(),

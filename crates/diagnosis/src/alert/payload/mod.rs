@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::list::AlertView;
-use super::notify::{Delivery, Format};
+use super::notify::Delivery;
+use super::receiver::Format;
 
 /// The body for the delivery's receiver. `link`: where people see the alerts, such as the dashboard's address.
 #[must_use]
@@ -84,7 +85,7 @@ fn notes(alert: &AlertView) -> Vec<String> {
         match resolution {
             Resolution::Healthy => "resolved: seen healthy",
             Resolution::TargetGone => "resolved: it exists no more",
-            Resolution::RuleGone => "resolved: its rule was removed",
+            Resolution::RuleGone => "resolved: its rule was removed or changed",
         }
         .to_owned()
     }));

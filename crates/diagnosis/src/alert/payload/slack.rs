@@ -32,7 +32,7 @@ pub fn slack(delivery: &Delivery, link: Option<&str>) -> Value {
     }
     let again = match delivery.occasion {
         Occasion::News => "",
-        Occasion::Repeat => ", still",
+        Occasion::Repeat => "still ",
     };
     let about = delivery
         .group
@@ -41,9 +41,9 @@ pub fn slack(delivery: &Delivery, link: Option<&str>) -> Value {
         .collect::<Vec<_>>()
         .join(", ");
     let about = if about.is_empty() { "alerts".to_owned() } else { about };
-    let mut text = format!("*{about}*: {}{again}", counts.join(", "));
+    let mut text = format!("*{about}*: {again}{}", counts.join(", "));
     if let Some(only) = delivery.alerts.first().filter(|_| delivery.alerts.len() == 1) {
-        text = format!("*{}*: {}{again}", phase(only), escaped(&only.summary));
+        text = format!("*{again}{}*: {}", phase(only), escaped(&only.summary));
     }
     let mut attachments: Vec<Value> = delivery
         .alerts

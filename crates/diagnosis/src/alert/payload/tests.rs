@@ -1,4 +1,5 @@
-use super::super::notify::{Ledger, Receiver, plan};
+use super::super::notify::{Ledger, plan};
+use super::super::receiver::Receiver;
 use super::super::scene::{Scene, at};
 use super::*;
 

@@ -66,11 +66,11 @@ fn every_condition_has_an_expression() {
         ),
         (
             r#"{"kind":"events","event":"Oops","labels":["x=~1|2"],"over":"1h","atLeast":3}"#,
-            r#"sum by (node, gpu) (increase(clawbernetes_oops{x=~"1|2"}[1h])) > 2.5"#,
+            r#"round(sum by (node, gpu) (increase(clawbernetes_oops{x=~"1|2"}[1h]))) >= 3"#,
         ),
         (
             r#"{"kind":"state","state":"s","in":["a.b","c"]}"#,
-            r#"clawbernetes_s{state=~"a\\.b|c"} == 1"#,
+            r#"max by (node, gpu) (clawbernetes_s{state=~"a\\.b|c"}) == 1"#,
         ),
     ] {
         let rule = Rule {
