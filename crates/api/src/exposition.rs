@@ -30,7 +30,13 @@ impl Exposition {
             .into_iter()
             .map(|(name, value)| (if metric.dcgm() { dcgm_label(name) } else { name }, value));
         let value = value * metric.prometheus_scale;
-        self.add(metric.prometheus, Cow::Borrowed(metric.help), metric.kind, labels, value);
+        self.add(
+            metric.prometheus,
+            Cow::Borrowed(metric.help),
+            metric.kind,
+            labels,
+            value,
+        );
     }
 
     /// Adds a value of a workload's own metric, `custom.…`, as `clawbernetes_custom_…`.
@@ -91,7 +97,9 @@ impl Exposition {
             let samples = String::new();
             self.families.insert(name.to_owned(), Family { help, kind, samples });
         }
-        let Some(family) = self.families.get_mut(name) else { return };
+        let Some(family) = self.families.get_mut(name) else {
+            return;
+        };
         let text = &mut family.samples;
         text.push_str(name);
         let mut open = '{';
@@ -180,7 +188,13 @@ mod tests {
         for metric in CATALOGUE {
             exposition.metric(metric, [("gpu", "0"), ("uuid", "GPU-1"), ("node", "a")], 42.0);
         }
-        exposition.own("custom.train/loss", None, Kind::Gauge, [("a-b", "say \"hi\"\\\n")], 0.25);
+        exposition.own(
+            "custom.train/loss",
+            None,
+            Kind::Gauge,
+            [("a-b", "say \"hi\"\\\n")],
+            0.25,
+        );
         exposition.own("custom.tokens", Some("tokens"), Kind::Counter, [], 1e21);
         exposition.finish()
     }

@@ -71,6 +71,8 @@ pub struct JobStats {
     pub memory_bytes: Option<Size>,
     /// Most memory so far. `None`: not measured.
     pub memory_peak_bytes: Option<Size>,
+    /// Read from and written to disks so far. `None`: not measured.
+    pub io_bytes: Option<Size>,
 }
 
 /// A command that runs inside a job. Dropping it kills the command.

@@ -37,6 +37,7 @@ use crate::{
     agent::tests::assignment,
     engine::{BoxFuture, Exec, Found, JobStats, What},
     gpu::DriverError,
+    sample::Reading,
 };
 
 /// For whatever must happen at some time.
@@ -67,6 +68,10 @@ impl Machine for Plain {
 
     fn sample(&self) -> NodeSample {
         NodeSample::default()
+    }
+
+    fn readings(&self) -> Vec<Reading> {
+        Vec::new()
     }
 }
 
@@ -99,6 +104,10 @@ impl Driver for Hanging {
     fn sample(&self) -> Vec<GpuSample> {
         self.0.lock().unwrap().recv().unwrap_err();
         Vec::new()
+    }
+
+    fn readings(&self, _: GpuIndex) -> Vec<Reading> {
+        vec![crate::gpu::up(true)]
     }
 }
 
@@ -408,6 +417,9 @@ impl Bench {
             on_held: None,
             on_lease: None,
             fenced: None,
+            sample_interval: Duration::from_secs(3600),
+            kernel_log: None,
+            metrics: None,
         }
     }
 
