@@ -311,11 +311,7 @@ veth12: 5 5 0 0 0 0 0 0 5 5 0 0 0 0 0 0
             "some avg10=",
             "SwapTotal: x kB",
         ] {
-            assert_eq!(
-                load(&format!("{text} y")).len(),
-                usize::from(text == "1 2 3") * 3,
-                "{text}"
-            );
+            assert_eq!(load(&format!("y {text}")), []);
             assert_eq!(network(text), []);
             assert_eq!(disks(text, |_| true), []);
             assert_eq!(swap(text), []);
