@@ -109,6 +109,10 @@ pub trait Engine: Send + Sync + 'static {
     /// Runs a command inside a running job.
     fn exec(&self, job: &JobKey, command: Vec<String>) -> BoxFuture<'_, Result<Exec, ApiError>>;
 
+    /// Adds a line of the node's own to a running job's log, soon. What can't be added isn't; nothing happens to a job
+    /// that isn't known or has ended.
+    fn remark(&self, job: &JobKey, text: &str);
+
     /// What a running job uses now. `None`: it isn't known or doesn't run.
     fn stats(&self, job: &JobKey) -> BoxFuture<'_, Option<JobStats>>;
 }

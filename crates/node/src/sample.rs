@@ -18,7 +18,7 @@ mod recorder;
 use std::borrow::Cow;
 
 pub(crate) use self::{
-    own::{Own, Point, labels},
+    own::{Own, Point, SERIES, labels},
     prometheus::{Sample, samples},
     recorder::{Raw, Recorder},
 };

@@ -539,6 +539,12 @@ impl Engine for DockerEngine {
         }
     }
 
+    fn remark(&self, job: &JobKey, text: &str) {
+        if let Ok(job) = self.shared.running(job) {
+            job.remarks().push(text.to_owned());
+        }
+    }
+
     fn adopt(&self) -> BoxFuture<'_, (Vec<Found>, Vec<String>)> {
         Box::pin(Arc::clone(&self.shared).adopt())
     }

@@ -296,6 +296,17 @@ impl Engine for NativeEngine {
         }
     }
 
+    fn remark(&self, job: &JobKey, text: &str) {
+        let table = self.shared.lock();
+        let Some(known) = table.get(job).filter(|job| job.ended.is_none()) else {
+            return;
+        };
+        match self.shared.records.write_remark(job, text) {
+            Ok(()) => known.nudge(),
+            Err(error) => tracing::warn!(%job, text, %error, "a remark can't be added to a job's log"),
+        }
+    }
+
     fn adopt(&self) -> BoxFuture<'_, (Vec<Found>, Vec<String>)> {
         Box::pin(async move {
             let adopted = adopt::adopt(&self.shared).await;

@@ -32,10 +32,13 @@ use super::{
 use crate::{
     agent::{Agent, Effect, Effects, JobView, Left, Write, environment, recorded},
     engine::{BoxFuture, Engine, EngineEvent, Found, What},
-    sample::kernel::{
-        Parser,
-        log::{self, KernelLog},
-        queue::Place,
+    sample::{
+        SERIES,
+        kernel::{
+            Parser,
+            log::{self, KernelLog},
+            queue::Place,
+        },
     },
 };
 
@@ -482,7 +485,13 @@ impl Shell {
     /// Tells workloads that report too much of their own.
     fn over(&self, jobs: Vec<JobKey>) {
         for job in jobs {
-            tracing::warn!(%job, "a workload reports more series of its own than it may have; further ones are dropped");
+            let text = format!(
+                "more than {SERIES} series of metrics of its own: further ones are dropped (names and labels should be few)"
+            );
+            tracing::warn!(%job, text);
+            if let Some(engine) = self.engine_of(&job) {
+                engine.remark(&job, &text);
+            }
         }
     }
 

@@ -120,6 +120,7 @@ struct Jobs {
     known: BTreeMap<JobKey, Option<Found>>,
     started: Vec<Arc<Assignment>>,
     stopped: Vec<(JobKey, api::Span)>,
+    remarks: Vec<(JobKey, String)>,
 }
 
 /// Carries nothing out; the test says what happens.
@@ -209,6 +210,11 @@ impl Engine for Puppet {
 
     fn stop(&self, job: &JobKey, grace: api::Span) {
         self.jobs().stopped.push((job.clone(), grace));
+        self.changed.notify_waiters();
+    }
+
+    fn remark(&self, job: &JobKey, text: &str) {
+        self.jobs().remarks.push((job.clone(), text.to_owned()));
         self.changed.notify_waiters();
     }
 

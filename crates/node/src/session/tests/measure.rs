@@ -287,3 +287,32 @@ async fn a_driver_that_hangs_leaves_the_other_numbers() {
     drop(let_go);
     agent.stop().await;
 }
+
+#[tokio::test]
+async fn a_workload_that_reports_too_much_is_told_once() {
+    let gateway = Gateway::new().await;
+    let mut bench = Bench::new(gateway.address());
+    let options = AgentOptions {
+        sample_interval: Duration::from_millis(20),
+        ..bench.options()
+    };
+    let agent = bench.start_with(options);
+    let mut peer = gateway.session(vec![assignment("wl-a.1.0", &[])]).await;
+    bench.native.until_started("wl-a.1.0").await;
+    bench.native.starts("wl-a.1.0");
+    for user in 0..150 {
+        bench.output.write("wl-a.1.0", &format!("::metric user_{user}=1"));
+    }
+    bench.output.write("wl-a.1.0", "::metric user_3=2");
+    let (measured, _) = peer
+        .measured("workload", |d| d.value("custom.user_3", "wl-a") == Some(2.0))
+        .await;
+    let own = measured.series.iter().filter(|key| key.metric.starts_with("custom."));
+    assert_eq!(own.count(), 100);
+    let jobs = bench.native.jobs();
+    let remarks: Vec<&str> = jobs.remarks.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(remarks.len(), 1, "{remarks:?}");
+    assert!(remarks[0].starts_with("more than 100 series"), "{remarks:?}");
+    drop(jobs);
+    agent.stop().await;
+}
