@@ -5,6 +5,7 @@ mod follow;
 mod kill;
 mod model;
 mod order;
+mod search;
 
 use telemetry::logs::{Entry, Line, LogStore, Options, Page, Query, Source, StreamId};
 
