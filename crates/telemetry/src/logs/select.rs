@@ -228,19 +228,22 @@ impl<'a> Chosen<'a> {
     fn before(&mut self, number: u64) -> Result<(), LogError> {
         let from = self.next.max(number.saturating_sub(self.filter.context));
         let here = self.records.first().map_or(number, |p| p.record.first());
+        let mut lines = VecDeque::new();
         let mut at = from;
         while at < here.min(number) {
             let earlier = with_block(self.snapshot, self.key, at, |header, block| {
                 at = header.last + 1;
                 unpack(&header, block)
             })?;
-            let wanted = earlier.into_iter().filter(|p| (from..here).contains(&p.record.first()));
-            self.queue.extend(wanted.map(|p| (p, Role::Context)));
+            lines.extend(earlier.into_iter().filter(|p| (from..here).contains(&p.record.first())));
         }
         let wanted = |p: &&Placed| (from..number).contains(&p.record.first());
         let start = self.records.partition_point(|p| p.record.first() < from);
-        let context = self.records[start..].iter().take_while(wanted);
-        self.queue.extend(context.map(|p| (p.clone(), Role::Context)));
+        lines.extend(self.records[start..].iter().take_while(wanted).cloned());
+        // In a tail there may be a gap that wasn't counted.
+        let gap = lines.iter().rposition(|p| matches!(p.record, Record::Gap { .. }));
+        let after = lines.split_off(gap.map_or(0, |gap| gap + 1));
+        self.queue.extend(after.into_iter().map(|p| (p, Role::Context)));
         Ok(())
     }
 }
@@ -343,7 +346,12 @@ impl Reader for Chosen<'_> {
     fn place(&self) -> Place {
         let context = self.filter.context;
         let (next, scan) = match self.queue.front() {
-            Some((placed, _)) => (placed.record.first(), placed.record.first()),
+            // What waits before a match was searched; in a tail it may even match, and yet not be counted.
+            Some((placed, _)) => {
+                let waiting = self.queue.iter().find(|(_, role)| *role == Role::Match);
+                let next = placed.record.first();
+                (next, waiting.map_or(next, |(placed, _)| placed.record.first()))
+            }
             None => (self.next.max(self.scan.saturating_sub(context)), self.scan),
         };
         let more = (self.context_to + 1).saturating_sub(next);
