@@ -84,7 +84,7 @@ impl LogStore {
         });
         let (commands, queue) = mpsc::channel(QUEUE);
         let (chores, todo) = std_mpsc::channel();
-        let keeper = Keeper::new(Arc::clone(&shared), todo, commands.downgrade())?;
+        let keeper = Keeper::new(Arc::clone(&shared), todo, commands.downgrade(), options.max_age)?;
         let writer = Writer::new(Arc::clone(&shared), queue, chores, options.max_bytes)?;
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             thread::Builder::new()
