@@ -354,10 +354,10 @@ async fn push(app: &App, node: &NodeName, send: &mpsc::Sender<ToNode>, resync: &
     let mut told = assign::Told::default();
     loop {
         let news = told.next(&app.hub.view(), node);
-        if let Some(news) = news
-            && send.send(news).await.is_err()
-        {
-            return;
+        for piece in news {
+            if send.send(ToNode::Desired(piece)).await.is_err() {
+                return;
+            }
         }
         tokio::select! {
             // Its sender lives as long as the hub.

@@ -782,12 +782,7 @@ impl Shell {
                 }
                 self.agent.heartbeat_acked(number)
             }
-            ToNode::Desired {
-                generation,
-                base,
-                put,
-                forget,
-            } => self.agent.desired(generation, base, put, &forget, now),
+            ToNode::Desired(said) => self.agent.desired(said, now),
             ToNode::ObservationsAck { through } => {
                 if session.observations.is_some_and(|last| last <= through) {
                     session.observations = None;

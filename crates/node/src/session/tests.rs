@@ -12,7 +12,8 @@ use api::{
     Cpu, Size,
     node::{EngineInfo, EngineKind, GpuHealth, GpuInfo, GpuPair, GpuSample, Inventory, NodeSample, Vendor},
     wire::{
-        Assignment, ExecEvent, ExecRequest, FromNode, LogLine, Observation, PROTOCOL, PullProgress, Seen, Stop, ToNode,
+        Assignment, Desired, ExecEvent, ExecRequest, FromNode, LogLine, Observation, PROTOCOL, PullProgress, Seen,
+        Stop, ToNode,
     },
     workload::{HealthCheck, JobKey, LogSource, Outcome, Probe, StopReason, Usage},
 };
@@ -514,12 +515,14 @@ impl Peer {
 
     async fn desired(&mut self, base: Option<u64>, put: Vec<Assignment>, forget: &[&str]) {
         self.generation += 1;
-        let message = ToNode::Desired {
+        let message = ToNode::Desired(Desired {
             generation: self.generation,
             base,
+            piece: 0,
+            more: false,
             put,
             forget: forget.iter().map(|job| key(job)).collect(),
-        };
+        });
         self.say(&message).await;
     }
 
@@ -825,7 +828,8 @@ async fn another_protocol_is_refused_with_both_versions() {
     })
     .await;
     let error = timeout(LIMIT, agent.task).await.unwrap().unwrap().unwrap_err();
-    assert!(error.to_string().contains("protocol 2, this agent 1"), "{error}");
+    let versions = format!("protocol {}, this agent {PROTOCOL}", PROTOCOL + 1);
+    assert!(error.to_string().contains(&versions), "{error}");
 }
 
 #[tokio::test]
