@@ -556,10 +556,11 @@ impl Agent {
         &self.held
     }
 
-    /// Whether anything runs, or is about to.
+    /// Whether anything runs that an engine has, with or without a record.
     #[must_use]
-    pub fn busy(&self) -> bool {
-        !self.live.is_empty()
+    pub fn running(&self) -> bool {
+        let handed = |key| self.jobs.get(key).is_some_and(|job| job.handed);
+        self.live.iter().any(handed) || self.strays.values().any(|stray| stray.ended.is_none())
     }
 
     // ---- How it is done -------------------------------------------------------------------------------------

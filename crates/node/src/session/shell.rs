@@ -7,7 +7,7 @@ use std::{
 };
 
 use api::{
-    ErrorCode, GpuIndex, NodeName, Span, Timestamp,
+    ApiError, ErrorCode, GpuIndex, NodeName, Span, Timestamp,
     node::{EngineKind, GpuHealth, Inventory, NodeSample},
     wire::{Assignment, FromNode, Observation, PROTOCOL, Seen, ToNode},
     workload::{HOST_IMAGE, JobKey, Outcome, Usage},
@@ -130,6 +130,8 @@ struct Shell {
     durable: u64,
     session: Option<Session>,
     sessions: u64,
+    /// The gateway has said that it won't have this node, and hasn't taken that back.
+    refused: Option<ApiError>,
     ship: Ship,
     checks: HashMap<JobKey, AbortHandle>,
     to_self: mpsc::UnboundedSender<Input>,
@@ -217,6 +219,7 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
             durable: 0,
             session: None,
             sessions: 0,
+            refused: None,
             ship: Ship::default(),
             checks: HashMap::new(),
             to_self,
@@ -417,12 +420,12 @@ impl Shell {
                     }
                 }
                 message = link.recv() => {
-                    // The link's task ends only after it has said why.
+                    // The link's task ends only with this one.
                     let Some(message) = message else { return Ok(()) };
-                    self.link(message)?;
+                    self.link(message);
                     for _ in 0..LINK_QUEUE {
                         let Ok(message) = link.try_recv() else { break };
-                        self.link(message)?;
+                        self.link(message);
                     }
                 }
                 () = sleep(nap) => {}
@@ -433,6 +436,13 @@ impl Shell {
                 self.decided.append(effects);
             }
             self.hurry(now.mono_ms);
+            // What runs is this agent's until it has ended: it is fenced by the clock like that of any node whose
+            // gateway doesn't hear it, and whoever mends the matter before then has lost nothing.
+            if !self.agent.running()
+                && let Some(error) = self.refused.take()
+            {
+                return Err(AgentError::Refused(Box::new(error)));
+            }
         }
     }
 
@@ -708,7 +718,7 @@ impl Shell {
 
     // ---- The gateway ----------------------------------------------------------------------------------------
 
-    fn link(&mut self, message: FromLink) -> Result<(), AgentError> {
+    fn link(&mut self, message: FromLink) {
         match message {
             FromLink::Hello(answer) => drop(answer.send(FromNode::Hello {
                 protocol: PROTOCOL,
@@ -726,13 +736,21 @@ impl Shell {
                 let effects = self.agent.connection_refused(at);
                 self.decided.append(effects);
             }
-            FromLink::Never(error) => return Err(AgentError::Refused(Box::new(error))),
+            FromLink::Never(error) => {
+                if self.agent.running() {
+                    tracing::error!(
+                        %error,
+                        "the gateway refuses this node; what runs is stopped when its time without a gateway is over"
+                    );
+                }
+                self.refused = Some(error);
+            }
             FromLink::Message(message) => self.message(message),
         }
-        Ok(())
     }
 
     fn up(&mut self, up: Up) {
+        self.refused = None;
         self.sessions += 1;
         let id = self.sessions;
         let effects = self.agent.connected(up.fence, up.alone, up.hello_ms);

@@ -814,6 +814,28 @@ async fn a_refused_node_ends_and_a_busy_gateway_is_asked_again() {
 }
 
 #[tokio::test]
+async fn a_refused_node_that_runs_something_goes_on_under_its_fence() {
+    let gateway = Gateway::new().await;
+    let mut bench = Bench::new(gateway.address());
+    let agent = bench.start();
+    let (mut peer, _) = gateway.hello().await;
+    peer.welcome(api::Span(900), false).await;
+    peer.desired(None, vec![assignment("wl-a.1.0", &[0])], &[]).await;
+    bench.native.until_started("wl-a.1.0").await;
+    drop(peer);
+    let (mut peer, _) = gateway.hello().await;
+    let error = ApiError::new(ErrorCode::AuthFailed, "who are you?");
+    peer.say(&ToNode::Refused { error: error.clone() }).await;
+    peer.closed().await;
+    // It is there to stop its job when the time has come, and goes only then.
+    bench.native.until("stop", |jobs| !jobs.stopped.is_empty()).await;
+    assert!(!agent.task.is_finished());
+    bench.native.ends("wl-a.1.0", 0);
+    let ended = timeout(LIMIT, agent.task).await.unwrap().unwrap();
+    assert!(matches!(ended, Err(AgentError::Refused(refused)) if *refused == error));
+}
+
+#[tokio::test]
 async fn another_protocol_is_refused_with_both_versions() {
     let gateway = Gateway::new().await;
     let mut bench = Bench::new(gateway.address());
