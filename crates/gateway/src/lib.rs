@@ -13,6 +13,7 @@ pub mod hub;
 pub mod keys;
 pub mod lifecycle;
 pub mod live;
+pub mod private;
 pub mod records;
 pub mod serve;
 pub mod view;

@@ -11,7 +11,7 @@ use crate::fixture::Fixture;
 
 /// A token of each role, made the way a person would.
 async fn tokens(fixture: &Fixture) -> Vec<(Role, String)> {
-    let mut tokens = vec![(Role::Admin, fixture.gateway.admin_token.clone())];
+    let mut tokens = vec![(Role::Admin, fixture.gateway.admin_token.clone().unwrap())];
     for role in [Role::Viewer, Role::Operator] {
         let made = fixture
             .admin("auth.token.create", &json!({"name": role.name(), "role": role.name()}))
@@ -85,6 +85,53 @@ async fn a_revoked_or_expired_token_opens_nothing() {
 
     let last = fixture.admin("auth.token.revoke", &json!({"id": "admin"})).await;
     assert_eq!(last.code(), "CONFLICT", "nobody is locked out by mistake");
+    fixture.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_admin_token_stays_revoked_until_somebody_asks_for_another() {
+    let fixture = Fixture::start().await;
+    let first = fixture.gateway.admin_token.clone().unwrap();
+    let mine = fixture
+        .admin("auth.token.create", &json!({"name": "ada", "role": "admin"}))
+        .await;
+    let mine = mine.body["token"].as_str().unwrap().to_owned();
+    // A lost file isn't made anew either.
+    let file = fixture.data.path().join("admin.token");
+    std::fs::remove_file(&file).unwrap();
+    let fixture = fixture.restart().await;
+    assert_eq!((&fixture.gateway.admin_token, file.exists()), (&None, false));
+    std::fs::write(&file, &first).unwrap();
+    let fixture = fixture.restart().await;
+    assert_eq!(fixture.gateway.admin_token.as_ref(), Some(&first));
+    let revoked = fixture
+        .post("auth.token.revoke", Some(&mine), &json!({"id": "admin"}), "")
+        .await;
+    assert_eq!(revoked.status, 200, "{revoked:?}");
+    let fixture = fixture.restart().await;
+    assert_eq!(fixture.gateway.admin_token, None);
+    let list = json!({});
+    assert_eq!(
+        fixture.post("auth.token.list", Some(&first), &list, "").await.status,
+        401
+    );
+
+    let reset = |yes| Options {
+        reset_admin_token: yes,
+        ..Options::default()
+    };
+    let fixture = fixture.restart_with(reset(true)).await;
+    let second = fixture.gateway.admin_token.clone().unwrap();
+    let fixture = fixture.restart_with(reset(true)).await;
+    let third = fixture.gateway.admin_token.clone().unwrap();
+    for (token, status) in [(&second, 401), (&third, 200), (&mine, 200)] {
+        assert_eq!(
+            fixture.post("auth.token.list", Some(token), &list, "").await.status,
+            status
+        );
+    }
+    let fixture = fixture.restart().await;
+    assert_eq!(fixture.gateway.admin_token, Some(third));
     fixture.gateway.stop().await;
 }
 
@@ -195,7 +242,7 @@ async fn a_caller_who_asks_too_often_is_told_to_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_makes_no_sense_is_refused_and_harms_nothing() {
     let fixture = Fixture::start().await;
-    let token = Some(fixture.gateway.admin_token.clone());
+    let token = fixture.gateway.admin_token.clone();
     let token = token.as_deref();
     let big = vec![b'x'; 5 << 20];
     let answer = fixture

@@ -42,15 +42,21 @@ impl Fixture {
 
     /// Stops the gateway and starts another one on the same data.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_with(Options::default()).await
+    }
+
+    /// The same, with other options.
+    pub(crate) async fn restart_with(self, options: Options) -> Self {
         let Self { gateway, data } = self;
         gateway.stop().await;
-        let gateway = Gateway::start(options_in(&data, Options::default())).await.unwrap();
+        let gateway = Gateway::start(options_in(&data, options)).await.unwrap();
         Self { gateway, data }
     }
 
     /// POST to an operation with the admin's token.
     pub(crate) async fn admin(&self, operation: &str, body: &Value) -> Answer {
-        self.post(operation, Some(&self.gateway.admin_token), body, "").await
+        self.post(operation, self.gateway.admin_token.as_deref(), body, "")
+            .await
     }
 
     /// POST to an operation. `headers`: more of them, each with its line end.
