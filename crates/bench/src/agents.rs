@@ -110,6 +110,7 @@ impl Agents {
                 let request = JoinRequest {
                     name: NodeName::new(format!("sim-{number:05}")),
                     exact: true,
+                    secret: None,
                 };
                 joined.push(client.call::<NodeJoin>(&request).await?);
             }

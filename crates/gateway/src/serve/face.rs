@@ -90,11 +90,10 @@ impl Faces {
                     return Err(not_this_way::<O>(&parts.method));
                 }
                 let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE)?;
-                let idempotency = if O::EFFECT == Effect::Creates {
-                    idempotency_key(&parts.headers)?
-                } else {
-                    None
-                };
+                let idempotency = idempotency_key(&parts.headers)?;
+                if idempotency.is_some() && O::EFFECT == Effect::Writes {
+                    return Err(not_keyed::<O>());
+                }
                 let asked: O::Request = if parts.method == Method::GET {
                     from_query(parts.uri.query().unwrap_or_default())?
                 } else {
@@ -168,6 +167,15 @@ impl Faces {
         debug_assert!(self.missing.is_empty(), "operations without a face: {:?}", self.missing);
         self.router
     }
+}
+
+/// Whoever relies on the header must know that a repetition would be done anew.
+fn not_keyed<O: Operation>() -> ApiError {
+    ApiError::invalid(
+        IDEMPOTENCY_HEADER,
+        format!("{} takes no idempotency key: a repetition would be carried out again", O::NAME),
+    )
+    .hint("leave the header out; look at what is there before calling again")
 }
 
 fn not_this_way<O: Operation>(method: &Method) -> ApiError {

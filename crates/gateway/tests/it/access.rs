@@ -2,7 +2,7 @@
 
 use api::{
     auth::{Role, Scope},
-    op::OPERATIONS,
+    op::{Effect, OPERATIONS},
 };
 use gateway::{Limits, Options};
 use serde_json::{Value, json};
@@ -176,6 +176,79 @@ async fn a_join_token_is_used_up_and_names_are_not_taken_over() {
     );
     let third = fixture.post("node.join", Some(join), &ask("gpu-9", true), "").await;
     assert_eq!(third.code(), "AUTH_FAILED");
+    fixture.gateway.stop().await;
+}
+
+/// The answer to a call may be lost: asked again, the gateway answers the same and takes nothing twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_to_join_again_is_known() {
+    let fixture = Fixture::start().await;
+    let join = fixture
+        .admin("auth.join-token", &json!({"expires": "1h", "uses": 1}))
+        .await;
+    let join = join.body["token"].as_str().unwrap();
+    let ask = |secret: &str| json!({"name": "gpu-1", "exact": true, "secret": secret});
+    for bad in ["", "short", &"X".repeat(64), &"0".repeat(65)] {
+        let refused = fixture.post("node.join", Some(join), &ask(bad), "").await;
+        assert_eq!(refused.body["error"]["field"], "secret", "{bad}");
+    }
+    let (mine, others) = ("ab".repeat(32), "cd".repeat(32));
+    let (a, b) = (ask(&mine), ask(&mine));
+    let first = fixture.post("node.join", Some(join), &a, "");
+    let together = fixture.post("node.join", Some(join), &b, "");
+    let (first, together) = tokio::join!(first, together);
+    let again = fixture.post("node.join", Some(join), &ask(&mine), "").await;
+    for answer in [&together, &again] {
+        assert_eq!((answer.status, &answer.body), (200, &first.body));
+    }
+    let credential = first.body["credential"].as_str().unwrap();
+    assert_eq!(
+        fixture.post("auth.whoami", Some(credential), &json!({}), "").await.body["name"],
+        "gpu-1"
+    );
+    // The token has no use left for anybody else.
+    let other = fixture.post("node.join", Some(join), &ask(&others), "").await;
+    assert_eq!((other.status, other.code()), (401, "AUTH_FAILED"));
+    assert_eq!(
+        fixture
+            .admin("node.list", &json!({}))
+            .await
+            .body
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    fixture.gateway.stop().await;
+}
+
+/// What the table says of an operation is what it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idempotency_key_is_taken_where_the_table_says_so() {
+    let fixture = Fixture::start().await;
+    let nonsense = json!({"no such field": 1});
+    for op in OPERATIONS.iter().filter(|op| !op.streaming) {
+        let answer = fixture
+            .post(
+                op.name,
+                fixture.gateway.admin_token.as_deref(),
+                &nonsense,
+                "idempotency-key: k\r\n",
+            )
+            .await;
+        let refused = answer.body["error"]["field"] == "idempotency-key";
+        assert_eq!(refused, op.effect == Effect::Writes, "{}: {answer:?}", op.name);
+    }
+    let document = fixture.send("GET", "/openapi.json", None, b"", "").await.body;
+    for op in OPERATIONS {
+        let parameters = &document["paths"][op.path()]["post"]["parameters"];
+        assert_eq!(
+            parameters[0]["name"] == "Idempotency-Key",
+            op.effect == Effect::Creates,
+            "{}",
+            op.name
+        );
+    }
     fixture.gateway.stop().await;
 }
 

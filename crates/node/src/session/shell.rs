@@ -264,7 +264,7 @@ pub(super) async fn who(
     let token = token.ok_or(AgentError::NotJoined("a join token"))?;
     let exact = name.is_some();
     let name = name.unwrap_or_else(|| name_of(hostname));
-    let identity = identity::join(&address, token, name, exact).await?;
+    let identity = identity::join(&address, token, name, exact, identity::joining_secret(data)?).await?;
     identity.save(data)?;
     tracing::info!(node = %identity.name, gateway = %address, "joined");
     Ok((identity, address))

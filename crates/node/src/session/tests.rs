@@ -903,11 +903,26 @@ async fn a_new_node_joins_once_and_keeps_its_name() {
     options.gateway = Some(format!("http://{}", gateway.address()));
     options.join_token = Some("join-me".to_owned());
     let agent = bench.start_with(options);
+    let asked = |request: &str| -> serde_json::Value {
+        assert!(request.starts_with("POST /api/v1/node/join HTTP/1.1\r\n"), "{request}");
+        assert!(request.to_lowercase().contains("authorization: bearer join-me"));
+        serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    // The first answer says nothing: whether it has joined isn't known.
     let (stream, _) = gateway.listener.accept().await.unwrap();
-    let request = answer(stream, "200 OK", r#"{"name":"box-1","credential":"secret"}"#).await;
-    assert!(request.starts_with("POST /api/v1/node/join HTTP/1.1\r\n"), "{request}");
-    assert!(request.to_lowercase().contains("authorization: bearer join-me"));
-    assert!(request.ends_with(r#"{"name":"box-1","exact":false}"#), "{request}");
+    let first = asked(&answer(stream, "502 Bad Gateway", "").await);
+    let ended = timeout(LIMIT, agent.task).await.unwrap().unwrap();
+    assert!(matches!(ended, Err(AgentError::Join { .. })));
+    assert_eq!((&first["name"], &first["exact"]), (&"box-1".into(), &false.into()));
+    assert_eq!(first["secret"].as_str().unwrap().len(), 64);
+
+    let mut options = bench.options();
+    options.gateway = Some(format!("http://{}", gateway.address()));
+    options.join_token = Some("join-me".to_owned());
+    let agent = bench.start_with(options);
+    let (stream, _) = gateway.listener.accept().await.unwrap();
+    let again = asked(&answer(stream, "200 OK", r#"{"name":"box-1","credential":"secret"}"#).await);
+    assert_eq!(again, first, "it asks for the same");
     gateway.session(vec![]).await;
     agent.stop().await;
     let agent = bench.start();
