@@ -22,7 +22,11 @@ use axum::{
 use futures_util::{Stream, StreamExt};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::App;
+use super::{
+    App,
+    places::{Stay, Stays},
+    upgrade,
+};
 use crate::auth;
 
 /// Longest first frame of a stream, and longest idempotency key.
@@ -126,11 +130,14 @@ impl Faces {
         S: Stream<Item = Result<O::Item, ApiError>> + Send + 'static,
     {
         self.missing.remove(O::NAME);
-        let face = move |State(app): State<Arc<App>>, ConnectInfo(from): ConnectInfo<SocketAddr>, request: Request| async move {
+        let face = move |State(app): State<Arc<App>>, request: Request| async move {
             let (mut parts, body) = request.into_parts();
-            let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE);
-            let identity = match identity {
-                Ok(identity) => identity,
+            let entered = upgrade::origin(&parts.extensions).and_then(|(from, place)| {
+                let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE)?;
+                Ok((identity, place.stay(Stays::Follower)?))
+            });
+            let (identity, stay) = match entered {
+                Ok(entered) => entered,
                 Err(error) => return Failed(error).into_response(),
             };
             let call = Call {
@@ -143,6 +150,7 @@ impl Faces {
                 return upgrade
                     .max_message_size(FIRST_FRAME_MAX)
                     .on_upgrade(move |socket| async move {
+                        let _stay = stay;
                         over_websocket::<O, _, _>(socket, call, query, handler).await;
                     });
             }
@@ -155,7 +163,7 @@ impl Faces {
             }
             .await;
             match asked {
-                Ok(asked) => over_http(call, asked, handler),
+                Ok(asked) => over_http(call, asked, handler, stay),
                 Err(error) => Failed(error).into_response(),
             }
         };
@@ -173,7 +181,10 @@ impl Faces {
 fn not_keyed<O: Operation>() -> ApiError {
     ApiError::invalid(
         IDEMPOTENCY_HEADER,
-        format!("{} takes no idempotency key: a repetition would be carried out again", O::NAME),
+        format!(
+            "{} takes no idempotency key: a repetition would be carried out again",
+            O::NAME
+        ),
     )
     .hint("leave the header out; look at what is there before calling again")
 }
@@ -324,7 +335,7 @@ where
 }
 
 /// Items as lines. A failure after the first line is a last line with the error.
-fn over_http<Q, T, F, S>(call: Call, asked: Q, handler: F) -> Response
+fn over_http<Q, T, F, S>(call: Call, asked: Q, handler: F, stay: Stay) -> Response
 where
     T: Serialize + Send + 'static,
     F: Fn(Call, Q) -> S,
@@ -337,7 +348,9 @@ where
             () = auth::until_invalid(&app.hub, &identity) => {}
         }
     };
-    let lines = handler(call, asked).map(|item| {
+    let lines = handler(call, asked).map(move |item| {
+        // Until the last line has been taken, or nobody takes any.
+        let _stay = &stay;
         let mut line = match item {
             Ok(item) => serde_json::to_vec(&item),
             Err(error) => serde_json::to_vec(&ErrorBody { error }),

@@ -8,9 +8,11 @@ mod fleet;
 mod listen;
 mod node_ops;
 mod openapi;
+mod places;
 mod session;
 mod stream;
 mod tokens;
+mod upgrade;
 mod views;
 mod workload_ops;
 

@@ -2,7 +2,7 @@
 
 use api::{
     auth::{Role, Scope},
-    op::{Effect, OPERATIONS},
+    op::{EXEC_PATH, Effect, NODE_SESSION_PATH, OPERATIONS},
 };
 use gateway::{Limits, Options};
 use serde_json::{Value, json};
@@ -309,6 +309,45 @@ async fn a_caller_who_asks_too_often_is_told_to_wait() {
             .unwrap()
             .starts_with("try again in")
     );
+    fixture.gateway.stop().await;
+}
+
+/// However many follow: nodes and admins come through, and who has gone has left room.
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_lock_nobody_out() {
+    let limits = Limits {
+        connections: 12,
+        ..Limits::default()
+    };
+    let fixture = Fixture::with(Options {
+        limits,
+        ..Options::default()
+    })
+    .await;
+    let tokens = tokens(&fixture).await;
+    let of = |role| tokens.iter().find(|(is, _)| *is == role).unwrap().1.as_str();
+    let (watch, viewer) = (api::op::path("event.watch"), of(Role::Viewer));
+    let query = format!("{watch}?subject=nothing");
+    let mut open = Vec::new();
+    let refused = loop {
+        let (status, socket) = fixture.websocket(&query, viewer).await;
+        if status != 101 {
+            break status;
+        }
+        open.push(socket);
+    };
+    assert_eq!((open.len(), refused), (6, 429));
+    let over_http = fixture.send("GET", &watch, Some(viewer), b"", "").await;
+    assert_eq!((over_http.status, over_http.code()), (429, "QUOTA_EXCEEDED"));
+    assert_eq!(fixture.websocket(EXEC_PATH, of(Role::Operator)).await.0, 429);
+    assert_eq!(fixture.admin("gateway.ping", &json!({})).await.status, 200);
+    let (status, session) = fixture.websocket(NODE_SESSION_PATH, of(Role::Node)).await;
+    assert_eq!(status, 101);
+    drop((session, open));
+    let room = async { while fixture.websocket(&query, viewer).await.0 != 101 {} };
+    tokio::time::timeout(std::time::Duration::from_secs(30), room)
+        .await
+        .expect("there is room again");
     fixture.gateway.stop().await;
 }
 

@@ -59,6 +59,27 @@ impl Fixture {
             .await
     }
 
+    /// A WebSocket, opened and left alone; and the status of the answer.
+    pub(crate) async fn websocket(&self, path: &str, token: &str) -> (u16, TcpStream) {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {token}\r\nconnection: upgrade\r\n\
+             upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        );
+        let exchange = async {
+            let mut socket = TcpStream::connect(self.gateway.address).await.unwrap();
+            socket.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                answer.push(socket.read_u8().await.unwrap());
+            }
+            (String::from_utf8(answer).unwrap(), socket)
+        };
+        let (answer, socket) = tokio::time::timeout(Duration::from_secs(30), exchange)
+            .await
+            .expect("an answer in time");
+        (answer.split(' ').nth(1).unwrap().parse().unwrap(), socket)
+    }
+
     /// POST to an operation. `headers`: more of them, each with its line end.
     pub(crate) async fn post(&self, operation: &str, token: Option<&str>, body: &Value, headers: &str) -> Answer {
         let path = api::op::path(operation);
