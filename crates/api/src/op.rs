@@ -31,7 +31,8 @@ pub enum Effect {
     Reads,
     /// It changes something.
     Writes,
-    /// It creates something: an `Idempotency-Key` header makes a repetition answer what the first call answered.
+    /// It creates something: an `Idempotency-Key` header makes a repetition answer what the first call answered. Not
+    /// where the answer is a secret, which isn't kept: such operations are [`Effect::Writes`], and refuse the header.
     Creates,
 }
 
@@ -243,7 +244,8 @@ pub const EXEC_PATH: &str = "/api/v1/workload/exec";
 /// The scope of [`EXEC_PATH`].
 pub const EXEC_SCOPE: Scope = Scope::Run;
 
-/// Header that makes a repeated creating call answer what the first one answered, for a day.
+/// Header that makes a repeated call of an operation that [`Effect::Creates`] answer what the first one answered, for a
+/// day.
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 
 /// A request without content.
@@ -454,13 +456,28 @@ impl std::fmt::Debug for NewJoinToken {
 }
 
 /// A node asks to be let in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+///
+/// With a `secret`, asking again does no harm: the same secret gets the same name, and uses the join token up once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JoinRequest {
     /// The name that it wants.
     pub name: NodeName,
     /// Whether it insists on that name, or takes a longer one if it is taken.
     pub exact: bool,
+    /// The secret part of the credential that it wants: 64 hex digits of its own making, random and kept before it asks.
+    /// `null`: the gateway makes one, and each call makes another node known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+impl std::fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("name", &self.name)
+            .field("exact", &self.exact)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A node is let in; the credential is shown once.

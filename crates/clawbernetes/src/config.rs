@@ -130,7 +130,7 @@ impl Config {
             ApiError::internal(format!("the context file {} can't be written", path.display())).cause(cause)
         };
         let text = serde_saphyr::to_string(self).map_err(|error| refuse(error.to_string()))?;
-        local::write_private(path, &text).map_err(|error| refuse(error.to_string()))
+        gateway::private::write(path, &text).map_err(|error| refuse(error.to_string()))
     }
 
     /// The context of this name.

@@ -145,20 +145,16 @@ impl Draft {
         });
     }
 
-    /// One use less of a join token, which is gone with its last.
+    /// One use less of a join token. One without uses stays until it expires: whoever used it may ask again.
     pub fn use_join_token(&mut self, token: &Versioned<JoinToken>) {
         let key = keys::join(&token.id);
         self.with(|txn| txn.unchanged(&key, token.revision));
-        match token.uses_left {
-            Some(0 | 1) => self.with(|txn| txn.delete(key.clone())),
-            Some(uses) => {
-                let left = JoinToken {
-                    uses_left: Some(uses - 1),
-                    ..JoinToken::clone(token)
-                };
-                self.with(|txn| txn.put_leased(key.clone(), json(&left), LeaseId(left.lease)));
-            }
-            None => {}
+        if let Some(uses) = token.uses_left {
+            let left = JoinToken {
+                uses_left: Some(uses.saturating_sub(1)),
+                ..JoinToken::clone(token)
+            };
+            self.with(|txn| txn.put_leased(key.clone(), json(&left), LeaseId(left.lease)));
         }
     }
 

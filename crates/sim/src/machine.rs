@@ -571,12 +571,7 @@ impl World {
                 }
                 run.agent.heartbeat_acked(number)
             }
-            ToNode::Desired {
-                generation,
-                base,
-                put,
-                forget,
-            } => run.agent.desired(generation, base, put, &forget, now),
+            ToNode::Desired(said) => run.agent.desired(said, now),
             ToNode::ObservationsAck { through } => {
                 if session.observations.is_some_and(|last| last <= through) {
                     session.observations = None;

@@ -22,7 +22,11 @@ use axum::{
 use futures_util::{Stream, StreamExt};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::App;
+use super::{
+    App,
+    places::{Stay, Stays},
+    upgrade,
+};
 use crate::auth;
 
 /// Longest first frame of a stream, and longest idempotency key.
@@ -91,11 +95,10 @@ impl Faces {
                     return Err(not_this_way::<O>(&parts.method));
                 }
                 let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE)?;
-                let idempotency = if O::EFFECT == Effect::Creates {
-                    idempotency_key(&parts.headers)?
-                } else {
-                    None
-                };
+                let idempotency = idempotency_key(&parts.headers)?;
+                if idempotency.is_some() && O::EFFECT == Effect::Writes {
+                    return Err(not_keyed::<O>());
+                }
                 let asked: O::Request = if parts.method == Method::GET {
                     from_query(parts.uri.query().unwrap_or_default())?
                 } else {
@@ -128,11 +131,14 @@ impl Faces {
         S: Stream<Item = Result<O::Item, ApiError>> + Send + 'static,
     {
         self.missing.remove(O::NAME);
-        let face = move |State(app): State<Arc<App>>, ConnectInfo(from): ConnectInfo<SocketAddr>, request: Request| async move {
+        let face = move |State(app): State<Arc<App>>, request: Request| async move {
             let (mut parts, body) = request.into_parts();
-            let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE);
-            let identity = match identity {
-                Ok(identity) => identity,
+            let entered = upgrade::origin(&parts.extensions).and_then(|(from, place)| {
+                let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE)?;
+                Ok((identity, place.stay(Stays::Follower)?))
+            });
+            let (identity, stay) = match entered {
+                Ok(entered) => entered,
                 Err(error) => return Failed(error).into_response(),
             };
             let call = Call {
@@ -145,6 +151,7 @@ impl Faces {
                 return upgrade
                     .max_message_size(FIRST_FRAME_MAX)
                     .on_upgrade(move |socket| async move {
+                        let _stay = stay;
                         over_websocket::<O, _, _>(socket, call, query, handler).await;
                     });
             }
@@ -157,7 +164,7 @@ impl Faces {
             }
             .await;
             match asked {
-                Ok(asked) => over_http(call, asked, handler),
+                Ok(asked) => over_http(call, asked, handler, stay),
                 Err(error) => Failed(error).into_response(),
             }
         };
@@ -169,6 +176,18 @@ impl Faces {
         debug_assert!(self.missing.is_empty(), "operations without a face: {:?}", self.missing);
         self.router
     }
+}
+
+/// Whoever relies on the header must know that a repetition would be done anew.
+fn not_keyed<O: Operation>() -> ApiError {
+    ApiError::invalid(
+        IDEMPOTENCY_HEADER,
+        format!(
+            "{} takes no idempotency key: a repetition would be carried out again",
+            O::NAME
+        ),
+    )
+    .hint("leave the header out; look at what is there before calling again")
 }
 
 fn not_this_way<O: Operation>(method: &Method) -> ApiError {
@@ -342,7 +361,7 @@ where
 }
 
 /// Items as lines. A failure after the first line is a last line with the error.
-fn over_http<Q, T, F, S>(call: Call, asked: Q, handler: F) -> Response
+fn over_http<Q, T, F, S>(call: Call, asked: Q, handler: F, stay: Stay) -> Response
 where
     T: Serialize + Send + 'static,
     F: Fn(Call, Q) -> S,
@@ -355,7 +374,9 @@ where
             () = auth::until_invalid(&app.hub, &identity) => {}
         }
     };
-    let lines = handler(call, asked).map(|item| {
+    let lines = handler(call, asked).map(move |item| {
+        // Until the last line has been taken, or nobody takes any.
+        let _stay = &stay;
         let mut line = match item {
             Ok(item) => serde_json::to_vec(&item),
             Err(error) => serde_json::to_vec(&ErrorBody { error }),

@@ -17,6 +17,7 @@ mod environment;
 mod fence;
 mod job;
 mod outbox;
+mod pieces;
 mod record;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -28,7 +29,7 @@ use std::{
 
 use api::{
     ErrorCode, Size, Span, Timestamp, time,
-    wire::{Assignment, Observation, Seen, Stop},
+    wire::{Assignment, Desired, Observation, Seen, Stop},
     workload::{HeldGpu, JobKey, Outcome, StopReason, Usage},
 };
 
@@ -38,6 +39,7 @@ pub use environment::environment;
 use fence::Fence;
 use job::{Job, Stray};
 use outbox::Outbox;
+use pieces::{Pieces, Taken};
 use record::{EndRecord, JobRecord, Loaded, StopRecord, delete_job, put_job};
 pub use record::{LoadError, Recorded, Write, recorded};
 
@@ -175,6 +177,8 @@ pub struct Agent {
     lines_save_ms: Option<u64>,
     /// The desired set that the agent has, in this session.
     generation: Option<u64>,
+    /// What has come of the next one.
+    pieces: Pieces,
     connected: bool,
     /// When the whole set was last asked for, in this session.
     resync_ms: Option<u64>,
@@ -208,6 +212,7 @@ impl Agent {
             lines_unsaved: BTreeSet::new(),
             lines_save_ms: None,
             generation: None,
+            pieces: Pieces::default(),
             connected: false,
             resync_ms: None,
             leased_ms: None,
@@ -297,6 +302,7 @@ impl Agent {
         let mut out = Effects::default();
         self.connected = true;
         self.generation = None;
+        self.pieces = Pieces::default();
         self.resync_ms = None;
         self.fence.connected(fence, alone, hello_ms, &mut out);
         self.lease(&mut out);
@@ -310,6 +316,7 @@ impl Agent {
     pub fn disconnected(&mut self) {
         self.connected = false;
         self.generation = None;
+        self.pieces = Pieces::default();
         self.resync_ms = None;
         self.fence.disconnected();
     }
@@ -335,30 +342,44 @@ impl Agent {
         out
     }
 
-    /// What the node should run. Late and doubled messages change nothing; a change to a set that the agent doesn't
-    /// have is answered with [`Effect::Resync`].
-    pub fn desired(
-        &mut self,
-        generation: u64,
-        base: Option<u64>,
-        put: Vec<Assignment>,
-        forget: &[JobKey],
-        now: Now,
-    ) -> Effects {
+    /// What the node should run, or a piece of it: nothing is done before all pieces are there. Late and doubled messages
+    /// change nothing; a change to a set that the agent doesn't have, and a piece whose predecessor is missing, are
+    /// answered with [`Effect::Resync`].
+    pub fn desired(&mut self, said: Desired, now: Now) -> Effects {
         let mut out = Effects::default();
-        if !self.connected || self.generation.is_some_and(|have| generation <= have) {
+        if !self.connected || self.generation.is_some_and(|have| said.generation <= have) {
             return out;
         }
-        if base.is_some() && base != self.generation {
-            if self
-                .resync_ms
-                .is_none_or(|asked| asked.saturating_add(RESYNC_MS) <= now.mono_ms)
-            {
-                self.resync_ms = Some(now.mono_ms);
-                out.then.push(Effect::Resync);
-            }
+        if said.base.is_some() && said.base != self.generation {
+            self.resync(now, &mut out);
             return out;
         }
+        match self.pieces.take(said) {
+            Taken::Waiting => {}
+            Taken::Gap => self.resync(now, &mut out),
+            Taken::Whole(said) => self.take_over(said, now, &mut out),
+        }
+        out
+    }
+
+    fn resync(&mut self, now: Now, out: &mut Effects) {
+        if self
+            .resync_ms
+            .is_none_or(|asked| asked.saturating_add(RESYNC_MS) <= now.mono_ms)
+        {
+            self.resync_ms = Some(now.mono_ms);
+            out.then.push(Effect::Resync);
+        }
+    }
+
+    fn take_over(&mut self, said: Desired, now: Now, out: &mut Effects) {
+        let Desired {
+            generation,
+            base,
+            put,
+            forget,
+            ..
+        } = said;
         self.generation = Some(generation);
         self.resync_ms = None;
         if base.is_none() {
@@ -366,19 +387,18 @@ impl Agent {
             let all = self.jobs.keys().chain(self.strays.keys());
             let unwanted: Vec<JobKey> = all.filter(|key| !wanted.contains(key)).cloned().collect();
             for key in unwanted {
-                self.forget(&key, now, &mut out);
+                self.forget(&key, now, out);
             }
         } else {
-            for key in forget {
-                self.forget(key, now, &mut out);
+            for key in &forget {
+                self.forget(key, now, out);
             }
         }
         for assignment in put {
-            self.put(assignment, now, &mut out);
+            self.put(assignment, now, out);
         }
-        self.lease(&mut out);
-        self.start_waiting(&mut out);
-        out
+        self.lease(out);
+        self.start_waiting(out);
     }
 
     /// Observations up to this number are on the gateway's disk.
@@ -536,10 +556,11 @@ impl Agent {
         &self.held
     }
 
-    /// Whether anything runs, or is about to.
+    /// Whether anything runs that an engine has, with or without a record.
     #[must_use]
-    pub fn busy(&self) -> bool {
-        !self.live.is_empty()
+    pub fn running(&self) -> bool {
+        let handed = |key| self.jobs.get(key).is_some_and(|job| job.handed);
+        self.live.iter().any(handed) || self.strays.values().any(|stray| stray.ended.is_none())
     }
 
     // ---- How it is done -------------------------------------------------------------------------------------
