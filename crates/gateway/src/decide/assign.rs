@@ -206,6 +206,7 @@ mod tests {
             gang: None,
             health_check: None,
             hooks: None,
+            metrics_port: None,
             stop: None,
         }
     }
