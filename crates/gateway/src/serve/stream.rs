@@ -161,7 +161,9 @@ fn entry(entry: Entry) -> LogEntry {
         cursor: String::new(),
     };
     match entry {
-        Entry::Line { attempt, rank, line, .. } => LogEntry {
+        Entry::Line {
+            attempt, rank, line, ..
+        } => LogEntry {
             at: time(line.at_ns),
             source: match line.source {
                 Source::Stdout => LogSource::Stdout,
