@@ -158,6 +158,8 @@ async fn earlier_answer(call: &Call, key: &str) -> Result<Option<Vec<WorkloadId>
         .await
         .map_err(|e| store_error(&e))?;
     let Some(record) = record else { return Ok(None) };
+    // The call that made them may still be on its way into the view.
+    call.app.hub.until_seen(record.modified).await?;
     let ids = serde_json::from_slice(&record.value);
     ids.map(Some)
         .map_err(|e| ApiError::internal("a kept answer can't be read").cause(e.to_string()))
