@@ -6,3 +6,4 @@ pub mod observed;
 pub mod plan;
 pub mod submit;
 pub mod sweep;
+pub mod update;
