@@ -13,6 +13,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod manifest;
+mod nearest;
 pub mod node;
 pub mod op;
 pub mod quantity;
@@ -22,5 +23,6 @@ pub mod workload;
 
 pub use error::{ApiError, ErrorCode};
 pub use id::{GpuIndex, NodeName, WorkloadId};
+pub use nearest::nearest;
 pub use quantity::{Cpu, Size, Span};
 pub use time::Timestamp;

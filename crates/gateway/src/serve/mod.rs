@@ -12,6 +12,7 @@ mod places;
 mod session;
 mod stream;
 mod tokens;
+mod unknown;
 mod upgrade;
 mod views;
 mod workload_ops;
