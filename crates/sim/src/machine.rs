@@ -64,6 +64,7 @@ impl Machine {
     pub(crate) fn now(&self, now: u64) -> Now {
         Now {
             mono_ms: self.clock.mono(now),
+            boot: self.boots,
             wall: self.clock.wall(now),
         }
     }

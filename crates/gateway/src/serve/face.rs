@@ -20,12 +20,13 @@ use axum::{
     routing::any,
 };
 use futures_util::{Stream, StreamExt};
+use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     App,
     places::{Stay, Stays},
-    upgrade,
+    unknown, upgrade,
 };
 use crate::auth;
 
@@ -254,7 +255,7 @@ async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
 
 /// Reads a request; an empty body is an empty object. A field that nothing reads is refused: types that are kept as
 /// well as asked for ignore those of later versions, but here it is a slip that would change what is done.
-fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+fn from_json<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> {
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
     let unreadable = |error: serde_json::Error| {
         ApiError::new(
@@ -275,7 +276,14 @@ fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         None => Ok(asked),
         Some(field) => {
             let message = format!("the request has a field that doesn't exist: {field}");
-            Err(ApiError::invalid(field, message).hint("/openapi.json has its schema"))
+            let (parent, key) = field.rsplit_once('.').unwrap_or(("", &field));
+            let known = unknown::keys_at::<T>(parent);
+            let hint = match api::nearest(key, known.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean '{near}'?"),
+                None if known.is_empty() => "/openapi.json has its schema".to_owned(),
+                None => format!("the keys here are: {}", known.join(", ")),
+            };
+            Err(ApiError::invalid(field.clone(), message).hint(hint))
         }
     }
 }
@@ -404,17 +412,46 @@ mod tests {
         let read = |text: &str| from_json::<SubmitRequest>(text.as_bytes());
         let fine = r#"{"workloads":[{"spec":{"image":"host","gpus":{"count":1},"env":[{"name":"A","value":"b"}]}}]}"#;
         assert_eq!(read(fine).unwrap().workloads[0].spec.gpus.count, 1);
-        for (text, field) in [
+        let spec = |keys: &str| format!(r#"{{"workloads":[{{"spec":{{"image":"host",{keys}}}}}]}}"#);
+        let volume = |keys: &str| spec(&format!(r#""volumes":[{{"type":"hostPath","mountPath":"/a",{keys}}}]"#));
+        let check = |keys: &str| {
+            let times = r#""interval":"1s","timeout":"1s","failures":3"#;
+            spec(&format!(r#""healthCheck":{{"tcp":80,{times},{keys}}}"#))
+        };
+        for (text, field, hint) in [
+            (spec(r#""gpuss":{"count":1}"#), "spec.gpuss", "did you mean 'gpus'?"),
             (
-                r#"{"workloads":[{"spec":{"image":"host","gpuss":{"count":1}}}]}"#,
-                "workloads.0.spec.gpuss",
+                spec(r#""gpus":{"count":1,"memori":"1Gi"}"#),
+                "spec.gpus.memori",
+                "did you mean 'memory'?",
             ),
             (
-                r#"{"workloads":[{"spec":{"gpus":{"count":1,"modell":"L4"}}}]}"#,
-                "workloads.0.spec.gpus.modell",
+                volume(r#""source":"/b","readOnyl":true"#),
+                "spec.volumes.0.readOnyl",
+                "did you mean 'readOnly'?",
+            ),
+            (
+                check(r#""failurs":3"#),
+                "spec.healthCheck.failurs",
+                "did you mean 'failures'?",
+            ),
+            (
+                spec(r#""hooks":{"zzz":[]}"#),
+                "spec.hooks.zzz",
+                "the keys here are: postStop, preStart",
             ),
         ] {
-            assert_eq!(read(text).unwrap_err().field.as_deref(), Some(field));
+            let error = read(&text).unwrap_err();
+            assert_eq!(error.field, Some(format!("workloads.0.{field}")), "{error:?}");
+            assert_eq!(error.hint.as_deref(), Some(hint), "{text}");
+        }
+        for (text, words) in [
+            (volume(r#""source":"/b","sizeLimit":"1Gi""#), "sizeLimit"),
+            (volume(r#""readOnly":true"#), "source"),
+            (check(r#""http":"/x""#), "one of 'http', 'tcp' and 'command'"),
+        ] {
+            let message = read(&text).unwrap_err().message;
+            assert!(message.contains(words), "{message}");
         }
         for text in ["{\"workloads\":[]} x", "[", r#"{"workload":[]}"#] {
             assert_eq!(read(text).unwrap_err().code, ErrorCode::InvalidArgument, "{text}");

@@ -15,6 +15,7 @@ mod rows;
 mod session;
 mod stream;
 mod tokens;
+mod unknown;
 mod upgrade;
 mod views;
 mod workload_ops;

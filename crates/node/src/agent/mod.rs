@@ -40,7 +40,7 @@ use fence::Fence;
 use job::{Job, Stray};
 use outbox::Outbox;
 use pieces::{Pieces, Taken};
-use record::{EndRecord, JobRecord, Loaded, StopRecord, delete_job, put_job};
+use record::{EndRecord, JobRecord, Loaded, Mono, StopRecord, delete_job, put_job};
 pub use record::{LoadError, Recorded, Write, recorded};
 
 /// How often acknowledged log lines are written down, at most, in milliseconds.
@@ -54,6 +54,8 @@ const RESYNC_MS: u64 = 5_000;
 pub struct Now {
     /// Milliseconds of a clock that is never set and goes on while the machine sleeps: for decisions.
     pub mono_ms: u64,
+    /// Which boot of the machine that clock counts from; 0: the machine doesn't say.
+    pub boot: u64,
     /// The wall clock: for what is reported.
     pub wall: Timestamp,
 }
@@ -207,7 +209,7 @@ impl Agent {
             waiting: Vec::new(),
             held: Vec::new(),
             outbox: Outbox::new(loaded.observations.into_values(), loaded.acked),
-            fence: Fence::new(loaded.fence, now.mono_ms),
+            fence: Fence::new(loaded.fence, now),
             timeouts: BTreeSet::new(),
             lines_unsaved: BTreeSet::new(),
             lines_save_ms: None,
@@ -279,8 +281,11 @@ impl Agent {
                     });
                 }
                 if let Some(at) = job.record.started_at {
+                    // The wall clock may have been set since; of another boot there is nothing better.
                     let ran = time::between(at, now.wall);
-                    self.set_timeout(key, now.mono_ms.saturating_sub(ran.millis()));
+                    let by_wall = now.mono_ms.saturating_sub(ran.millis());
+                    let started_ms = job.record.started_mono.and_then(|started| started.in_boot_of(now));
+                    self.set_timeout(key, started_ms.unwrap_or(by_wall));
                 } else if let Some(at) = started_at {
                     self.started(key, at, now, out);
                 }
@@ -585,6 +590,7 @@ impl Agent {
                 }),
                 pulling: false,
                 started_at: None,
+                started_mono: None,
                 stop: None,
                 ended: None,
                 lines_acked: 0,
@@ -703,6 +709,7 @@ impl Agent {
     fn started(&mut self, key: &JobKey, at: Timestamp, now: Now, out: &mut Effects) {
         let Some(job) = self.jobs.get_mut(key) else { return };
         job.record.started_at = Some(at);
+        job.record.started_mono = Some(Mono::of(now));
         out.persist.push(put_job(&job.record));
         self.outbox.push(key.clone(), Seen::Started { at }, out);
         self.set_timeout(key, now.mono_ms);

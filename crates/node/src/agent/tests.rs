@@ -56,6 +56,7 @@ fn said(generation: u64, base: Option<u64>, put: Vec<Assignment>, forget: &[JobK
 fn now(mono_ms: u64) -> Now {
     Now {
         mono_ms,
+        boot: 1,
         wall: Timestamp::from_millisecond(1_800_000_000_000 + i64::try_from(mono_ms).unwrap()).unwrap(),
     }
 }
@@ -189,13 +190,26 @@ fn a_timeout_counts_from_the_start_also_over_a_restart() {
         started_at: Some(now(7_000).wall),
         ended: None,
     };
-    let (mut agent, _) = Agent::new(
-        records(&[&accepted, &started]),
-        [found],
-        |_| Left::default(),
-        now(50_000),
-    )
-    .unwrap();
+    let again = |now: Now| {
+        let records = records(&[&accepted, &started]);
+        Agent::new(records, [found.clone()], |_| Left::default(), now)
+            .unwrap()
+            .0
+    };
+    // Somebody has set the wall clock, which says nothing about how long it ran.
+    for wall in [now(0).wall, now(3_000_000).wall] {
+        let agent = again(Now { wall, ..now(50_000) });
+        assert_eq!(agent.next_deadline(), Some(67_000));
+    }
+    // In another boot of the machine there is nothing but the wall clock.
+    let wall = now(7_000 + 15_000).wall;
+    let rebooted = again(Now {
+        mono_ms: 40_000,
+        boot: 2,
+        wall,
+    });
+    assert_eq!(rebooted.next_deadline(), Some(40_000 - 15_000 + 60_000));
+    let mut agent = again(now(50_000));
     assert_eq!(agent.next_deadline(), Some(67_000));
     assert!(agent.tick(now(66_999)).is_empty());
     let effects = agent.tick(now(67_000));
