@@ -44,6 +44,8 @@ pub struct Options {
     pub keep_count: usize,
     /// Most bytes of logs on disk. `None`: no bound.
     pub logs_max_bytes: Option<u64>,
+    /// Log lines older than this are dropped, also those of workloads that run on. `None`: none are.
+    pub logs_max_age: Option<Span>,
     /// Limits for callers.
     pub limits: Limits,
 }
@@ -60,6 +62,7 @@ impl Default for Options {
             keep_age: Span::secs(30 * 86_400),
             keep_count: 50_000,
             logs_max_bytes: Some(20 << 30),
+            logs_max_age: None,
             limits: Limits::default(),
         }
     }
@@ -138,6 +141,7 @@ impl Gateway {
         let store = Store::open(options.data.join("state.redb"), store_options)?;
         let log_options = telemetry::logs::Options {
             max_bytes: options.logs_max_bytes,
+            max_age: options.logs_max_age.map(Span::duration),
             ..Default::default()
         };
         let logs = Arc::new(LogStore::open(options.data.join("logs"), log_options)?);

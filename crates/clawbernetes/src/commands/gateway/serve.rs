@@ -48,6 +48,10 @@ pub(crate) struct Args {
     /// The most disk that logs may take
     #[arg(long, value_name = "SIZE", default_value = "20Gi")]
     logs_max: Size,
+    /// Log lines older than this are dropped, also those of workloads that run on; without it they stay as long as
+    /// their workload is kept
+    #[arg(long, value_name = "DURATION")]
+    logs_max_age: Option<Span>,
 }
 
 impl Args {
@@ -84,6 +88,7 @@ impl Args {
             keep_age: self.keep,
             keep_count: self.keep_count,
             logs_max_bytes: Some(self.logs_max.bytes()),
+            logs_max_age: self.logs_max_age,
             ..Options::default()
         })
     }
