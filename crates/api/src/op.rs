@@ -21,7 +21,7 @@ use crate::{
     event::Event,
     node::{NodeDetail, NodeStatus, NodeView, Taint},
     wire::PullProgress,
-    workload::{GpuOnNode, LogSource, Phase, Priority, Workload, WorkloadSpec, WorkloadSummary},
+    workload::{GpuOnNode, LogLevel, LogSource, Phase, Priority, Workload, WorkloadSpec, WorkloadSummary},
 };
 
 /// Whether an operation changes anything.
@@ -826,6 +826,11 @@ pub struct EventFilter {
     pub limit: Option<u32>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// Which lines of a workload's output.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -837,12 +842,21 @@ pub struct LogsRequest {
     pub namespace: Option<String>,
     /// Go on with lines as they come, until the workload has ended.
     pub follow: bool,
-    /// Begin with the last so many lines. `null`: with the first.
+    /// Begin with the last so many lines, or matches where `level` or `search` is given. `null`: with the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tail: Option<u64>,
     /// Only lines since this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// Only lines of this level or a graver one; lines without a level count as `info`. Gaps are always shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
+    /// Only lines in which this regular expression (syntax of Rust's `regex`) has a match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<String>,
+    /// With `level` or `search`: lines before and after each match of the same member that are sent too, 1,000 at most.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub context: u32,
     /// Only lines after this cursor: resumes a stream without loss or doubles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
@@ -870,6 +884,15 @@ pub struct LogEntry {
     /// True where lines are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gap: bool,
+    /// How grave it is. Absent: nothing tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
+    /// It doesn't match itself: it is near a line that does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub context: bool,
+    /// With `level` or `search`: the line before it in its member's output isn't sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub apart: bool,
     /// Go on after this entry with it.
     pub cursor: String,
 }

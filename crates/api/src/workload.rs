@@ -889,6 +889,49 @@ pub enum LogSource {
     System,
 }
 
+/// How grave a log line is, from least to most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Finer than debug.
+    Trace,
+    /// For whoever debugs the program.
+    Debug,
+    /// What a line without a level counts as.
+    Info,
+    /// Odd, but the program goes on.
+    Warn,
+    /// Something failed; also tracebacks, panics, CUDA and NCCL errors, all their lines.
+    Error,
+    /// The program can't go on.
+    Fatal,
+}
+
+impl LogLevel {
+    /// All, from least to most grave.
+    pub const ALL: [Self; 6] = [
+        Self::Trace,
+        Self::Debug,
+        Self::Info,
+        Self::Warn,
+        Self::Error,
+        Self::Fatal,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+            Self::Fatal => "fatal",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -54,6 +54,8 @@ pub struct Options {
     pub metrics_age: Span,
     /// Most bytes of metrics on disk.
     pub metrics_max_bytes: u64,
+    /// Log lines older than this are dropped, also those of workloads that run on. `None`: none are.
+    pub logs_max_age: Option<Span>,
     /// Limits for callers.
     pub limits: Limits,
     /// Make a new admin token, in place of the one that the first start (or an earlier reset) made: for whoever has lost
@@ -77,6 +79,7 @@ impl Default for Options {
             metrics_raw_age: Span::secs(7 * 86_400),
             metrics_age: Span::secs(365 * 86_400),
             metrics_max_bytes: 20 << 30,
+            logs_max_age: None,
             limits: Limits::default(),
             reset_admin_token: false,
         }
@@ -161,6 +164,7 @@ impl Gateway {
         let store = Store::open(options.data.join("state.redb"), store_options)?;
         let log_options = telemetry::logs::Options {
             max_bytes: options.logs_max_bytes,
+            max_age: options.logs_max_age.map(Span::duration),
             ..Default::default()
         };
         let logs = Arc::new(LogStore::open(options.data.join("logs"), log_options)?);

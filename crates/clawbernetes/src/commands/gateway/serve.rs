@@ -61,6 +61,10 @@ pub(crate) struct Args {
     /// Make a new admin token in place of the one that the first start made: for whoever has lost them all
     #[arg(long)]
     reset_admin_token: bool,
+    /// Log lines older than this are dropped, also those of workloads that run on; without it they stay as long as
+    /// their workload is kept
+    #[arg(long, value_name = "DURATION")]
+    logs_max_age: Option<Span>,
 }
 
 impl Args {
@@ -101,6 +105,7 @@ impl Args {
             metrics_age: self.metrics_keep,
             metrics_max_bytes: self.metrics_max.bytes(),
             reset_admin_token: self.reset_admin_token,
+            logs_max_age: self.logs_max_age,
             ..Options::default()
         })
     }
