@@ -18,7 +18,7 @@ use api::{
     Cpu, GpuIndex, NodeName, Size, Timestamp,
     node::{EngineInfo, EngineKind, GpuInfo, GpuLink, GpuPair, GpuSample, Inventory, NodeSample, Vendor},
     op::{JoinRequest, NODE_SESSION_PATH, NodeJoin},
-    wire::{FromNode, Observation, PROTOCOL, Seen, ToNode},
+    wire::{Desired, FromNode, Observation, PROTOCOL, Seen, ToNode},
     workload::{JobKey, Outcome, Usage},
 };
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _};
@@ -110,6 +110,7 @@ impl Agents {
                 let request = JoinRequest {
                     name: NodeName::new(format!("sim-{number:05}")),
                     exact: true,
+                    secret: None,
                 };
                 joined.push(client.call::<NodeJoin>(&request).await?);
             }
@@ -242,7 +243,7 @@ impl Agent {
 
     fn take(&mut self, heard: ToNode, tally: &Tally, released: bool) {
         match heard {
-            ToNode::Desired { put, forget, .. } => {
+            ToNode::Desired(Desired { put, forget, .. }) => {
                 for job in forget {
                     self.jobs.remove(&job);
                 }

@@ -9,11 +9,14 @@ mod listen;
 mod metric_ops;
 mod node_ops;
 mod openapi;
+mod places;
 mod prometheus;
 mod rows;
 mod session;
 mod stream;
 mod tokens;
+mod unknown;
+mod upgrade;
 mod views;
 mod workload_ops;
 
