@@ -263,7 +263,9 @@ mod tests {
 
     use super::*;
 
-    fn metrics(folder: &tempfile::TempDir, of: &[(&str, &[(&str, &str)], f64)]) -> Metrics {
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+    fn metrics(folder: &tempfile::TempDir, of: &[(&str, Pairs<'_>, f64)]) -> Metrics {
         let options = Options {
             clock: std::sync::Arc::new(|| 2_000),
             ..Options::default()
@@ -284,9 +286,9 @@ mod tests {
         metrics
     }
 
-    fn found(metrics: &Metrics, matchers: &[Matcher]) -> Vec<(String, Vec<(String, String)>, f64)> {
+    fn found(metrics: &Metrics, matchers: &[Matcher]) -> Vec<(Labels, f64)> {
         let found = Named::new(metrics).select(matchers, 0, 2_000).unwrap().into_iter();
-        found.map(|s| (s.labels.name, s.labels.labels, s.points[0].1)).collect()
+        found.map(|s| (s.labels, s.points[0].1)).collect()
     }
 
     #[test]
@@ -303,14 +305,17 @@ mod tests {
             ],
         );
         let all = found(&metrics, &[]);
-        let names: Vec<(&str, f64)> = all.iter().map(|(name, _, value)| (name.as_str(), *value)).collect();
+        let names: Vec<(&str, f64)> = all
+            .iter()
+            .map(|(labels, value)| (labels.name.as_str(), *value))
+            .collect();
         let expected = [
             ("clawbernetes_node_cpu_usage_ratio", 0.5),
             ("clawbernetes_custom_train_loss", 0.5),
             ("DCGM_FI_DEV_FB_USED", 1.0),
         ];
         assert_eq!(names, expected);
-        let of_gpu: Vec<&str> = all[2].1.iter().map(|(name, _)| name.as_str()).collect();
+        let of_gpu: Vec<&str> = all[2].0.labels.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(of_gpu, ["Hostname", "UUID", "gpu", "modelName"]);
 
         let count = |matchers: &[Matcher]| found(&metrics, matchers).len();
