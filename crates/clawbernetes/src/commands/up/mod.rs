@@ -11,7 +11,7 @@ use std::{
 };
 
 use api::{
-    ApiError, NodeName,
+    ApiError, ErrorCode, NodeName,
     node::NodeStatus,
     op::{Empty, FleetStatus, NodeFilter, NodeList},
 };
