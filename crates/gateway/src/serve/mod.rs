@@ -72,7 +72,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(prometheus::scrape))
         .route(NODE_SESSION_PATH, any(session::face))
         .route(EXEC_PATH, any(exec::face));
-    let mut faces = face::Faces::new(router);
+    let mut faces = face::Faces::new(prometheus::routes(router));
     faces.unary::<GatewayPing, _, _, _>(fleet::ping);
     faces.unary::<FleetStatus, _, _, _>(fleet::status);
     faces.unary::<WhoAmI, _, _, _>(tokens::whoami);
