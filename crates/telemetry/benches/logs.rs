@@ -348,9 +348,12 @@ fn search(runtime: &Runtime, dir: &Path, count: u64, rounds: usize) {
     ];
     for (what, query) in queries {
         let entries = pages(&store, &query);
-        quantiles(&format!("  {what}: {entries}"), rounds, |_| {
-            assert_eq!(pages(&store, &query), entries);
+        let m = measure(|| {
+            quantiles(&format!("  {what}: {entries}"), rounds, |_| {
+                assert_eq!(pages(&store, &query), entries);
+            });
         });
+        println!("    {:.0} ms CPU", m.cpu.as_secs_f64() * 1e3 / rounds as f64);
     }
 }
 
