@@ -21,7 +21,7 @@ use crate::{
     hub::{Hub, now},
     live::Nodes,
     metrics::Metrics,
-    private,
+    private, remote_write,
     serve::{self, App, Limits},
 };
 
@@ -56,6 +56,8 @@ pub struct Options {
     pub metrics_max_bytes: u64,
     /// Log lines older than this are dropped, also those of workloads that run on. `None`: none are.
     pub logs_max_age: Option<Span>,
+    /// Where metrics are written to besides. `None`: nowhere.
+    pub remote_write: Option<remote_write::Target>,
     /// Limits for callers.
     pub limits: Limits,
     /// Make a new admin token, in place of the one that the first start (or an earlier reset) made: for whoever has lost
@@ -80,6 +82,7 @@ impl Default for Options {
             metrics_age: Span::secs(365 * 86_400),
             metrics_max_bytes: 20 << 30,
             logs_max_age: None,
+            remote_write: None,
             limits: Limits::default(),
             reset_admin_token: false,
         }
@@ -135,6 +138,8 @@ pub struct Gateway {
     live: Arc<Nodes>,
     stop: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    /// Follows the store, and ends with it.
+    following: tokio::task::JoinHandle<()>,
 }
 
 /// Memory for pages of the store's file: the fleet itself is in the view, so that reads are rare.
@@ -217,7 +222,7 @@ impl Gateway {
             Arc::clone(&hub),
             Arc::clone(&live),
             Arc::clone(&logs),
-            metrics,
+            Arc::clone(&metrics),
             options.data.clone(),
             options.sample,
             stop.clone(),
@@ -231,12 +236,11 @@ impl Gateway {
             stop.clone(),
         );
         let listening = serve::listen(listener, serve::router(app), options.limits.connections, stop.clone());
-        let tasks = vec![
-            tokio::spawn(watching),
-            tokio::spawn(listening),
-            tokio::spawn(measuring),
-            following,
-        ];
+        let mut tasks = vec![tokio::spawn(watching), tokio::spawn(listening), tokio::spawn(measuring)];
+        if let Some(target) = options.remote_write {
+            let writing = remote_write::run(metrics, target, options.data.clone(), stop.clone());
+            tasks.push(tokio::spawn(writing));
+        }
         Ok(Self {
             address,
             admin_token,
@@ -244,6 +248,7 @@ impl Gateway {
             live,
             stop,
             tasks,
+            following,
         })
     }
 
@@ -251,15 +256,14 @@ impl Gateway {
     pub async fn stop(self) {
         self.stop.cancel();
         self.live.end_all();
-        let Self { hub, tasks, .. } = self;
-        let mut tasks = tasks.into_iter();
-        for task in tasks.by_ref().take(3) {
-            let _ = task.await;
-        }
-        hub.store().close().await;
+        let Self {
+            hub, tasks, following, ..
+        } = self;
         for task in tasks {
             let _ = task.await;
         }
+        hub.store().close().await;
+        let _ = following.await;
     }
 }
 

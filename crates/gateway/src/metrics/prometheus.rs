@@ -74,7 +74,7 @@ impl Name {
     }
 
     fn stored_label<'a>(&self, shown: &'a str) -> Stored<'a> {
-        let renamed = [label::UUID, label::MODEL, label::NODE].into_iter();
+        let renamed = [label::UUID, label::NODE].into_iter();
         let mut labels = renamed.chain([shown]);
         match labels.find(|stored| exposition::label_name(self.metric, stored) == shown) {
             // What can't be in a label becomes `_`: there may be several that are shown as this.
@@ -316,7 +316,7 @@ mod tests {
         ];
         assert_eq!(names, expected);
         let of_gpu: Vec<&str> = all[2].0.labels.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(of_gpu, ["Hostname", "UUID", "gpu", "modelName"]);
+        assert_eq!(of_gpu, ["Hostname", "UUID", "gpu", "model"]);
 
         let count = |matchers: &[Matcher]| found(&metrics, matchers).len();
         assert_eq!(
@@ -340,16 +340,7 @@ mod tests {
 
         let named = Named::new(&metrics);
         let labels = [
-            "Hostname",
-            "UUID",
-            "__name__",
-            "a_b",
-            "gpu",
-            "model",
-            "modelName",
-            "node",
-            "uuid",
-            "workload",
+            "Hostname", "UUID", "__name__", "a_b", "gpu", "model", "node", "uuid", "workload",
         ];
         assert_eq!(named.label_names().into_iter().collect::<Vec<_>>(), labels);
         assert_eq!(named.label_values("Hostname").into_iter().collect::<Vec<_>>(), ["a"]);

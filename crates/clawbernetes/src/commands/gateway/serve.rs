@@ -7,7 +7,7 @@ use std::{
 };
 
 use api::{ApiError, ErrorCode, Size, Span};
-use gateway::{Gateway, Options, StartError};
+use gateway::{Gateway, Options, StartError, remote_write::Target};
 
 use crate::{cli::App, failure::Outcome, local, serving};
 
@@ -65,6 +65,12 @@ pub(crate) struct Args {
     /// their workload is kept
     #[arg(long, value_name = "DURATION")]
     logs_max_age: Option<Span>,
+    /// Send all metrics on to this Prometheus remote write receiver: http://prometheus:9090/api/v1/write
+    #[arg(long, value_name = "URL")]
+    remote_write: Option<String>,
+    /// The file with the bearer token that the receiver wants
+    #[arg(long, value_name = "FILE", requires = "remote_write")]
+    remote_write_token_file: Option<PathBuf>,
 }
 
 impl Args {
@@ -91,7 +97,10 @@ impl Args {
             )
             .hint("listen on 127.0.0.1 and let an SSH tunnel or a VPN lead there, or say --insecure"));
         }
+        let token_file = self.remote_write_token_file;
+        let remote_write = self.remote_write.map(|url| Target::new(&url, token_file)).transpose();
         Ok(Options {
+            remote_write: remote_write.map_err(|error| ApiError::invalid("remote-write", error.to_string()))?,
             listen: self.listen,
             data: self.data.map_or_else(|| serving::data_dir("gateway"), Ok)?,
             heartbeat: self.heartbeat,
