@@ -106,7 +106,7 @@ impl Writer {
             self.place.sending_to_ms = Some(to);
             self.keep_place();
             let metrics = Arc::clone(&self.metrics);
-            let mut reading = std::mem::take(pending);
+            let reading = std::mem::take(pending);
             let read = tokio::task::spawn_blocking(move || {
                 let requests = reading.requests(&metrics, from, to);
                 (reading, requests)

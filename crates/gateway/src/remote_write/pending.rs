@@ -1,11 +1,12 @@
 //! What hasn't been sent yet.
 //!
 //! The store takes the samples of one series in order only. So of each series, what is newer than the last that was
-//! sent is what wasn't: also samples of a node that was out of reach and came after those of others, up to
-//! [`LATE_MS`]. What comes later than that, or came late just before the gateway ended, isn't sent.
+//! sent is what wasn't: also samples of a node that was out of reach and came after those of others. All series are
+//! looked at for [`RECENT_MS`] back, those that come back after a silence for [`LATE_MS`]: agents keep an hour. What
+//! comes later than that, or came late while the gateway ended, isn't sent.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
 };
 
@@ -17,8 +18,10 @@ use telemetry::{
 use super::wire;
 use crate::metrics::{Metrics, Named};
 
+/// How far back every series is looked at.
+const RECENT_MS: i64 = 300_000;
 /// How late a sample may come in and is still sent.
-const LATE_MS: i64 = 300_000;
+const LATE_MS: i64 = 3_600_000;
 /// Most samples of a request; Prometheus' own default.
 const SAMPLES_MAX: usize = 2_000;
 
@@ -49,25 +52,43 @@ impl Pending {
 
     /// Requests with all samples measured up to `to_ms` that weren't sent yet. `from_ms`: up to when all were that had
     /// come by then.
-    pub(super) fn requests(
-        &mut self,
-        metrics: &Metrics,
-        from_ms: i64,
-        to_ms: i64,
-    ) -> Result<Vec<Request>, MetricError> {
+    pub(super) fn requests(&self, metrics: &Metrics, from_ms: i64, to_ms: i64) -> Result<Vec<Request>, MetricError> {
         let named = Named::new(metrics);
-        let late_ms = from_ms.saturating_sub(LATE_MS).max(self.since_ms).saturating_add(1);
+        let recent_ms = from_ms.saturating_sub(RECENT_MS).max(self.since_ms);
+        let late_ms = from_ms.saturating_sub(LATE_MS).max(self.since_ms);
         let mut packing = Packing::default();
         for name in named.names() {
-            for mut series in named.select(&[Matcher::name(&name.shown)], late_ms, to_ms)? {
-                let key = key(&series.labels);
-                let last_ms = self.sent.get(&key).copied().unwrap_or(self.since_ms);
-                let sent = series.points.partition_point(|(at, _)| *at <= last_ms);
-                series.points.drain(..sent);
-                packing.add(key, series);
+            let matchers = [Matcher::name(&name.shown)];
+            let recent = named.select(&matchers, recent_ms.saturating_add(1), to_ms)?;
+            let silent = recent.iter().map(|series| key(&series.labels));
+            let silent: HashSet<u64> = silent.filter(|key| self.sent_to(*key) < recent_ms).collect();
+            let mut piece_ms = late_ms;
+            while !silent.is_empty() && piece_ms < recent_ms {
+                let end_ms = recent_ms.min(piece_ms.saturating_add(RECENT_MS));
+                for series in named.select(&matchers, piece_ms.saturating_add(1), end_ms)? {
+                    if silent.contains(&key(&series.labels)) {
+                        packing.add(self.unsent(series));
+                    }
+                }
+                piece_ms = end_ms;
+            }
+            for series in recent {
+                packing.add(self.unsent(series));
             }
         }
         Ok(packing.finish())
+    }
+
+    /// Up to when a series was sent.
+    fn sent_to(&self, key: u64) -> i64 {
+        self.sent.get(&key).copied().unwrap_or(self.since_ms)
+    }
+
+    fn unsent(&self, mut series: Series) -> Series {
+        let sent_to_ms = self.sent_to(key(&series.labels));
+        let sent = series.points.partition_point(|(at, _)| *at <= sent_to_ms);
+        series.points.drain(..sent);
+        series
     }
 
     /// A request has arrived, or is given up.
@@ -98,7 +119,7 @@ struct Packing {
 }
 
 impl Packing {
-    fn add(&mut self, key: u64, series: Series) {
+    fn add(&mut self, series: Series) {
         let Some((last_ms, _)) = series.points.last() else {
             return;
         };
@@ -106,7 +127,7 @@ impl Packing {
             self.pack();
         }
         self.samples += series.points.len();
-        self.last.push((key, *last_ms));
+        self.last.push((key(&series.labels), *last_ms));
         self.series.push(series.into());
     }
 
@@ -163,7 +184,7 @@ mod tests {
     fn each_sample_is_sent_once_also_a_late_one() {
         let folder = tempfile::tempdir().unwrap();
         let options = Options {
-            clock: Arc::new(|| 1_000_000),
+            clock: Arc::new(|| 10_000_000),
             ..Options::default()
         };
         let metrics = Metrics::new(MetricStore::open(folder.path(), options).unwrap());
@@ -177,9 +198,18 @@ mod tests {
         append(&metrics, "b", &[105_000, 125_000]);
         assert_eq!(send(&mut pending, &metrics, 115_000, 130_000), 3, "b's first came late");
         assert_eq!(send(&mut pending, &metrics, 130_000, 150_000), 0);
-        // Out of reach for too long.
         append(&metrics, "b", &[140_000, 500_000]);
-        assert_eq!(send(&mut pending, &metrics, 450_000, 600_000), 1);
+        assert_eq!(
+            send(&mut pending, &metrics, 450_000, 600_000),
+            2,
+            "it was silent for longer than all are looked at"
+        );
+        append(&metrics, "b", &[2_000_000, 2_500_000, 6_000_000]);
+        assert_eq!(
+            send(&mut pending, &metrics, 5_900_000, 6_100_000),
+            2,
+            "the first is too late"
+        );
     }
 
     #[test]
@@ -191,7 +221,7 @@ mod tests {
             let times: Vec<i64> = (0..100).map(|n| now - 100_000 + n * 1_000).collect();
             append(&metrics, &format!("n{node}"), &times);
         }
-        let mut pending = Pending::new(now - 200_000);
+        let pending = Pending::new(now - 200_000);
         let requests = pending.requests(&metrics, now - 200_000, now).unwrap();
         let samples: Vec<u64> = requests.iter().map(|request| request.samples).collect();
         assert_eq!(samples, [2_000, 2_000, 1_000]);
