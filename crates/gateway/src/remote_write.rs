@@ -92,8 +92,9 @@ struct Writer {
 impl Writer {
     /// Sends all that has settled, a slice at a time. `Err`: at least how long to wait before trying again.
     async fn catch_up(&mut self, pending: &mut Pending, stop: &CancellationToken) -> Result<(), Duration> {
+        // What settles meanwhile is for the next time.
+        let settled = now().as_millisecond() - SETTLED_MS;
         loop {
-            let settled = now().as_millisecond() - SETTLED_MS;
             let from = self.place.sent_to_ms.max(self.oldest_before(settled));
             let to = match self.place.sending_to_ms {
                 // Once begun, a slice stays as it is: what of it has arrived is refused as a whole, and nothing else.

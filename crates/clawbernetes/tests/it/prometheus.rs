@@ -11,6 +11,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -228,7 +229,7 @@ fn run_counting(cluster: &Cluster) -> String {
 }
 
 /// Ends everything in order; a workload would outlive its agent.
-fn end(cluster: Cluster, workload: &str) {
+fn finish(cluster: Cluster, workload: &str) {
     cluster.home.run(&format!("workload cancel {workload}")).ok();
     cluster.wait_phase(workload, "cancelled");
     cluster.end();
@@ -334,8 +335,10 @@ fn a_real_prometheus_scrapes_the_fleet_and_dashboards_find_data_in_both() {
                 .unwrap();
             let selector = selector.replace("$node", "(a|b)");
             let values = |api: &Api| api.get(&format!("label/{label}/values"), &[("match[]", &selector)]);
-            assert_eq!(values(&gateway), values(&prometheus.api), "{file}: {query}");
-            assert_ne!(values(&gateway), Some(serde_json::json!([])), "{file}: {query}");
+            wait_for(&format!("the same values of {query} in both"), || {
+                let ours = values(&gateway)?;
+                (Some(&ours) == values(&prometheus.api).as_ref() && ours != serde_json::json!([])).then_some(())
+            });
         }
         for panel in dashboard["panels"].as_array().unwrap() {
             for target in panel["targets"].as_array().into_iter().flatten() {
@@ -381,7 +384,7 @@ fn a_real_prometheus_scrapes_the_fleet_and_dashboards_find_data_in_both() {
     );
 
     prometheus.stop();
-    end(cluster, &workload);
+    finish(cluster, &workload);
 }
 
 #[test]
@@ -556,7 +559,16 @@ fn what_is_written_to_a_prometheus_arrives_also_after_it_was_down_and_both_compu
     let end = wait_for("the samples of that time, and more", || {
         last(&prometheus.api).filter(|at| *at > down + 20.0)
     }) - 5.0;
-    let start = begun + 1.0;
+
+    // Ranges of this Prometheus have their start in them, ours don't: moments are chosen on which no sample lies.
+    let all = gateway.samples("{__name__=~\"clawbernetes_.*|DCGM_.*\"}", 600.0, end);
+    let times = all
+        .values()
+        .flatten()
+        .map(|(at, _)| (at * 1000.0).round() as i64 % 1000);
+    let taken: BTreeSet<i64> = times.collect();
+    let phase = (0..1000).find(|ms| !taken.contains(ms)).unwrap() as f64 / 1000.0;
+    let (start, end) = (begun.ceil() + phase, end.floor() - 1.0 + phase);
 
     // Nothing is missing, and nothing is there twice.
     for selector in [
@@ -564,26 +576,25 @@ fn what_is_written_to_a_prometheus_arrives_also_after_it_was_down_and_both_compu
         "clawbernetes_custom_tokens",
         "DCGM_FI_DEV_POWER_USAGE",
     ] {
-        let ours = wait_for("both to have the same", || {
+        let until = Instant::now() + Duration::from_secs(30);
+        let ours = loop {
             let ours = gateway.samples(selector, end - start, end);
-            (ours == prometheus.api.samples(selector, end - start, end)).then_some(ours)
-        });
-        assert!(!ours.is_empty(), "{selector}");
-        let fewest = ours.values().map(Vec::len).min().unwrap();
+            let theirs = prometheus.api.samples(selector, end - start, end);
+            if ours == theirs {
+                break ours;
+            }
+            assert!(
+                Instant::now() < until,
+                "{selector}\n  ours   {ours:?}\n  theirs {theirs:?}"
+            );
+        };
+        let fewest = ours.values().map(Vec::len).min().unwrap_or(0);
         assert!(fewest > 20, "{selector} has {fewest} samples in {} s", end - start);
     }
-    assert!(counter("samples") > 0.0);
+    wait_for("samples to be counted", || (counter("samples") > 0.0).then_some(()));
 
-    // The same samples make the same answers. Ranges of this Prometheus have their start in them, ours don't: a moment
-    // is chosen on which no sample lies.
-    let all = gateway.samples("{__name__=~\"clawbernetes_.*|DCGM_.*\"}", end - start, end);
-    let taken: BTreeSet<i64> = all
-        .values()
-        .flatten()
-        .map(|(at, _)| (at * 1000.0).round() as i64 % 1000)
-        .collect();
-    let phase = (0..1000).find(|ms| !taken.contains(ms)).unwrap() as f64 / 1000.0;
-    let moments = (end.floor() - 25.0 + phase, end.floor() - 1.0 + phase);
+    // The same samples make the same answers.
+    let moments = (end - 24.0, end);
     let mut wrong = Vec::new();
     for query in ALIKE {
         let ours = gateway.range(query, moments, "3");
@@ -608,5 +619,5 @@ fn what_is_written_to_a_prometheus_arrives_also_after_it_was_down_and_both_compu
     );
 
     prometheus.stop();
-    end(cluster, &workload);
+    finish(cluster, &workload);
 }
