@@ -6,6 +6,7 @@ mod kill;
 mod metrics;
 mod model;
 mod order;
+mod promql;
 
 use telemetry::logs::{Entry, Line, LogStore, Options, Page, Query, Source, StreamId};
 
