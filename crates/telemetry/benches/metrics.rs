@@ -196,14 +196,18 @@ fn median(mut times: Vec<Duration>) -> f64 {
     times[times.len() / 2].as_secs_f64() * 1e3
 }
 
-fn timed(rounds: usize, mut work: impl FnMut()) -> f64 {
+/// Reports the median of the time that `work` takes, and the mean of its CPU, over `rounds`.
+fn timed(what: &str, pid: &str, rounds: usize, mut work: impl FnMut()) {
     work();
+    let before = cpu(pid);
     let once = |_| {
         let since = Instant::now();
         work();
         since.elapsed()
     };
-    median((0..rounds).map(once).collect())
+    let wall = median((0..rounds).map(once).collect());
+    let busy = cpu(pid).saturating_sub(before).as_secs_f64() * 1e3 / rounds as f64;
+    println!("  {what:<54} {wall:>12.3} ms, of CPU {busy:.3} ms");
 }
 
 fn report(what: &str, figure: f64, unit: &str) {
@@ -387,19 +391,14 @@ fn beside(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
     let at = (START_MS + rows * STEP_MS) / 1000;
     let what = format!("one-hour average of {} series", nodes * GPUS);
     let all = "avg(avg_over_time(gpu_utilization[1h]))";
-    report(&what, timed(rounds, || prometheus.query(all, at)), "ms");
+    timed(&what, &pid, rounds, || prometheus.query(all, at));
     let node = r#"avg_over_time(gpu_utilization{node="gpu-00007"}[1h])"#;
-    report(
-        "of one node's 8",
-        timed(rounds * 5, || prometheus.query(node, at)),
-        "ms",
-    );
-    let node = r#"avg_over_time({node="gpu-00007"}[1h])"#;
-    report(
-        "of one node's 80",
-        timed(rounds * 5, || prometheus.query(node, at)),
-        "ms",
-    );
+    timed("of one node's 8", &pid, rounds * 50, || prometheus.query(node, at));
+    // An average would drop the names that tell them apart.
+    let node = r#"last_over_time({node="gpu-00007"}[1h])"#;
+    timed("the same of its 80, the last value", &pid, rounds * 50, || {
+        prometheus.query(node, at)
+    });
     report("memory after queries", memory(&pid, "VmRSS"), "MB");
 }
 
