@@ -15,7 +15,7 @@ const WARM_UP_MS: i64 = 5 * 60_000;
 pub struct WorkloadFacts {
     /// Its id.
     pub id: String,
-    /// As of when.
+    /// As of when: now, or when it ended.
     pub now_ms: i64,
     /// Length of the window that is looked at, which ends now.
     pub window_ms: i64,
