@@ -1,6 +1,6 @@
 //! Statistics that a few wild samples don't upset.
 
-/// What [`line`] does, in words.
+/// What [`line()`] does, in words.
 pub const TREND_METHOD: &str = "Theil-Sen slope, Mann-Kendall test corrected for autocorrelation";
 
 /// Samples below which nothing is said about what is usual.
