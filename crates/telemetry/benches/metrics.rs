@@ -302,22 +302,16 @@ fn embedded(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
     };
     let hour = 3_600_000;
     let what = format!("one-hour average of {} series", nodes * GPUS);
-    report(&what, timed(rounds, || ask(&[name.clone()], hour, nodes * GPUS)), "ms");
-    report(
-        "  in minutes",
-        timed(rounds, || ask(&[name.clone()], 60_000, nodes * GPUS)),
-        "ms",
-    );
-    report(
-        "of one node's 8",
-        timed(rounds * 5, || ask(&[name.clone(), node.clone()], hour, 8)),
-        "ms",
-    );
-    report(
-        "of one node's 80",
-        timed(rounds * 5, || ask(&[node.clone()], hour, 80)),
-        "ms",
-    );
+    timed(&what, "self", rounds, || ask(&[name.clone()], hour, nodes * GPUS));
+    timed("  in minutes", "self", rounds, || {
+        ask(&[name.clone()], 60_000, nodes * GPUS)
+    });
+    timed("of one node's 8", "self", rounds * 50, || {
+        ask(&[name.clone(), node.clone()], hour, 8)
+    });
+    timed("of one node's 80", "self", rounds * 50, || {
+        ask(&[node.clone()], hour, 80)
+    });
     let all = |step_ms| {
         let matchers = [name.clone(), node.clone()];
         let answer = store
@@ -325,11 +319,7 @@ fn embedded(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
             .unwrap();
         assert_eq!(answer.series.len(), 8);
     };
-    report(
-        "all hours of one node's 8, in minutes",
-        timed(rounds, || all(60_000)),
-        "ms",
-    );
+    timed("all hours of one node's 8, in minutes", "self", rounds, || all(60_000));
     report("memory after queries", memory("self", "VmRSS"), "MB");
     let since = Instant::now();
     store.close().unwrap();
