@@ -294,6 +294,7 @@ fn embedded(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
     let from_ms = to_ms - 3_600_000;
     let name = Matcher::name("gpu.utilization");
     let node = Matcher::eq("node", "gpu-00007");
+    let (named, on_node, both) = ([name.clone()], [node.clone()], [name, node]);
     let ask = |matchers: &[Matcher], step_ms, wanted: usize| {
         let answer = store
             .windows(matchers, from_ms, to_ms, step_ms, Aggregate::Avg)
@@ -302,21 +303,12 @@ fn embedded(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
     };
     let hour = 3_600_000;
     let what = format!("one-hour average of {} series", nodes * GPUS);
-    timed(&what, "self", rounds, || ask(&[name.clone()], hour, nodes * GPUS));
-    timed("  in minutes", "self", rounds, || {
-        ask(&[name.clone()], 60_000, nodes * GPUS)
-    });
-    timed("of one node's 8", "self", rounds * 50, || {
-        ask(&[name.clone(), node.clone()], hour, 8)
-    });
-    timed("of one node's 80", "self", rounds * 50, || {
-        ask(&[node.clone()], hour, 80)
-    });
+    timed(&what, "self", rounds, || ask(&named, hour, nodes * GPUS));
+    timed("  in minutes", "self", rounds, || ask(&named, 60_000, nodes * GPUS));
+    timed("of one node's 8", "self", rounds * 50, || ask(&both, hour, 8));
+    timed("of one node's 80", "self", rounds * 50, || ask(&on_node, hour, 80));
     let all = |step_ms| {
-        let matchers = [name.clone(), node.clone()];
-        let answer = store
-            .windows(&matchers, START_MS, to_ms, step_ms, Aggregate::Max)
-            .unwrap();
+        let answer = store.windows(&both, START_MS, to_ms, step_ms, Aggregate::Max).unwrap();
         assert_eq!(answer.series.len(), 8);
     };
     timed("all hours of one node's 8, in minutes", "self", rounds, || all(60_000));
