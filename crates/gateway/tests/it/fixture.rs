@@ -42,9 +42,14 @@ impl Fixture {
 
     /// Stops the gateway and starts another one on the same data.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_with(Options::default()).await
+    }
+
+    /// The same, with options of its own.
+    pub(crate) async fn restart_with(self, options: Options) -> Self {
         let Self { gateway, data } = self;
         gateway.stop().await;
-        let gateway = Gateway::start(options_in(&data, Options::default())).await.unwrap();
+        let gateway = Gateway::start(options_in(&data, options)).await.unwrap();
         Self { gateway, data }
     }
 
