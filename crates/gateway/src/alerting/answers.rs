@@ -267,7 +267,8 @@ fn ask(metrics: &MetricStore, metric: &str, question: Question, now: Timestamp) 
     let name = [Matcher::name(metric)];
     let end = now.as_millisecond() + 1;
     let from = |over: Span| end - i64::try_from(over.as_millis()).unwrap_or(i64::MAX).clamp(1, end);
-    let raw = |over| metrics.select(&name, from(over), end - 1);
+    // The sample at the very beginning is what a counter grew from.
+    let raw = |over| metrics.select(&name, from(over) - 1, end - 1);
     let windows = |over, step, aggregate| {
         metrics
             .windows(&name, from(over), end, step, aggregate)
