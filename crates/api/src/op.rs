@@ -7,10 +7,12 @@
 //! answer GET with the request in the query as well. A [`Streaming`] operation answers many items: one JSON text frame
 //! each over WebSocket ([`Frame`]), or one line each over plain HTTP.
 
+mod alerts;
 mod metrics;
 
 use std::collections::BTreeMap;
 
+pub use alerts::*;
 pub use metrics::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -221,6 +223,19 @@ operations! {
     /// Tells what metrics take on disk.
     MetricsUsed = "metrics.usage", Read, Reads, Empty => MetricsUsage;
 
+    /// Lists the alerts that fire, or all of them.
+    AlertList = "alert.list", Read, Reads, AlertFilter => Vec<AlertView>;
+    /// Lists what is looked for, and what it sees.
+    AlertRules = "alert.rules", Read, Reads, Empty => Vec<AlertRuleView>;
+    /// Lists who is told of alerts, and whether that works.
+    AlertReceivers = "alert.receivers", Read, Reads, Empty => Vec<AlertReceiverView>;
+    /// Holds alerts back for a while; they are listed all the same.
+    AlertSilence = "alert.silence", OperateNodes, Creates, SilenceRequest => SilenceView;
+    /// Lists silences.
+    AlertSilenceList = "alert.silence.list", Read, Reads, SilenceFilter => Vec<SilenceView>;
+    /// Ends a silence before its time.
+    AlertSilenceEnd = "alert.silence.end", OperateNodes, Writes, SilenceRef => SilenceView;
+
     /// Lists events, oldest first.
     EventList = "event.list", Read, Reads, EventFilter => Vec<Event>;
 
@@ -296,7 +311,8 @@ pub struct Fleet {
     pub workloads: Vec<WorkloadBrief>,
     /// MOLT participation.
     pub molt: MoltBrief,
-    /// Alerts that are firing.
+    /// Alerts that fire, the worst first: `critical: node gpu-7 is unreachable`. Silenced ones, and those that others
+    /// explain, are left out.
     pub alerts: Vec<String>,
 }
 
@@ -806,7 +822,7 @@ pub struct UsageRow {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct EventFilter {
-    /// Only of this kind of thing: `workload` or `node`.
+    /// Only of this kind of thing: `workload`, `node` or `alert`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Only of this workload or node (id or name).

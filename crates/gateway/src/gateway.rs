@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    alerting::{self, Alerting, AlertsFile, Sender, SenderError},
     auth,
     control::{self, start_planner},
     decide::{nodes::Patience, sweep::Retention},
@@ -56,6 +57,10 @@ pub struct Options {
     pub metrics_max_bytes: u64,
     /// Log lines older than this are dropped, also those of workloads that run on. `None`: none are.
     pub logs_max_age: Option<Span>,
+    /// Rules of alerts, and who is told.
+    pub alerts: AlertsFile,
+    /// How often rules of alerts are evaluated.
+    pub alert_interval: Span,
     /// Limits for callers.
     pub limits: Limits,
     /// Make a new admin token, in place of the one that the first start (or an earlier reset) made: for whoever has lost
@@ -80,6 +85,8 @@ impl Default for Options {
             metrics_age: Span::secs(365 * 86_400),
             metrics_max_bytes: 20 << 30,
             logs_max_age: None,
+            alerts: AlertsFile::default(),
+            alert_interval: Span::secs(15),
             limits: Limits::default(),
             reset_admin_token: false,
         }
@@ -116,6 +123,12 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// Rules of alerts, or their receivers, can't be used.
+    #[error("alerts: {0}")]
+    Alerts(String),
+    /// Nothing can be sent to receivers of alerts.
+    #[error("alerts can't be sent")]
+    Sender(#[from] SenderError),
     /// The times don't fit each other.
     #[error("{0}")]
     Times(String),
@@ -151,6 +164,11 @@ impl Gateway {
     /// [`StartError`]; nothing is left running.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         check_times(&options)?;
+        let rules = options.alerts.rule_set().map_err(StartError::Alerts)?;
+        let sender = match options.alerts.receivers.as_slice() {
+            [] => None,
+            _ => Some(Sender::new()?),
+        };
         let data = |path: &Path, source| StartError::Data {
             path: path.to_owned(),
             source,
@@ -186,6 +204,7 @@ impl Gateway {
             address: options.listen,
             source,
         })?;
+        let alerting = Arc::new(Alerting::load(rules, &options.alerts, &store).await?);
         let (hub, touched, following) = Hub::start(store).await?;
         let token_file = options.data.join("admin.token");
         let admin_token = admin_token(&hub, &token_file, options.reset_admin_token).await?;
@@ -201,6 +220,7 @@ impl Gateway {
             live: Arc::clone(&live),
             logs: Arc::clone(&logs),
             metrics: Arc::clone(&metrics),
+            alerting: Arc::clone(&alerting),
             planner,
             rows: serve::Rows::default(),
             access: serve::Access::new(options.limits),
@@ -213,6 +233,13 @@ impl Gateway {
             age: options.keep_age,
             count: options.keep_count,
         };
+        let sources = alerting::Sources {
+            hub: Arc::clone(&hub),
+            live: Arc::clone(&live),
+            metrics: Arc::clone(&metrics),
+        };
+        let evaluating = alerting::watch(Arc::clone(&alerting), sources, options.alert_interval, stop.clone());
+        let delivering = alerting::deliver(alerting, Arc::clone(&hub), sender, stop.clone());
         let measuring = control::measure(
             Arc::clone(&hub),
             Arc::clone(&live),
@@ -235,6 +262,8 @@ impl Gateway {
             tokio::spawn(watching),
             tokio::spawn(listening),
             tokio::spawn(measuring),
+            tokio::spawn(evaluating),
+            tokio::spawn(delivering),
             following,
         ];
         Ok(Self {
@@ -253,7 +282,7 @@ impl Gateway {
         self.live.end_all();
         let Self { hub, tasks, .. } = self;
         let mut tasks = tasks.into_iter();
-        for task in tasks.by_ref().take(3) {
+        for task in tasks.by_ref().take(5) {
             let _ = task.await;
         }
         hub.store().close().await;
@@ -275,6 +304,11 @@ fn check_times(options: &Options) -> Result<(), StartError> {
             "a node can't be unreachable after {unreachable_after} when it gives a sign of life every {heartbeat}: \
              allow at least two of them"
         )));
+    }
+    if options.alert_interval.is_zero() {
+        return Err(StartError::Times(
+            "rules of alerts can't be evaluated every 0s".to_owned(),
+        ));
     }
     if lost_after <= unreachable_after {
         return Err(StartError::Times(format!(

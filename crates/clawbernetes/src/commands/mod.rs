@@ -1,5 +1,6 @@
 //! The commands: one file each, its path spelling the command.
 
+mod alerts;
 mod auth;
 mod completions;
 mod context;
@@ -29,6 +30,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Node(node::Command),
     Events(events::Args),
+    /// Alerts: see what fires, hold back what is known
+    #[command(subcommand)]
+    Alerts(alerts::Command),
     Metrics(metrics::Args),
     /// The gateway: the fleet's control plane
     #[command(subcommand)]
@@ -57,6 +61,7 @@ impl Command {
             Self::Logs(args) => app.block_on(args.run(app)),
             Self::Node(command) => command.run(app),
             Self::Events(args) => app.block_on(args.run(app)),
+            Self::Alerts(command) => command.run(app),
             Self::Metrics(args) => app.block_on(args.run(app)),
             Self::Gateway(command) => command.run(app),
             Self::Auth(command) => command.run(app),

@@ -1,5 +1,6 @@
 //! One value, shown as a table for people or as JSON, YAML, names or lines for programs. Data goes to standard output.
 
+mod alerts;
 mod cells;
 mod chart;
 mod fleet;

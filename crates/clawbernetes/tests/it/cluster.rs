@@ -83,6 +83,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a gateway with short times, and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same, with more flags for the gateway.
+    pub fn start_with(flags: &[&str]) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let home = Home::at(address);
         let data = home.path("gateway").display().to_string();
@@ -102,7 +107,10 @@ impl Cluster {
             "60s",
         ];
         let cluster = Self {
-            gateway: Part::new("gateway", words.map(str::to_owned).to_vec()),
+            gateway: Part::new(
+                "gateway",
+                words.iter().chain(flags).map(|word| (*word).to_owned()).collect(),
+            ),
             home,
             address,
             agents: Vec::new(),

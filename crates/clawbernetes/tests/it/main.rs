@@ -7,6 +7,7 @@
     reason = "a test that can't go on says where and why, on its own output"
 )]
 
+mod alerts;
 mod alone;
 mod bad_input;
 mod cluster;

@@ -70,7 +70,7 @@ pub async fn status(call: Call, request: StatusRequest) -> Result<Fleet, ApiErro
         nodes,
         workloads,
         molt: MoltBrief::default(),
-        alerts: Vec::new(),
+        alerts: app.alerting.firing(at),
     })
 }
 
