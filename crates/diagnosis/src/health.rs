@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Evidence, Finding, Severity, Status, Target, finding};
+use crate::{Evidence, Finding, NodeDiagnosis, NodeFacts, Series, Severity, Status, Target, finding, metric, stats};
 
 /// Ten-thousandths of points; printed as points.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -109,6 +109,42 @@ pub struct Usage {
     pub memory_used_bytes: Option<f64>,
     /// Memory of the machine.
     pub memory_total_bytes: Option<f64>,
+}
+
+impl NodeHealth {
+    /// Of a node that was looked at.
+    #[must_use]
+    pub fn new(state: NodeState, facts: &NodeFacts, diagnosis: &NodeDiagnosis) -> Self {
+        Self {
+            name: facts.name.clone(),
+            state,
+            measured: diagnosis.status != Status::Unknown,
+            gpus: facts.gpus.len() as u32,
+            findings: diagnosis.findings.clone(),
+            usage: Usage::of(facts),
+        }
+    }
+}
+
+impl Usage {
+    /// The newest samples of a node. Cores aren't among them.
+    #[must_use]
+    pub fn of(facts: &NodeFacts) -> Self {
+        let last = |m: &str| facts.series.get(m).and_then(Series::last).map(|p| p.1);
+        let of_gpus = |m: &str| -> Vec<f64> { facts.series.all(m).filter_map(|s| s.last().map(|p| p.1)).collect() };
+        let (used, total) = (of_gpus(metric::GPU_MEMORY_USED), of_gpus(metric::GPU_MEMORY_TOTAL));
+        // Sums are of the same GPUs only.
+        let both = !used.is_empty() && used.len() == total.len();
+        Self {
+            gpu_percent: stats::mean(&of_gpus(metric::GPU_UTILIZATION)),
+            gpu_memory_used_bytes: both.then(|| used.iter().sum()),
+            gpu_memory_total_bytes: both.then(|| total.iter().sum()),
+            cpu_percent: last(metric::CPU_USAGE),
+            cpu_cores: None,
+            memory_used_bytes: last(metric::MEMORY_USAGE),
+            memory_total_bytes: facts.memory_total_bytes.or_else(|| last(metric::MEMORY_TOTAL)),
+        }
+    }
 }
 
 /// An alert, as it is handed through.

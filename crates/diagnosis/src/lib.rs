@@ -21,11 +21,13 @@ mod finding;
 mod health;
 pub mod metric;
 mod node;
+pub mod patterns;
 mod rule;
 mod series;
 pub mod stats;
 pub mod throttle;
 mod words;
+mod workload;
 pub mod xid;
 mod xid_chain;
 
@@ -34,9 +36,14 @@ pub use health::{
     AlertFact, Deduction, FleetFacts, Health, NodeCounts, NodeHealth, NodeState, Overview, Points, Share, Usage, health,
 };
 pub use node::{
-    ErrorGroup, ErrorsSection, GpuFacts, GpuMemory, GpuThermal, Kernel, KernelEvent, LogGroup, MemorySection,
-    MetricStats, NodeDiagnosis, NodeFacts, Peer, ThermalSection, ThrottleShare, Trend, TrendsSection, diagnose_node,
-    node_rules,
+    AmdTrouble, ErrorGroup, ErrorsSection, GpuFacts, GpuMemory, GpuThermal, Kernel, KernelEvent, LogGroup,
+    MemorySection, MetricStats, NodeDiagnosis, NodeFacts, Peer, ThermalSection, ThrottleShare, Trend, TrendsSection,
+    diagnose_node, node_rules,
 };
 pub use rule::{RuleInfo, Section, Unchecked};
 pub use series::{Series, SeriesSet, increase};
+pub use workload::{
+    Attempt, Bottleneck, Change, Class, Comparison, ExitReason, GpuUse, Oom, Performance, Phase, Rank, Recommendation,
+    Requests, Signal, Straggler, UseSection, Verdict, WorkloadDiagnosis, WorkloadFacts, compare, diagnose_workload,
+    workload_rules,
+};

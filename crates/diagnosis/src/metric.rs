@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 
 /// Share of time in which a kernel ran, percent.
 pub const GPU_UTILIZATION: &str = "gpu.utilization";
+/// Whether the driver reaches the GPU: 1 or 0.
+pub const GPU_UP: &str = "gpu.up";
 /// Memory in use, bytes.
-pub const GPU_MEMORY_USED: &str = "gpu.memory.used";
+pub const GPU_MEMORY_USED: &str = "gpu.memory";
 /// Memory of the device, bytes.
 pub const GPU_MEMORY_TOTAL: &str = "gpu.memory.total";
 /// Share of time in which memory was read or written (NVML's memory utilization), percent.
@@ -33,11 +35,16 @@ pub const GPU_PCIE_RX: &str = "gpu.pcie.rx";
 pub const GPU_PCIE_TX: &str = "gpu.pcie.tx";
 /// PCIe packets sent again; a counter.
 pub const GPU_PCIE_REPLAYS: &str = "gpu.pcie.replays";
+/// PCIe generation now; idle GPUs lower it to save power.
+pub const GPU_PCIE_GENERATION: &str = "gpu.pcie.generation";
+/// PCIe lanes now.
+pub const GPU_PCIE_WIDTH: &str = "gpu.pcie.width";
 /// Received over NVLink, bytes a second.
 pub const GPU_NVLINK_RX: &str = "gpu.nvlink.rx";
 /// Sent over NVLink, bytes a second.
 pub const GPU_NVLINK_TX: &str = "gpu.nvlink.tx";
-/// NVLink errors; a counter. The device label says which, where that is known: `replay`, `recovery`, `crc`.
+/// NVLink errors; a counter. The series' device says which, where that is known: `replay`,
+/// `recovery`, `crc`.
 pub const GPU_NVLINK_ERRORS: &str = "gpu.nvlink.errors";
 /// Single-bit memory errors that were corrected; a counter.
 pub const GPU_ECC_CORRECTED: &str = "gpu.ecc.corrected";
@@ -62,7 +69,7 @@ pub const MEMORY_USAGE: &str = "memory.usage";
 /// Memory of the machine, bytes.
 pub const MEMORY_TOTAL: &str = "memory.total";
 /// Swap in use, bytes.
-pub const SWAP_USED: &str = "swap.used";
+pub const SWAP_USED: &str = "swap.usage";
 /// Read from swap, bytes a second.
 pub const SWAP_IN: &str = "swap.in";
 /// Written to swap, bytes a second.
@@ -75,9 +82,9 @@ pub const PRESSURE_MEMORY: &str = "pressure.memory";
 pub const PRESSURE_MEMORY_FULL: &str = "pressure.memory.full";
 /// Share of time in which some task waited for I/O (PSI, avg10), percent.
 pub const PRESSURE_IO: &str = "pressure.io";
-/// Used on a file system, bytes; the device label names it.
+/// Used on a file system, bytes; the series' device is where it is mounted.
 pub const DISK_USED: &str = "disk.used";
-/// Size of a file system, bytes; the device label names it.
+/// Size of a file system, bytes; the series' device is where it is mounted.
 pub const DISK_TOTAL: &str = "disk.total";
 /// Inodes used on a file system.
 pub const DISK_INODES_USED: &str = "disk.inodes.used";
@@ -87,7 +94,7 @@ pub const DISK_INODES_TOTAL: &str = "disk.inodes.total";
 pub const DISK_THROUGHPUT: &str = "disk.throughput";
 /// Received and sent, bytes a second.
 pub const NETWORK_THROUGHPUT: &str = "network.throughput";
-/// Errors of a network interface; a counter, the device label names it.
+/// Errors of a network interface; a counter. The series' device is the interface.
 pub const NETWORK_ERRORS: &str = "network.errors";
 /// The node's clock less the gateway's, milliseconds.
 pub const CLOCK_OFFSET: &str = "clock.offset";
@@ -121,16 +128,19 @@ pub enum Unit {
     /// Bytes.
     Bytes,
     /// Bytes a second.
+    #[serde(rename = "bytes/s")]
     BytesPerSecond,
     /// Watts.
     Watts,
     /// Megahertz.
     Megahertz,
     /// Milliseconds.
+    #[serde(rename = "ms")]
     Milliseconds,
     /// CPU cores.
     Cores,
     /// Things an hour.
+    #[serde(rename = "1/h")]
     PerHour,
     /// A plain number.
     Count,
@@ -161,5 +171,61 @@ pub fn unit(metric: &str) -> Unit {
         CLOCK_OFFSET | REPORTED_STEP_TIME | REPORTED_LATENCY => Unit::Milliseconds,
         WORKLOAD_CPU => Unit::Cores,
         _ => Unit::Count,
+    }
+}
+
+/// What a workload calls its own metrics, and what they are here: words that have to be in the name, words that may
+/// not, the metric. First match wins.
+const REPORTED: &[(&[&str], &[&str], &str)] = &[
+    (&["data", "wait"], &["total"], REPORTED_DATA_WAIT),
+    (&["data", "share"], &[], REPORTED_DATA_WAIT),
+    (&["comm", "share"], &[], REPORTED_COMMUNICATION),
+    (&["throughput"], &[], REPORTED_THROUGHPUT),
+    (&["per_sec"], &[], REPORTED_THROUGHPUT),
+    (&["step_time"], &[], REPORTED_STEP_TIME),
+    (&["step_duration"], &[], REPORTED_STEP_TIME),
+    (&["iteration_time"], &[], REPORTED_STEP_TIME),
+    (&["latency"], &[], REPORTED_LATENCY),
+    (&["loss"], &["lossless", "packet", "scale"], REPORTED_LOSS),
+];
+
+/// What a workload's own metric is here, and what its values have to be multiplied by: times whose name says seconds
+/// become milliseconds, shares whose name says ratio percent. `None`: nothing that is judged.
+///
+/// A time whose name tells no unit is taken as it is, for comparing it with itself.
+#[must_use]
+pub fn reported(name: &str) -> Option<(&'static str, f64)> {
+    let name = name.to_ascii_lowercase();
+    let fits = |(words, not, _): &&(&[&str], &[&str], &str)| {
+        words.iter().all(|w| name.contains(w)) && !not.iter().any(|w| name.contains(w))
+    };
+    let metric = REPORTED.iter().find(fits)?.2;
+    let scale = match unit(metric) {
+        Unit::Milliseconds if name.ends_with("_us") => 0.001,
+        Unit::Milliseconds if ["_s", "_sec", "seconds"].iter().any(|end| name.ends_with(end)) => 1000.0,
+        Unit::Percent if ["ratio", "fraction", "share"].iter().any(|end| name.ends_with(end)) => 100.0,
+        _ => 1.0,
+    };
+    Some((metric, scale))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workloads_own_metrics_are_understood() {
+        for (name, wanted) in [
+            ("custom.train/loss", Some((REPORTED_LOSS, 1.0))),
+            ("custom.tokens_per_second", Some((REPORTED_THROUGHPUT, 1.0))),
+            ("custom.step_time_seconds", Some((REPORTED_STEP_TIME, 1000.0))),
+            ("custom.step_time_ms", Some((REPORTED_STEP_TIME, 1.0))),
+            ("custom.request_latency_us", Some((REPORTED_LATENCY, 0.001))),
+            ("custom.data_wait_ratio", Some((REPORTED_DATA_WAIT, 100.0))),
+            ("custom.loss_scale", None),
+            ("custom.learning_rate", None),
+        ] {
+            assert_eq!(reported(name), wanted, "{name}");
+        }
     }
 }

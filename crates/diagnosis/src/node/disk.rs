@@ -41,13 +41,13 @@ pub(super) static RULES: &[Rule<NodeFacts>] = &[
         check: io_errors,
     },
     Rule {
-        id: "disk-read-only",
+        id: "disk-damaged",
         section: Section::Errors,
-        title: "file system was made read-only",
+        title: "file system is damaged or was made read-only",
         remedy: Remedy::Replace,
         advice: "The kernel met errors on it: drain the node, check the file system and the disk.",
         needs: &["kernel log"],
-        check: read_only,
+        check: damaged,
     },
     Rule {
         id: "io-pressure",
@@ -157,10 +157,10 @@ fn io_errors(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> 
     Some(by.into_iter().map(finding).collect())
 }
 
-fn read_only(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
+fn damaged(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
     facts.kernel_known()?;
     let by = grouped(facts, |e| match e {
-        Kernel::ReadOnly { device } => Some(device.as_str()),
+        Kernel::Filesystem { device } => Some(device.as_str()),
         _ => None,
     });
     let finding = |(device, events): (&str, Vec<&super::KernelEvent>)| {
@@ -170,7 +170,11 @@ fn read_only(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> 
         } else {
             Severity::Critical
         };
-        let evidence = Evidence::event("kernel.read-only", last, format!("{device} was made read-only"));
+        let evidence = Evidence::event(
+            "kernel.filesystem",
+            last,
+            format!("{device} is damaged or was made read-only"),
+        );
         rule.finding(severity, facts.device_target(device), 0.95, vec![evidence])
     };
     Some(by.into_iter().map(finding).collect())

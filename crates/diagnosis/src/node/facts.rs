@@ -148,11 +148,34 @@ pub enum Kernel {
         /// The line.
         text: String,
     },
-    /// A file system was made read-only after errors.
-    ReadOnly {
+    /// A file system found itself damaged, or was made read-only.
+    Filesystem {
         /// Disk or mount.
         device: String,
     },
+    /// A switch of the NVLink fabric reports an error.
+    NvSwitch {
+        /// Its number.
+        sxid: u32,
+        /// Whether it says that it is fatal.
+        fatal: bool,
+        /// The line.
+        #[serde(default)]
+        text: String,
+    },
+    /// AMD's driver reports a GPU in trouble.
+    AmdGpu {
+        /// The GPU, if it is known by index.
+        #[serde(default)]
+        gpu: Option<u32>,
+        /// What.
+        trouble: AmdTrouble,
+        /// The line.
+        #[serde(default)]
+        text: String,
+    },
+    /// The processor slowed itself down because it was hot.
+    CpuThrottled,
     /// The processor reports an error of CPU, memory or bus.
     MachineCheck {
         /// Whether it was corrected.
@@ -175,6 +198,22 @@ pub enum Kernel {
         /// The line.
         text: String,
     },
+}
+
+/// What AMD's driver reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AmdTrouble {
+    /// A workload touched memory that isn't its own.
+    PageFault,
+    /// Work didn't end in time.
+    Timeout,
+    /// It is reset.
+    Reset,
+    /// Errors that couldn't be corrected.
+    Uncorrectable,
+    /// A reset failed, or it can't be reached.
+    Lost,
 }
 
 /// Like lines of a log.

@@ -119,8 +119,19 @@ fn pcie_replays(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding
 }
 
 fn pcie_degraded(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
-    let width = |g: &super::GpuFacts| Some((g.pcie_width?, g.pcie_width_max?));
-    let generation = |g: &super::GpuFacts| Some((g.pcie_generation?, g.pcie_generation_max?));
+    let sampled = |metric: &str, gpu: u32| facts.last(metric, gpu).map(|v| v as u32);
+    let width = |g: &super::GpuFacts| {
+        Some((
+            g.pcie_width.or_else(|| sampled(metric::GPU_PCIE_WIDTH, g.index))?,
+            g.pcie_width_max?,
+        ))
+    };
+    let generation = |g: &super::GpuFacts| {
+        let now = g
+            .pcie_generation
+            .or_else(|| sampled(metric::GPU_PCIE_GENERATION, g.index));
+        Some((now?, g.pcie_generation_max?))
+    };
     if facts.gpus.iter().all(|g| width(g).is_none() && generation(g).is_none()) {
         return None;
     }

@@ -153,7 +153,7 @@ fn swapping(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
 }
 
 /// How soon something that fills up matters.
-pub(super) fn urgency(full_in_ms: i64) -> Option<Severity> {
+pub(crate) fn urgency(full_in_ms: i64) -> Option<Severity> {
     const HOUR: i64 = 3_600_000;
     match full_in_ms {
         _ if full_in_ms <= HOUR => Some(Severity::Critical),

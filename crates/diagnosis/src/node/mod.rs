@@ -18,8 +18,9 @@ mod xids;
 
 use serde::{Deserialize, Serialize};
 
-use course::Filling;
-pub use facts::{GpuFacts, Kernel, KernelEvent, LogGroup, NodeFacts, Peer};
+pub(crate) use course::{Filling, filling};
+pub use facts::{AmdTrouble, GpuFacts, Kernel, KernelEvent, LogGroup, NodeFacts, Peer};
+pub(crate) use memory::urgency;
 pub use sections::{
     ErrorGroup, ErrorsSection, GpuMemory, GpuThermal, MemorySection, MetricStats, ThermalSection, ThrottleShare,
     TrendsSection,

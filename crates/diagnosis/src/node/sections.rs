@@ -280,7 +280,12 @@ fn told(event: &Kernel) -> (&'static str, String) {
         Kernel::NetworkError { device, text } | Kernel::DiskError { device, text } => {
             ("error", format!("{device}: {text}"))
         }
-        Kernel::ReadOnly { device } => ("error", format!("{device} was made read-only")),
+        Kernel::Filesystem { device } => ("error", format!("{device} is damaged or was made read-only")),
+        Kernel::NvSwitch { sxid, fatal, .. } => {
+            (if *fatal { "fatal" } else { "warn" }, format!("NVSwitch error {sxid}"))
+        }
+        Kernel::AmdGpu { text, .. } => ("error", text.clone()),
+        Kernel::CpuThrottled => ("warn", "the processor slowed itself down: too hot".to_owned()),
         Kernel::MachineCheck { corrected, text } | Kernel::Pcie { corrected, text, .. } => {
             (if *corrected { "warn" } else { "error" }, text.clone())
         }

@@ -7,7 +7,7 @@ use super::facts::{DAY_MS, Kernel, NodeFacts};
 use crate::rule::{Rule, Section};
 use crate::xid::{self, Fault};
 use crate::xid_chain::{At, chains};
-use crate::{Evidence, Finding, Remedy, Severity, Target};
+use crate::{Evidence, Finding, Remedy, Severity, Target, metric};
 
 /// Different workloads whose own fault an error seems to be, from which the GPU is suspected instead.
 const SUSPICIOUS_WORKLOADS: usize = 3;
@@ -19,7 +19,7 @@ pub(super) static RULES: &[Rule<NodeFacts>] = &[
         title: "GPU doesn't answer on the bus",
         remedy: Remedy::RebootNode,
         advice: "Drain the node and reboot it, by power cycle if need be; check seating and power if it comes again.",
-        needs: &["gpu inventory"],
+        needs: &[metric::GPU_UP],
         check: lost,
     },
     Rule {
@@ -43,26 +43,33 @@ pub(super) static RULES: &[Rule<NodeFacts>] = &[
 ];
 
 fn lost(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
-    let known: Vec<_> = facts.gpus.iter().filter_map(|g| Some((g, g.lost?))).collect();
+    // By the driver's word, or by the newest two samples: one may be a hiccup.
+    let down = |g: u32| {
+        let up = facts.series.of_gpu(metric::GPU_UP, g)?;
+        Some(up.points.len() >= 2 && up.points.iter().rev().take(2).all(|p| p.1 == 0.0))
+    };
+    let said = |g: u32| facts.gpu(g).and_then(|g| g.lost);
+    let is_lost = |g: u32| match (said(g), down(g)) {
+        (None, None) => None,
+        (a, b) => Some(a == Some(true) || b == Some(true)),
+    };
+    let known: Vec<(u32, bool)> = facts
+        .gpu_indexes()
+        .into_iter()
+        .filter_map(|g| Some((g, is_lost(g)?)))
+        .collect();
     if known.is_empty() {
         return None;
     }
-    let finding = |g: &super::GpuFacts| {
-        let text = format!("GPU {} is in the inventory and doesn't answer", g.index);
-        rule.finding(
-            Severity::Critical,
-            facts.gpu_target(g.index),
-            1.0,
-            vec![Evidence::event("gpu.lost", facts.now_ms, text)],
-        )
+    let finding = |gpu: u32| {
+        let text = format!("the driver doesn't reach GPU {gpu} any more");
+        let evidence = Evidence {
+            value: Some(0.0),
+            ..Evidence::event(metric::GPU_UP, facts.now_ms, text)
+        };
+        rule.finding(Severity::Critical, facts.gpu_target(gpu), 1.0, vec![evidence])
     };
-    Some(
-        known
-            .into_iter()
-            .filter(|(_, lost)| *lost)
-            .map(|(g, _)| finding(g))
-            .collect(),
-    )
+    Some(known.into_iter().filter(|k| k.1).map(|k| finding(k.0)).collect())
 }
 
 /// An XID error with all that is known of it.

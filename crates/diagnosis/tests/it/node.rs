@@ -1,7 +1,7 @@
 //! Nodes with a fault, and nodes that only look like it.
 
 use diagnosis::Severity::{Critical, Info, Warning};
-use diagnosis::{Kernel, Severity, diagnose_node, metric, xid};
+use diagnosis::{AmdTrouble, Kernel, Severity, diagnose_node, metric, xid};
 
 use crate::scenario::{Scenario, assert_all};
 use crate::world::{GIB, HOUR, MINUTE, NOW, Random, World};
@@ -282,9 +282,9 @@ fn errors() -> Vec<Scenario> {
             &[("disk-io-errors", Critical)],
         ),
         fault(
-            "file system read-only",
-            World::busy(55).kernel(3.0, Kernel::ReadOnly { device: "/data".into() }),
-            &[("disk-read-only", Critical)],
+            "file system damaged",
+            World::busy(55).kernel(3.0, Kernel::Filesystem { device: "/data".into() }),
+            &[("disk-damaged", Critical)],
         ),
         fault(
             "work waits for disks all the time",
@@ -331,6 +331,60 @@ fn errors() -> Vec<Scenario> {
                 },
             ),
             &[("pcie-errors", Warning)],
+        ),
+        fault(
+            "GPU that the driver doesn't reach, by samples",
+            World::busy(63).set(metric::GPU_UP, Some(4), |m| if m > 50.0 { 0.0 } else { 1.0 }),
+            &[("gpu-lost", Critical)],
+        ),
+        fault(
+            "fatal error of an NVSwitch",
+            World::busy(64)
+                .kernel(
+                    9.0,
+                    Kernel::NvSwitch {
+                        sxid: 10004,
+                        fatal: false,
+                        text: String::new(),
+                    },
+                )
+                .kernel(
+                    8.0,
+                    Kernel::NvSwitch {
+                        sxid: 12020,
+                        fatal: true,
+                        text: String::new(),
+                    },
+                ),
+            &[("nvswitch-error", Critical)],
+        ),
+        fault(
+            "AMD GPU hangs and is reset",
+            World::busy(65)
+                .kernel(
+                    9.0,
+                    Kernel::AmdGpu {
+                        gpu: Some(2),
+                        trouble: AmdTrouble::Timeout,
+                        text: "ring gfx timeout".into(),
+                    },
+                )
+                .kernel(
+                    8.9,
+                    Kernel::AmdGpu {
+                        gpu: Some(2),
+                        trouble: AmdTrouble::Reset,
+                        text: "GPU reset begin!".into(),
+                    },
+                ),
+            &[("amd-gpu-error", Warning)],
+        ),
+        fault(
+            "processor too hot all day",
+            (0..30).fold(World::busy(66), |w, i| {
+                w.kernel(f64::from(i) * 40.0, Kernel::CpuThrottled)
+            }),
+            &[("cpu-throttled", Warning)],
         ),
         fault(
             "processor hung",

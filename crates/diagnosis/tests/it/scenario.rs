@@ -12,6 +12,10 @@ pub(crate) struct Scenario {
 }
 
 /// Prints what was expected and found of each; fails if any was missed or made up.
+#[expect(
+    clippy::print_stdout,
+    reason = "the table is what the test shows: see it with --nocapture"
+)]
 pub(crate) fn assert_all(scenarios: &[Scenario]) {
     let mut wrong = Vec::new();
     println!("{:<44} {:<52} found", "scenario", "expected");

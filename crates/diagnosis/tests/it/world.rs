@@ -34,8 +34,8 @@ impl Random {
 }
 
 /// Samples of the last hour.
-pub(crate) fn hour(mut value: impl FnMut(f64) -> f64) -> Vec<(i64, f64)> {
-    span(HOUR, STEP, NOW, |minute| value(minute))
+pub(crate) fn hour(value: impl FnMut(f64) -> f64) -> Vec<(i64, f64)> {
+    span(HOUR, STEP, NOW, value)
 }
 
 /// Samples up to a time; the function has the minutes since the first.
@@ -150,12 +150,12 @@ impl World {
     }
 
     /// Another course of a metric in the last hour, with a little noise; the function has minutes.
-    pub(crate) fn set(mut self, name: &'static str, gpu: Option<u32>, mut value: impl FnMut(f64) -> f64) -> Self {
+    pub(crate) fn set(mut self, name: &'static str, gpu: Option<u32>, value: impl FnMut(f64) -> f64) -> Self {
         self.series
             .retain(|s| !(s.metric == name && s.gpu == gpu && s.device.is_none()));
         self.series.push(Series {
             gpu,
-            ..Series::new(name, hour(|m| value(m)))
+            ..Series::new(name, hour(value))
         });
         self
     }
