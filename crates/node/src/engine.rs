@@ -71,6 +71,8 @@ pub struct JobStats {
     pub memory_bytes: Option<Size>,
     /// Most memory so far. `None`: not measured.
     pub memory_peak_bytes: Option<Size>,
+    /// Read from and written to disks so far. `None`: not measured.
+    pub io_bytes: Option<Size>,
 }
 
 /// A command that runs inside a job. Dropping it kills the command.
@@ -106,6 +108,10 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Runs a command inside a running job.
     fn exec(&self, job: &JobKey, command: Vec<String>) -> BoxFuture<'_, Result<Exec, ApiError>>;
+
+    /// Adds a line of the node's own to a running job's log, soon. What can't be added isn't; nothing happens to a job
+    /// that isn't known or has ended.
+    fn remark(&self, job: &JobKey, text: &str);
 
     /// What a running job uses now. `None`: it isn't known or doesn't run.
     fn stats(&self, job: &JobKey) -> BoxFuture<'_, Option<JobStats>>;

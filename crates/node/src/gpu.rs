@@ -8,14 +8,17 @@
 pub mod amd;
 mod health;
 pub mod nvidia;
-mod pci;
+pub(crate) mod pci;
 pub mod probe;
 pub mod simulated;
 
 use api::{
     GpuIndex,
     node::{GpuInfo, GpuPair, GpuSample, Vendor},
+    wire::FactKind,
 };
+
+use crate::sample::Reading;
 
 /// Why a driver can't be asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +59,16 @@ pub trait Driver: Send + Sync {
     /// vanished since is there with its health saying so.
     fn sample(&self) -> Vec<GpuSample>;
 
+    /// All that can be measured of a GPU now; nothing is remembered of it. What it doesn't report is missing; of one
+    /// that doesn't answer there is `gpu.up` alone.
+    fn readings(&self, index: GpuIndex) -> Vec<Reading>;
+
+    /// What a kernel's log would have said of its GPUs since the last call, with the line. Real GPUs are in the real
+    /// log.
+    fn facts(&self) -> Vec<(FactKind, String)> {
+        Vec::new()
+    }
+
     /// What a person should know of the last inventory: GPUs that couldn't be read, modes that aren't supported.
     fn notes(&self) -> Vec<String> {
         Vec::new()
@@ -82,6 +95,14 @@ impl<D: Driver + ?Sized> Driver for std::sync::Arc<D> {
         (**self).sample()
     }
 
+    fn readings(&self, index: GpuIndex) -> Vec<Reading> {
+        (**self).readings(index)
+    }
+
+    fn facts(&self) -> Vec<(FactKind, String)> {
+        (**self).facts()
+    }
+
     fn notes(&self) -> Vec<String> {
         (**self).notes()
     }
@@ -89,4 +110,28 @@ impl<D: Driver + ?Sized> Driver for std::sync::Arc<D> {
     fn set_held(&self, held: &[GpuIndex]) {
         (**self).set_held(held);
     }
+}
+
+/// What samples and readings have in common.
+fn basic(sample: &GpuSample) -> Vec<Reading> {
+    let numbers = [
+        sample
+            .memory_used_bytes
+            .map(|size| Reading::count("gpu.memory", size.0)),
+        sample
+            .utilization_percent
+            .map(|percent| Reading::now("gpu.utilization", percent)),
+        sample
+            .temperature_celsius
+            .map(|celsius| Reading::now("gpu.temperature", celsius)),
+        sample.power_watts.map(|watts| Reading::now("gpu.power", watts)),
+    ];
+    let mut readings: Vec<Reading> = numbers.into_iter().flatten().collect();
+    readings.push(up(!readings.is_empty()));
+    readings
+}
+
+/// Whether a GPU answers.
+pub(crate) fn up(up: bool) -> Reading {
+    Reading::now("gpu.up", u8::from(up))
 }

@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod parse;
+mod readings;
 
 use std::{
     env, fs,
@@ -18,12 +19,15 @@ use api::{
 };
 
 use self::{cgroup::Cgroup, parse::CpuTimes};
+use crate::sample::Reading;
 
 /// Reads this machine, and remembers what it needs to tell the CPU load between two samples.
 #[derive(Debug)]
 pub struct Host {
     root: PathBuf,
     last: Mutex<Option<CpuTimes>>,
+    /// The same, of readings.
+    read: Mutex<Option<CpuTimes>>,
 }
 
 impl Default for Host {
@@ -38,6 +42,7 @@ impl Host {
         Self {
             root: root.into(),
             last: Mutex::new(None),
+            read: Mutex::new(None),
         }
     }
 
@@ -78,25 +83,51 @@ impl Host {
     /// CPU load is of the whole machine, memory of the control group where that limits it.
     #[must_use]
     pub fn sample(&self) -> NodeSample {
+        let cpu_percent = self.busy_since(&self.last);
+        NodeSample {
+            memory_used_bytes: self.memory_used(),
+            cpu_percent,
+            gpus: Vec::new(),
+        }
+    }
+
+    /// All that can be measured of the machine now, beside its GPUs. CPU load is that since the last call.
+    ///
+    /// File systems that may be far away aren't asked: one that is gone would hold up everything.
+    #[must_use]
+    pub fn readings(&self) -> Vec<Reading> {
+        let mut readings = readings::all(&self.root);
+        let busy = self.busy_since(&self.read);
+        readings.extend(busy.map(|percent| Reading::now("cpu.usage", percent)));
+        let used = self.memory_used();
+        readings.extend(used.map(|used| Reading::count("memory.usage", used.0)));
+        let total = self.memory_total();
+        let limit = Cgroup::own(&self.root).memory_limit().filter(|limit| *limit < total);
+        readings.push(Reading::count("memory.total", limit.unwrap_or(total).0));
+        readings
+    }
+
+    /// Share of CPU time spent busy since this was last asked with the same memory.
+    fn busy_since(&self, last: &Mutex<Option<CpuTimes>>) -> Option<f32> {
         let times = self.read("proc/stat").as_deref().and_then(CpuTimes::parse);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let cpu_percent = last.zip(times).and_then(|(before, now)| now.busy_since(before));
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = last.zip(times).and_then(|(before, now)| now.busy_since(before));
         *last = times.or(*last);
+        busy
+    }
+
+    /// Memory in use: of the control group where that limits it.
+    fn memory_used(&self) -> Option<Size> {
         let meminfo = self.read("proc/meminfo").as_deref().map(parse::memory);
         let total = meminfo.as_ref().and_then(|memory| memory.total);
         let group = Cgroup::own(&self.root);
         let limited = group
             .memory_limit()
             .is_some_and(|limit| total.is_none_or(|total| limit < total));
-        let memory_used_bytes = if limited {
+        if limited {
             group.memory_used()
         } else {
             meminfo.and_then(|memory| memory.used())
-        };
-        NodeSample {
-            memory_used_bytes,
-            cpu_percent,
-            gpus: Vec::new(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! - [`engine`]: what carries workloads out (Docker, native processes)
 //! - [`gpu`]: drivers that find and sample GPUs
 //! - [`host`]: the rest of the machine: CPUs, memory, operating system
+//! - [`sample`]: measuring, and what the kernel's log says
 //! - [`session`]: the agent at work, with disk, engines, drivers and gateway
 //! - [`start`]: a node agent with everything that this machine has
 //! - [`spool`]: workloads' output, numbered and on disk until the gateway has it
@@ -12,6 +13,7 @@ pub mod agent;
 pub mod engine;
 pub mod gpu;
 pub mod host;
+pub mod sample;
 pub mod session;
 pub mod spool;
 pub mod start;

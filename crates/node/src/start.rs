@@ -1,9 +1,9 @@
 //! A node agent put together: drivers, engines, spool and session, as this machine has them.
 
-use std::{collections::BTreeMap, fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, io, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use api::{NodeName, node::EngineKind};
-use tokio::sync::mpsc;
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -58,6 +58,9 @@ impl fmt::Display for Engines {
     }
 }
 
+/// How often everything is measured, unless somebody says otherwise.
+pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How a node agent runs.
 #[derive(Debug, Clone)]
 pub struct NodeOptions {
@@ -81,6 +84,10 @@ pub struct NodeOptions {
     pub docker_socket: Option<PathBuf>,
     /// Most bytes of output that wait for the gateway.
     pub spool_bytes: u64,
+    /// How often everything is measured.
+    pub sample_interval: Duration,
+    /// Where to answer `/metrics` in Prometheus' format. `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl NodeOptions {
@@ -98,6 +105,8 @@ impl NodeOptions {
             scenario: Scenario::default(),
             docker_socket: None,
             spool_bytes: Limits::default().total_bytes,
+            sample_interval: SAMPLE_INTERVAL,
+            metrics_listen: None,
         }
     }
 }
@@ -117,6 +126,15 @@ pub enum NodeError {
     /// Docker was asked for and isn't there.
     #[error("there is no Docker engine for this node")]
     NoDocker(#[source] docker::ConnectError),
+    /// The address for `/metrics` can't be had.
+    #[error("/metrics can't be answered at {address}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The scenario of the made-up GPUs names one that isn't there.
     #[error("the scenario doesn't fit the simulated GPUs: {0}")]
     Scenario(String),
@@ -124,6 +142,9 @@ pub enum NodeError {
     #[error(transparent)]
     Agent(#[from] AgentError),
 }
+
+/// The kernel's log, where it may be read.
+const KERNEL_LOG: &str = "/dev/kmsg";
 
 /// How long Docker may take to answer at the start.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(10);
@@ -153,6 +174,15 @@ pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<()
         &hostname,
     )
     .await?;
+    let metrics = match options.metrics_listen {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            let listener = listener.map_err(|source| NodeError::Listen { address, source })?;
+            tracing::info!(address = %listener.local_addr().unwrap_or(address), "answering /metrics");
+            Some(listener)
+        }
+        None => None,
+    };
     let mut probe_options = probe::Options::from_env();
     let mut on_held: Option<session::OnHeld> = None;
     if let Some(gpus) = &options.simulate {
@@ -229,6 +259,9 @@ pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<()
         on_held,
         on_lease,
         fenced,
+        sample_interval: options.sample_interval,
+        kernel_log: Some(PathBuf::from(KERNEL_LOG)),
+        metrics,
     };
     Ok(session::run(agent, shutdown).await?)
 }

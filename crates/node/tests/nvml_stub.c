@@ -162,7 +162,7 @@ Return nvmlDeviceGetTemperature(Gpu *gpu, unsigned sensor, unsigned *out) {
 typedef struct { unsigned gpu, memory; } Utilization;
 
 Return nvmlDeviceGetUtilizationRates(Gpu *gpu, Utilization *out) {
-    out->memory = 0;
+    if (gpu_uint(gpu, "utilization.memory", &out->memory) != SUCCESS) out->memory = 0;
     return gpu_uint(gpu, "utilization", &out->gpu);
 }
 
@@ -173,7 +173,8 @@ Return nvmlDeviceGetMigMode(Gpu *gpu, unsigned *current, unsigned *pending) {
 }
 
 Return nvmlDeviceGetTotalEccErrors(Gpu *gpu, unsigned type, unsigned counter, unsigned long long *out) {
-    return type == 1 && counter == 0 ? gpu_number(gpu, "ecc.uncorrected.volatile", out) : NOT_SUPPORTED;
+    if (counter != 0) return NOT_SUPPORTED;
+    return gpu_number(gpu, type == 1 ? "ecc.uncorrected.volatile" : "ecc.corrected.volatile", out);
 }
 
 Return nvmlDeviceGetRetiredPagesPendingStatus(Gpu *gpu, unsigned *out) {
@@ -198,12 +199,50 @@ Return nvmlDeviceGetFieldValues(Gpu *gpu, int count, Field *fields) {
     Return code = gpu_number(gpu, "fields", &ignored);
     if (code != SUCCESS && code != NOT_SUPPORTED) return code;
     for (int i = 0; i < count; i++) {
-        char field[32];
+        char field[48];
+        /* Traffic is told by port, in 64 bits. */
+        if (fields[i].id == 138 || fields[i].id == 139) {
+            snprintf(field, sizeof field, "field.%u.%u", fields[i].id, fields[i].scope);
+            fields[i].type = 3;
+            fields[i].code = gpu_number(gpu, field, &fields[i].value.ull);
+            continue;
+        }
         snprintf(field, sizeof field, "field.%u", fields[i].id);
         fields[i].type = 1;
         fields[i].code = gpu_uint(gpu, field, &fields[i].value.u);
     }
     return SUCCESS;
+}
+
+Return nvmlDeviceGetTemperatureThreshold(Gpu *gpu, unsigned which, unsigned *out) {
+    if (which > 1) return INVALID_ARGUMENT;
+    return gpu_uint(gpu, which == 0 ? "shutdown" : "slowdown", out);
+}
+
+Return nvmlDeviceGetClockInfo(Gpu *gpu, unsigned which, unsigned *out) {
+    return which == 1 ? gpu_uint(gpu, "clock.sm", out) : which == 2 ? gpu_uint(gpu, "clock.memory", out) : INVALID_ARGUMENT;
+}
+
+Return nvmlDeviceGetNumFans(Gpu *gpu, unsigned *out) { return gpu_uint(gpu, "fans", out); }
+
+Return nvmlDeviceGetFanSpeed_v2(Gpu *gpu, unsigned fan, unsigned *out) {
+    char field[32];
+    snprintf(field, sizeof field, "fan.%u", fan);
+    return gpu_uint(gpu, field, out);
+}
+
+Return nvmlDeviceGetPcieThroughput(Gpu *gpu, unsigned way, unsigned *out) {
+    return gpu_uint(gpu, way == 0 ? "pcie.tx" : "pcie.rx", out);
+}
+
+Return nvmlDeviceGetPcieReplayCounter(Gpu *gpu, unsigned *out) { return gpu_uint(gpu, "pcie.replays", out); }
+Return nvmlDeviceGetCurrPcieLinkGeneration(Gpu *gpu, unsigned *out) { return gpu_uint(gpu, "pcie.generation", out); }
+Return nvmlDeviceGetCurrPcieLinkWidth(Gpu *gpu, unsigned *out) { return gpu_uint(gpu, "pcie.width", out); }
+
+Return nvmlDeviceGetNvLinkErrorCounter(Gpu *gpu, unsigned link, unsigned counter, unsigned long long *out) {
+    char field[32];
+    snprintf(field, sizeof field, "link.%u.errors.%u", link, counter);
+    return gpu_number(gpu, field, out);
 }
 
 Return nvmlDeviceGetNvLinkState(Gpu *gpu, unsigned link, unsigned *active) {

@@ -342,8 +342,17 @@ impl Shared {
             cpu_ms: seen.cpu_ms,
             memory_bytes: Some(used),
             memory_peak_bytes: seen.memory_peak_bytes,
+            io_bytes: stats.blkio_stats.and_then(|io| io_bytes(&io)),
         })
     }
+}
+
+/// Read from and written to disks. `None`: the daemon has no such count (cgroup version 1 without `blkio`).
+fn io_bytes(io: &bollard::models::ContainerBlkioStats) -> Option<Size> {
+    let entries = io.io_service_bytes_recursive.as_ref()?;
+    let moves = |op: &str| op.eq_ignore_ascii_case("read") || op.eq_ignore_ascii_case("write");
+    let moved = entries.iter().filter(|entry| entry.op.as_deref().is_some_and(moves));
+    (!entries.is_empty()).then(|| Size(moved.filter_map(|entry| entry.value).sum()))
 }
 
 /// Hooks' containers whose job's own container is gone.
@@ -527,6 +536,12 @@ impl Engine for DockerEngine {
     fn stop(&self, job: &JobKey, grace: Span) {
         if let Some(job) = self.shared.job(job) {
             job.stop(grace);
+        }
+    }
+
+    fn remark(&self, job: &JobKey, text: &str) {
+        if let Ok(job) = self.shared.running(job) {
+            job.remarks().push(text.to_owned());
         }
     }
 

@@ -296,6 +296,17 @@ impl Engine for NativeEngine {
         }
     }
 
+    fn remark(&self, job: &JobKey, text: &str) {
+        let table = self.shared.lock();
+        let Some(known) = table.get(job).filter(|job| job.ended.is_none()) else {
+            return;
+        };
+        match self.shared.records.write_remark(job, text) {
+            Ok(()) => known.nudge(),
+            Err(error) => tracing::warn!(%job, text, %error, "a remark can't be added to a job's log"),
+        }
+    }
+
     fn adopt(&self) -> BoxFuture<'_, (Vec<Found>, Vec<String>)> {
         Box::pin(async move {
             let adopted = adopt::adopt(&self.shared).await;
@@ -369,11 +380,15 @@ impl Engine for NativeEngine {
 /// From the cgroup where there is one, else from the job's processes.
 fn stats(shim: Option<Proc>, cgroup: Option<&Cgroup>) -> JobStats {
     let (mut cpu_ticks, mut pages) = (0, 0);
+    let mut io_bytes = None;
     let shim = shim.filter(|shim| Proc::of(shim.pid) == Some(*shim));
     for pid in shim.map(|shim| proc::descendants(shim.pid)).unwrap_or_default() {
         if let Some(stat) = proc::Stat::of(pid) {
             cpu_ticks += stat.cpu_ticks;
             pages += stat.resident_pages;
+        }
+        if let Some(bytes) = proc::io_bytes(pid) {
+            *io_bytes.get_or_insert(0) += bytes;
         }
     }
     let resident_bytes = pages * rustix::param::page_size() as u64;
@@ -382,6 +397,7 @@ fn stats(shim: Option<Proc>, cgroup: Option<&Cgroup>) -> JobStats {
         cpu_ms: Some(cgroup.and_then(Cgroup::cpu_ms).unwrap_or(cpu_ms)),
         memory_bytes: Some(Size(cgroup.and_then(Cgroup::memory_bytes).unwrap_or(resident_bytes))),
         memory_peak_bytes: cgroup.and_then(Cgroup::memory_peak_bytes).map(Size),
+        io_bytes: cgroup.and_then(Cgroup::io_bytes).or(io_bytes).map(Size),
     }
 }
 

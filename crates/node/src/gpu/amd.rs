@@ -18,6 +18,7 @@ use api::{
 };
 
 use super::{Driver, DriverError, pci};
+use crate::sample::Reading;
 
 /// AMD's PCI vendor number, as sysfs writes it.
 const AMD: &str = "0x1002";
@@ -195,9 +196,75 @@ impl Driver for Amd {
         seen.cards.values().map(sample).collect()
     }
 
+    fn readings(&self, index: GpuIndex) -> Vec<Reading> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.cards.get(&index).map_or_else(Vec::new, readings)
+    }
+
     fn notes(&self) -> Vec<String> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).notes.clone()
     }
+}
+
+fn readings(card: &Card) -> Vec<Reading> {
+    let sample = sample(card);
+    let mut readings = super::basic(&sample);
+    if matches!(sample.health, GpuHealth::Failed { .. }) {
+        return readings;
+    }
+    let device = &card.device;
+    let mut add = |metric, value: Option<f64>| readings.extend(value.map(|value| Reading::now(metric, value)));
+    let number = |file: &str| number_in(&device.join(file)).map(|n| n as f64);
+    add("gpu.memory.total", number("mem_info_vram_total"));
+    add(
+        "gpu.memory.bandwidth",
+        number("mem_busy_percent").filter(|percent| *percent <= 100.0),
+    );
+    if let Some(hwmon) = hwmon(device) {
+        let number = |file: &str| number_in(&hwmon.join(file)).map(|n| n as f64);
+        // The junction's limits (temp2) are where there is no edge sensor.
+        let limit = |end: &str| {
+            ["temp1", "temp2"]
+                .iter()
+                .find_map(|sensor| number(&format!("{sensor}_{end}")))
+        };
+        add("gpu.temperature.memory", number("temp3_input").map(|n| n / 1000.0));
+        add("gpu.temperature.slowdown", limit("crit").map(|n| n / 1000.0));
+        add("gpu.temperature.shutdown", limit("emergency").map(|n| n / 1000.0));
+        add("gpu.power.limit", number("power1_cap").map(|n| n / 1e6));
+        add("gpu.clock.sm", number("freq1_input").map(|n| n / 1e6));
+        add("gpu.clock.memory", number("freq2_input").map(|n| n / 1e6));
+        let fan = number("pwm1").zip(number("pwm1_max")).filter(|(_, most)| *most > 0.0);
+        add("gpu.fan", fan.map(|(now, most)| now * 100.0 / most));
+    }
+    add("gpu.pcie.replays", number("pcie_replay_count"));
+    add("gpu.pcie.width", number("current_link_width"));
+    add(
+        "gpu.pcie.generation",
+        pci::read(&device.join("current_link_speed"))
+            .as_deref()
+            .and_then(generation),
+    );
+    if let Some(errors) = pci::read(&device.join("ras/umc_err_count")) {
+        let count = |key| value(&errors, key).and_then(|text| text.trim().parse::<f64>().ok());
+        add("gpu.ecc.uncorrected", count("ue:"));
+        add("gpu.ecc.corrected", count("ce:"));
+    }
+    readings
+}
+
+/// The PCIe generation of a link's speed, as sysfs writes it: `16.0 GT/s PCIe`.
+fn generation(speed: &str) -> Option<f64> {
+    let generation = match speed.split_whitespace().next()? {
+        "2.5" => 1,
+        "5.0" | "5" => 2,
+        "8.0" | "8" => 3,
+        "16.0" | "16" => 4,
+        "32.0" | "32" => 5,
+        "64.0" | "64" => 6,
+        _ => return None,
+    };
+    Some(f64::from(generation))
 }
 
 fn sample(card: &Card) -> GpuSample {

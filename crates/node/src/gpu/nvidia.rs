@@ -5,6 +5,8 @@
 //! the driver itself goes away (an upgrade while the agent runs), the thread loads the library anew at the next
 //! question.
 
+mod fields;
+mod measure;
 mod read;
 
 use std::{
@@ -27,6 +29,7 @@ use nvml_wrapper::{Nvml, error::NvmlError};
 
 use self::read::Reader;
 use super::{Driver, DriverError};
+use crate::sample::Reading;
 
 /// The vendor's name in errors.
 const NVIDIA: &str = "NVIDIA";
@@ -69,6 +72,7 @@ enum Question {
     Inventory(Sender<Result<Inventory, DriverError>>),
     Links(Sender<Vec<GpuPair>>),
     Sample(Sender<Vec<GpuSample>>),
+    Readings(GpuIndex, Sender<Vec<Reading>>),
 }
 
 /// What the driver and its thread share.
@@ -176,6 +180,11 @@ impl Driver for Nvidia {
     fn sample(&self) -> Vec<GpuSample> {
         self.ask(Question::Sample)
             .unwrap_or_else(|why| unknown(&lock(&self.shared).seen, &why))
+    }
+
+    fn readings(&self, index: GpuIndex) -> Vec<Reading> {
+        self.ask(|reply| Question::Readings(index, reply))
+            .unwrap_or_else(|_| vec![super::up(false)])
     }
 
     fn notes(&self) -> Vec<String> {
@@ -296,6 +305,11 @@ fn serve(nvml: &Nvml, options: &Options, first: Question, questions: &Receiver<Q
                 answered(shared);
                 let _ = reply.send(samples);
             }
+            Question::Readings(index, reply) => {
+                let readings = reader.readings(index);
+                answered(shared);
+                let _ = reply.send(readings);
+            }
         }
         if reader.driver_gone() {
             return;
@@ -323,6 +337,9 @@ fn refuse(question: Question, error: &DriverError, shared: &Mutex<Shared>) {
         Question::Sample(reply) => {
             let samples = unknown(&lock(shared).seen, &error.to_string());
             let _ = reply.send(samples);
+        }
+        Question::Readings(_, reply) => {
+            let _ = reply.send(vec![super::up(false)]);
         }
     }
 }

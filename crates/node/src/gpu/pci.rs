@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// `0000:3b:00.0` from any spelling that drivers use (`00000000:3B:00.0`, `3B:00.0`). `None`: not an address.
-pub(super) fn normalise(address: &str) -> Option<String> {
+pub(crate) fn normalise(address: &str) -> Option<String> {
     let (place, function) = address.trim().rsplit_once('.')?;
     let mut parts = place.rsplit(':').map(|part| u32::from_str_radix(part, 16).ok());
     let device = parts.next()??;

@@ -5,9 +5,11 @@ use std::{env, path::PathBuf, sync::Arc};
 use api::{
     GpuIndex,
     node::{GpuInfo, GpuPair, GpuSample, Vendor},
+    wire::FactKind,
 };
 
 use super::{Driver, DriverError, amd::Amd, nvidia, nvidia::Nvidia, pci, simulated::Simulated};
+use crate::sample::Reading;
 
 /// Names NVML's library, where the system's own isn't meant.
 pub const NVML_LIBRARY: &str = "CLAWBERNETES_NVML_LIBRARY";
@@ -127,6 +129,22 @@ impl Driver for Shifted {
         let mut samples = self.driver.sample();
         samples.iter_mut().for_each(|sample| sample.index += self.base);
         samples
+    }
+
+    fn readings(&self, index: GpuIndex) -> Vec<Reading> {
+        index
+            .checked_sub(self.base)
+            .map_or_else(Vec::new, |own| self.driver.readings(own))
+    }
+
+    fn facts(&self) -> Vec<(FactKind, String)> {
+        let mut facts = self.driver.facts();
+        for (fact, _) in &mut facts {
+            if let FactKind::Xid { gpu: Some(gpu), .. } | FactKind::AmdGpu { gpu: Some(gpu), .. } = fact {
+                *gpu += self.base;
+            }
+        }
+        facts
     }
 
     fn notes(&self) -> Vec<String> {

@@ -17,6 +17,7 @@ use std::{
 use api::{
     GpuIndex, NodeName, Size,
     node::{GpuInfo, GpuLink, GpuPair, GpuSample, Vendor},
+    wire::FactKind,
 };
 
 use self::{
@@ -28,6 +29,7 @@ pub use self::{
     scenario::{Scenario, ScenarioError},
 };
 use super::{Driver, DriverError};
+use crate::sample::Reading;
 
 /// Tells the time since the simulation began.
 #[derive(Clone)]
@@ -64,6 +66,10 @@ const WARMING: Duration = Duration::from_secs(60);
 const IDLE_CELSIUS: f32 = 33.0;
 const BUSY_CELSIUS: f32 = 67.0;
 
+/// At which a GPU slows itself down, and shuts itself down.
+const SLOWDOWN_CELSIUS: i16 = 90;
+const SHUTDOWN_CELSIUS: i16 = 95;
+
 /// Shares of the power limit that an idle and a busy GPU draw.
 const IDLE_POWER: f32 = 0.12;
 const BUSY_POWER: f32 = 0.88;
@@ -99,6 +105,8 @@ pub struct Simulated {
     scenario: Scenario,
     clock: Clock,
     loads: Mutex<Vec<Load>>,
+    /// Until when its log has been told.
+    said: Mutex<Option<Duration>>,
 }
 
 impl Simulated {
@@ -115,6 +123,7 @@ impl Simulated {
             models,
             scenario,
             clock,
+            said: Mutex::default(),
         })
     }
 
@@ -181,6 +190,50 @@ impl Simulated {
         }
     }
 
+    fn readings_of(&self, index: GpuIndex, model: &Model, load: Load, now: Duration) -> Vec<Reading> {
+        let sample = self.sample_one(index, model, load, now);
+        let mut readings = super::basic(&sample);
+        if sample.temperature_celsius.is_none() {
+            return readings;
+        }
+        let trouble = self.scenario.at(now, index);
+        let facts = trouble.facts();
+        let works = sample.utilization_percent.is_some_and(|percent| percent > 0);
+        let hot = facts.throttled_by_heat;
+        // As a loaded accelerator moves data: about a third of PCIe 5.0 x16, a quarter of its links.
+        let moves = |rate: f64| if works { rate } else { 0.0 };
+        let numbers = [
+            ("gpu.memory.total", model.memory.map(|size| size.0 as f64)),
+            ("gpu.memory.bandwidth", Some(moves(41.0))),
+            ("gpu.temperature.slowdown", Some(f64::from(SLOWDOWN_CELSIUS))),
+            ("gpu.temperature.shutdown", Some(f64::from(SHUTDOWN_CELSIUS))),
+            ("gpu.power.limit", model.power_watts.map(f64::from)),
+            (
+                "gpu.clock.sm",
+                Some(if works { if hot { 990.0 } else { 1980.0 } } else { 345.0 }),
+            ),
+            ("gpu.pcie.rx", Some(moves(20e9))),
+            ("gpu.pcie.tx", Some(moves(8e9))),
+            ("gpu.pcie.replays", Some(0.0)),
+            ("gpu.nvlink.rx", model.form.is_direct().then(|| moves(110e9))),
+            ("gpu.nvlink.tx", model.form.is_direct().then(|| moves(110e9))),
+            ("gpu.nvlink.errors", model.form.is_direct().then_some(0.0)),
+            ("gpu.ecc.corrected", Some(0.0)),
+            ("gpu.ecc.uncorrected", Some(facts.ecc_uncorrected as f64)),
+            // NVML's bits: idle; slowed down by the hardware, because of heat.
+            (
+                "gpu.throttle",
+                Some(if hot { 72.0 } else { f64::from(u8::from(!works)) }),
+            ),
+        ];
+        readings.extend(
+            numbers
+                .into_iter()
+                .filter_map(|(metric, value)| Some(Reading::now(metric, value?))),
+        );
+        readings
+    }
+
     fn link(&self, a: GpuIndex, b: GpuIndex, models: (&Model, &Model)) -> GpuLink {
         match models {
             (one, other) if one.name == other.name && one.form.is_direct() => match one.form {
@@ -227,6 +280,42 @@ impl Driver for Simulated {
             .zip(loads)
             .map(|((index, model), load)| self.sample_one(index, model, load, now))
             .collect()
+    }
+
+    fn readings(&self, index: GpuIndex) -> Vec<Reading> {
+        let now = self.clock.now();
+        let load = self
+            .loads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(index as usize)
+            .copied();
+        let model = self.models.get(index as usize);
+        model
+            .zip(load)
+            .map_or_else(Vec::new, |(model, load)| self.readings_of(index, model, load, now))
+    }
+
+    fn facts(&self) -> Vec<(FactKind, String)> {
+        let now = self.clock.now();
+        let before = self.said.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        let mut facts = Vec::new();
+        for (gpu, code) in self.scenario.xids(before, now) {
+            for index in (0..)
+                .take(self.models.len())
+                .filter(|index| gpu.is_none_or(|gpu| gpu == *index))
+            {
+                let what = FactKind::Xid {
+                    xid: u32::try_from(code).unwrap_or(u32::MAX),
+                    pci: format!("simulated:{index}"),
+                    gpu: Some(index),
+                    uuid: Some(uuid(&self.node, index)),
+                    pid: None,
+                };
+                facts.push((what, format!("simulated: Xid {code} of GPU {index}")));
+            }
+        }
+        facts
     }
 
     fn notes(&self) -> Vec<String> {

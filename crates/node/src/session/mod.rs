@@ -10,10 +10,12 @@
 mod address;
 mod clock;
 mod exec;
+mod expose;
 mod health;
 mod http;
 mod identity;
 mod link;
+mod measure;
 mod output;
 mod probe;
 mod shell;
@@ -21,10 +23,10 @@ mod ship;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use api::{ApiError, ErrorCode, GpuIndex, NodeName, workload::JobKey};
-use tokio::sync::mpsc;
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -78,6 +80,12 @@ pub struct AgentOptions {
     /// unless another call follows: for engines that can do so when the agent is dead. Called about once a heartbeat;
     /// may block for a millisecond.
     pub on_lease: Option<OnLease>,
+    /// How often everything is measured.
+    pub sample_interval: Duration,
+    /// The kernel's log. `None`: it isn't read.
+    pub kernel_log: Option<PathBuf>,
+    /// Where to answer `/metrics`. `None`: nowhere.
+    pub metrics: Option<TcpListener>,
     /// Whether an engine itself stopped an ended job because the time of the last `on_lease` had come.
     pub fenced: Option<Fenced>,
 }

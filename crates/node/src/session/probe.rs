@@ -1,6 +1,7 @@
 //! Asks the machine and its drivers, each on a thread of its own: one that hangs holds up nobody.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -10,12 +11,18 @@ use std::{
     time::Duration,
 };
 
-use api::node::{EngineInfo, GpuHealth, GpuInfo, GpuPair, GpuSample, Inventory, NodeSample, Vendor};
+use api::{
+    GpuIndex,
+    node::{EngineInfo, GpuHealth, GpuInfo, GpuPair, GpuSample, Inventory, NodeSample, Vendor},
+    wire::FactKind,
+};
 use tokio::{sync::oneshot, time::timeout};
 
+use super::measure::gpu_labels;
 use crate::{
-    gpu::{Driver, DriverError},
+    gpu::{self, Driver, DriverError},
     host::Host,
+    sample::Reading,
 };
 
 /// How long a heartbeat waits for numbers.
@@ -31,6 +38,9 @@ pub trait Machine: Send + Sync + 'static {
 
     /// Its numbers of the moment; the GPUs are filled in by the agent.
     fn sample(&self) -> NodeSample;
+
+    /// All that can be measured of it now, beside its GPUs.
+    fn readings(&self) -> Vec<Reading>;
 }
 
 impl Machine for Host {
@@ -41,6 +51,10 @@ impl Machine for Host {
     fn sample(&self) -> NodeSample {
         self.sample()
     }
+
+    fn readings(&self) -> Vec<Reading> {
+        self.readings()
+    }
 }
 
 /// GPUs and links, as a driver tells them.
@@ -49,15 +63,35 @@ type Gpus = (Result<Vec<GpuInfo>, DriverError>, Vec<GpuPair>);
 enum Ask {
     Inventory(oneshot::Sender<Gpus>),
     Sample(oneshot::Sender<Vec<GpuSample>>),
+    Readings(GpuIndex, oneshot::Sender<Vec<Reading>>),
+    Facts(oneshot::Sender<Vec<(FactKind, String)>>),
+}
+
+/// Sources with the labels of each, and facts.
+pub(super) type Everything = (
+    Vec<(Vec<(&'static str, String)>, Vec<Reading>)>,
+    Vec<(FactKind, String)>,
+);
+
+/// Who asks a driver. Each has one question open at most, so that a driver that hangs gathers none; they don't stand
+/// in each other's way.
+#[derive(Clone, Copy)]
+enum Asker {
+    Inventory,
+    Heartbeat,
+    Measure,
 }
 
 /// A driver's thread. It ends when this is dropped and the driver answers.
 struct Asked {
     vendor: Vendor,
     asks: mpsc::Sender<Ask>,
-    busy: Arc<AtomicBool>,
+    /// By [`Asker`].
+    busy: Arc<[AtomicBool; 3]>,
     /// As it last was.
     gpus: Mutex<Vec<GpuInfo>>,
+    /// All that an inventory has ever held.
+    met: Mutex<BTreeMap<GpuIndex, GpuInfo>>,
     links: Mutex<Vec<GpuPair>>,
 }
 
@@ -65,22 +99,33 @@ impl Asked {
     fn start(driver: Box<dyn Driver>) -> std::io::Result<Self> {
         let vendor = driver.vendor();
         let (asks, queue) = mpsc::channel::<Ask>();
-        let busy = Arc::new(AtomicBool::new(false));
+        let busy = Arc::new([const { AtomicBool::new(false) }; 3]);
         thread::Builder::new().name("gpu-driver".to_owned()).spawn({
             let busy = Arc::clone(&busy);
             move || {
+                let free = |asker: Asker| busy[asker as usize].store(false, Ordering::Release);
                 while let Ok(ask) = queue.recv() {
                     match ask {
                         Ask::Inventory(answer) => {
                             let gpus = driver.inventory();
                             let links = driver.links();
-                            busy.store(false, Ordering::Release);
+                            free(Asker::Inventory);
                             drop(answer.send((gpus, links)));
                         }
                         Ask::Sample(answer) => {
                             let sample = driver.sample();
-                            busy.store(false, Ordering::Release);
+                            free(Asker::Heartbeat);
                             drop(answer.send(sample));
+                        }
+                        Ask::Readings(index, answer) => {
+                            let readings = driver.readings(index);
+                            free(Asker::Measure);
+                            drop(answer.send(readings));
+                        }
+                        Ask::Facts(answer) => {
+                            let facts = driver.facts();
+                            free(Asker::Measure);
+                            drop(answer.send(facts));
                         }
                     }
                 }
@@ -91,13 +136,14 @@ impl Asked {
             asks,
             busy,
             gpus: Mutex::default(),
+            met: Mutex::default(),
             links: Mutex::default(),
         })
     }
 
     /// Asks, unless an earlier question is still open. `None`: no answer in time.
-    async fn ask<T>(&self, patience: Duration, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
-        if self.busy.swap(true, Ordering::AcqRel) {
+    async fn ask<T>(&self, asker: Asker, patience: Duration, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+        if self.busy[asker as usize].swap(true, Ordering::AcqRel) {
             return None;
         }
         let (sender, answer) = oneshot::channel();
@@ -106,11 +152,37 @@ impl Asked {
     }
 }
 
+impl Asked {
+    /// All that can be measured of its GPUs, one after the other, so that a heartbeat waits for one at most.
+    async fn measure(&self) -> Everything {
+        let met: Vec<GpuInfo> = lock(&self.met).values().cloned().collect();
+        let mut sources = Vec::new();
+        let mut answers = true;
+        for gpu in met {
+            let mut readings = None;
+            if answers {
+                let ask = |answer| Ask::Readings(gpu.index, answer);
+                readings = self.ask(Asker::Measure, PATIENCE, ask).await;
+                answers = readings.is_some();
+            }
+            sources.push((gpu_labels(&gpu), readings.unwrap_or_else(|| vec![gpu::up(false)])));
+        }
+        let facts = if answers {
+            self.ask(Asker::Measure, PATIENCE, Ask::Facts).await
+        } else {
+            None
+        };
+        (sources, facts.unwrap_or_default())
+    }
+}
+
 /// The machine and its drivers.
 pub(super) struct Probe {
     machine: Arc<dyn Machine>,
     drivers: Vec<Asked>,
     notes: Vec<String>,
+    /// The machine is being measured.
+    measuring: Arc<AtomicBool>,
 }
 
 impl Probe {
@@ -120,6 +192,7 @@ impl Probe {
         notes: Vec<String>,
     ) -> std::io::Result<Self> {
         Ok(Self {
+            measuring: Arc::default(),
             machine,
             drivers: drivers.into_iter().map(Asked::start).collect::<Result<_, _>>()?,
             notes,
@@ -141,8 +214,9 @@ impl Probe {
         };
         inventory.notes.extend(self.notes.iter().cloned());
         for driver in &self.drivers {
-            match driver.ask(INVENTORY_PATIENCE, Ask::Inventory).await {
+            match driver.ask(Asker::Inventory, INVENTORY_PATIENCE, Ask::Inventory).await {
                 Some((Ok(gpus), links)) => {
+                    lock(&driver.met).extend(gpus.iter().map(|gpu| (gpu.index, gpu.clone())));
                     *lock(&driver.gpus) = gpus;
                     *lock(&driver.links) = links;
                 }
@@ -166,7 +240,10 @@ impl Probe {
             Ok(Ok(sample)) => sample,
             _ => NodeSample::default(),
         };
-        let answers = self.drivers.iter().map(|driver| driver.ask(PATIENCE, Ask::Sample));
+        let answers = self
+            .drivers
+            .iter()
+            .map(|driver| driver.ask(Asker::Heartbeat, PATIENCE, Ask::Sample));
         for (driver, answer) in self.drivers.iter().zip(futures_util::future::join_all(answers).await) {
             sample.gpus.extend(answer.unwrap_or_else(|| {
                 let unknown = |gpu: &GpuInfo| GpuSample {
@@ -181,6 +258,35 @@ impl Probe {
         }
         sample.gpus.sort_by_key(|gpu| gpu.index);
         sample
+    }
+
+    /// All that can be measured now. Of what doesn't answer, nothing; of GPUs that don't, that.
+    pub(super) async fn measure(&self) -> Everything {
+        let machine = async {
+            // A disk that hangs holds up one thread, not one each time.
+            if self.measuring.swap(true, Ordering::AcqRel) {
+                return Vec::new();
+            }
+            let (machine, measuring) = (Arc::clone(&self.machine), Arc::clone(&self.measuring));
+            let readings = tokio::task::spawn_blocking(move || {
+                let readings = machine.readings();
+                measuring.store(false, Ordering::Release);
+                readings
+            });
+            match timeout(PATIENCE, readings).await {
+                Ok(Ok(readings)) => readings,
+                _ => Vec::new(),
+            }
+        };
+        let gpus = futures_util::future::join_all(self.drivers.iter().map(Asked::measure));
+        let (machine, gpus) = futures_util::join!(machine, gpus);
+        let mut sources = vec![(Vec::new(), machine)];
+        let mut facts = Vec::new();
+        for (readings, said) in gpus {
+            sources.extend(readings);
+            facts.extend(said);
+        }
+        (sources, facts)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use api::{
     ErrorCode, GpuIndex, NodeName, Span, Timestamp,
     node::{EngineKind, GpuHealth, Inventory, NodeSample},
-    wire::{Assignment, FromNode, Observation, PROTOCOL, Seen, ToNode},
+    wire::{Assignment, FactKind, FromNode, Observation, PROTOCOL, Seen, ToNode},
     workload::{HOST_IMAGE, JobKey, Outcome, Usage},
 };
 use store::{Limits, Range, Store, StoreError, Txn, TxnOutcome, embedded};
@@ -23,14 +23,23 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Address, AgentError, AgentOptions, Fenced, Identity, OnHeld, OnLease, Output, clock,
     exec::Execs,
-    health, identity,
+    expose, health, identity,
     link::{self, FRAMES, FromLink, Up},
+    measure::{self, Measured, Measuring},
     probe::Probe,
     ship::{self, Ship},
 };
 use crate::{
     agent::{Agent, Effect, Effects, JobView, Left, Write, environment, recorded},
     engine::{BoxFuture, Engine, EngineEvent, Found, What},
+    sample::{
+        SERIES,
+        kernel::{
+            Parser,
+            log::{self, KernelLog},
+            queue::Place,
+        },
+    },
 };
 
 /// Messages of the gateway that may wait.
@@ -47,6 +56,9 @@ const INVENTORY_EVERY: Duration = Duration::from_secs(60);
 
 /// After a failed commit.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// Shortest time between two measurements.
+const MEASURE_MIN: Duration = Duration::from_millis(10);
 
 /// Longest sleep: a clock that went on while the machine slept must be noticed.
 const SLEEP_MAX_MS: u64 = 1_000;
@@ -74,6 +86,12 @@ enum Input {
     Pulse(u64, Box<NodeSample>),
     /// The machine was looked at.
     Inventory(Box<Inventory>),
+    /// It is time to measure.
+    MeasureDue,
+    /// Everything was measured.
+    Measured(Box<Measured>),
+    /// The kernel's log said something: the record's number, when, what, the line.
+    Fact(u64, Timestamp, FactKind, String),
 }
 
 /// A session with the gateway.
@@ -131,6 +149,7 @@ struct Shell {
     session: Option<Session>,
     sessions: u64,
     ship: Ship,
+    measuring: Measuring,
     checks: HashMap<JobKey, AbortHandle>,
     to_self: mpsc::UnboundedSender<Input>,
     /// All that runs beside; ends with the agent.
@@ -198,6 +217,18 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
             blocking(move || Agent::new(records, found, |job| left(&output, fenced.as_ref(), job), clock::now()))
                 .await?;
         let (to_self, own) = mpsc::unbounded_channel();
+        let kernel_log = options.kernel_log.and_then(|path| match KernelLog::open(&path) {
+            Ok(log) => Some(log),
+            Err(error) => {
+                let note =
+                    format!("the kernel's log can't be read ({error}): what it says of GPUs and memory is unknown");
+                tracing::info!(path = %path.display(), "{note}");
+                inventory.notes.push(note.clone());
+                probe.note([note]);
+                None
+            }
+        });
+        let measuring = Measuring::new(options.sample_interval, Place::at(&options.data), &inventory);
         inputs = Some(own);
         let mut shell = Shell {
             agent,
@@ -218,11 +249,17 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
             session: None,
             sessions: 0,
             ship: Ship::default(),
+            measuring,
             checks: HashMap::new(),
             to_self,
             tasks: JoinSet::new(),
         };
         shell.begin(options.events, options.fenced).map_err(data)?;
+        shell.begin_measuring(options.sample_interval, kernel_log);
+        if let Some(listener) = options.metrics {
+            let latest = shell.measuring.latest();
+            shell.tasks.spawn(expose::serve(listener, shell.name.clone(), latest));
+        }
         shell.tasks.spawn(link::keep(gateway, identity, link_sender));
         Ok::<_, AgentError>(shell)
     };
@@ -391,6 +428,88 @@ impl Shell {
         Ok(())
     }
 
+    /// Starts the clock of measurements and the reading of the kernel's log.
+    fn begin_measuring(&mut self, every: Duration, kernel_log: Option<KernelLog>) {
+        let to_self = self.to_self.clone();
+        self.tasks.spawn(async move {
+            let mut times = tokio::time::interval(every.max(MEASURE_MIN));
+            times.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            loop {
+                times.tick().await;
+                drop(to_self.send(Input::MeasureDue));
+            }
+        });
+        let Some(mut kernel_log) = kernel_log else { return };
+        let to_self = self.to_self.clone();
+        let known = self.measuring.known();
+        self.tasks.spawn(async move {
+            let mut parser = Parser::default();
+            loop {
+                let record = match kernel_log.next().await {
+                    Ok(record) => record,
+                    Err(error) => {
+                        tracing::warn!(%error, "the kernel's log can't be read any more");
+                        return;
+                    }
+                };
+                // Known ones are parsed too: they may be the first half of one that isn't.
+                if let Some(what) = parser.parse(&record.text)
+                    && known.is_none_or(|known| record.sequence > known)
+                {
+                    let at = log::wall(record.at_us);
+                    drop(to_self.send(Input::Fact(record.sequence, at, what, record.text)));
+                }
+            }
+        });
+    }
+
+    /// Has everything measured, unless that is still under way.
+    fn measure(&mut self) {
+        if self.measuring.looking {
+            return;
+        }
+        self.measuring.looking = true;
+        let running = self.agent.jobs().filter(|(_, job)| job.running());
+        let jobs = running.map(|(key, job)| measure::Job {
+            key: key.clone(),
+            engine: engine_for(&self.engines, &job.assignment.image).map(Arc::clone),
+            memory: job.assignment.memory,
+            metrics_port: job.assignment.metrics_port,
+        });
+        let look = measure::look(clock::now(), Arc::clone(&self.probe), jobs.collect());
+        let to_self = self.to_self.clone();
+        self.tasks
+            .spawn(async move { drop(to_self.send(Input::Measured(Box::new(look.await)))) });
+    }
+
+    /// Tells workloads that report too much of their own.
+    fn over(&self, jobs: Vec<JobKey>) {
+        for job in jobs {
+            let text = format!(
+                "more than {SERIES} series of metrics of its own: further ones are dropped (names and labels should be few)"
+            );
+            tracing::warn!(%job, text);
+            if let Some(engine) = self.engine_of(&job) {
+                engine.remark(&job, &text);
+            }
+        }
+    }
+
+    /// Sends what was measured, and what the kernel's log said.
+    fn send_measurements(&mut self) {
+        let Some(session) = &self.session else { return };
+        if session.up.frames.capacity() < FRAMES / 2 {
+            return;
+        }
+        let facts = self.measuring.facts.next();
+        if !facts.is_empty() {
+            self.say(FromNode::Facts { facts });
+        }
+        if let Some(batch) = self.measuring.recorder.next() {
+            self.say(FromNode::Metrics { batch });
+        }
+    }
+
     async fn serve(
         &mut self,
         mut inputs: mpsc::UnboundedReceiver<Input>,
@@ -484,6 +603,7 @@ impl Shell {
         }
         self.send_lines();
         self.send_observations();
+        self.send_measurements();
     }
 
     fn committed(&mut self, written: Result<TxnOutcome, StoreError>) {
@@ -600,6 +720,7 @@ impl Shell {
 
     fn forget(&mut self, job: JobKey) {
         self.ship.forget(&job);
+        self.measuring.own.forget(&job);
         let engines = self
             .engine_of(&job)
             .map_or_else(|| self.engines.clone(), |engine| vec![engine]);
@@ -643,9 +764,16 @@ impl Shell {
             Input::Changed(jobs) => self.ship.changed(jobs),
             Input::Lines(read) => self.lines(read),
             Input::Pulse(session, sample) => self.heartbeat(session, sample),
+            Input::MeasureDue => self.measure(),
+            Input::Measured(measured) => {
+                let over = self.measuring.take(*measured);
+                self.over(over);
+            }
+            Input::Fact(sequence, at, what, line) => self.measuring.fact(sequence, at, what, line),
             Input::Inventory(inventory) => {
                 if *inventory != self.inventory {
                     self.inventory = *inventory;
+                    self.measuring.inventory(&self.inventory);
                     let inventory = Box::new(self.inventory.clone());
                     self.say(FromNode::Changed { inventory });
                 }
@@ -742,6 +870,7 @@ impl Shell {
             more.then(|| key.clone())
         };
         self.ship.begin(self.agent.jobs().filter_map(with_lines));
+        self.measuring.begin();
         let pulse = self.tasks.spawn(pulse(
             id,
             up.heartbeat.duration().max(Duration::from_millis(10)),
@@ -809,7 +938,16 @@ impl Shell {
                 });
                 return;
             }
-            ToNode::MetricsAck { .. } | ToNode::FactsAck { .. } => return,
+            ToNode::MetricsAck { through } => {
+                self.measuring.recorder.acked(through);
+                return;
+            }
+            ToNode::FactsAck { through } => {
+                if let Some(keep) = self.measuring.facts_acked(through) {
+                    self.tasks.spawn_blocking(keep);
+                }
+                return;
+            }
             ToNode::Exec { id, request } => {
                 let agent = &self.agent;
                 let engines = &self.engines;
@@ -942,6 +1080,13 @@ impl Shell {
         if self.session.as_ref().is_none_or(|session| session.id != read.session) {
             return;
         }
+        let mut over = Vec::new();
+        for (job, lines) in &read.streams {
+            if self.measuring.own.lines(job, lines) {
+                over.push(job.clone());
+            }
+        }
+        self.over(over);
         let more = self.ship.read(&read);
         // An ended job without further lines has no further lines: what is missing was lost on this node.
         for job in &read.dry {

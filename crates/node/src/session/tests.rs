@@ -1,6 +1,8 @@
 //! A whole agent against a gateway made up in this process, over a real socket, with a real store and made-up
 //! engines.
 
+mod measure;
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
@@ -37,6 +39,7 @@ use crate::{
     agent::tests::assignment,
     engine::{BoxFuture, Exec, Found, JobStats, What},
     gpu::DriverError,
+    sample::Reading,
 };
 
 /// For whatever must happen at some time.
@@ -67,6 +70,10 @@ impl Machine for Plain {
 
     fn sample(&self) -> NodeSample {
         NodeSample::default()
+    }
+
+    fn readings(&self) -> Vec<Reading> {
+        Vec::new()
     }
 }
 
@@ -100,6 +107,10 @@ impl Driver for Hanging {
         self.0.lock().unwrap().recv().unwrap_err();
         Vec::new()
     }
+
+    fn readings(&self, _: GpuIndex) -> Vec<Reading> {
+        vec![crate::gpu::up(true)]
+    }
 }
 
 // ---- The engine and the spool -------------------------------------------------------------------------------
@@ -109,6 +120,7 @@ struct Jobs {
     known: BTreeMap<JobKey, Option<Found>>,
     started: Vec<Arc<Assignment>>,
     stopped: Vec<(JobKey, api::Span)>,
+    remarks: Vec<(JobKey, String)>,
 }
 
 /// Carries nothing out; the test says what happens.
@@ -198,6 +210,11 @@ impl Engine for Puppet {
 
     fn stop(&self, job: &JobKey, grace: api::Span) {
         self.jobs().stopped.push((job.clone(), grace));
+        self.changed.notify_waiters();
+    }
+
+    fn remark(&self, job: &JobKey, text: &str) {
+        self.jobs().remarks.push((job.clone(), text.to_owned()));
         self.changed.notify_waiters();
     }
 
@@ -408,6 +425,9 @@ impl Bench {
             on_held: None,
             on_lease: None,
             fenced: None,
+            sample_interval: Duration::from_secs(3600),
+            kernel_log: None,
+            metrics: None,
         }
     }
 
@@ -935,14 +955,19 @@ async fn heartbeats_go_on_while_a_driver_hangs() {
     assert!(matches!(hello, FromNode::Hello { inventory, .. } if inventory.gpus.len() == 1));
     peer.welcome(api::Span::secs(300), false).await;
     for wanted in 1.. {
+        let mut message = peer.next().await;
+        // It is measured that the GPU doesn't answer.
+        if let FromNode::Metrics { .. } = message {
+            message = peer.next().await;
+        }
         let FromNode::Heartbeat {
             number,
             sample,
             round_trip_ms,
             ..
-        } = peer.next().await
+        } = message
         else {
-            panic!()
+            panic!("{message:?}")
         };
         assert_eq!(number, wanted);
         assert!(matches!(sample.gpus[0].health, GpuHealth::Unknown { .. }));

@@ -7,6 +7,7 @@ use api::{
     node::{GpuLink, Vendor},
 };
 use clawbernetes_node::gpu::{Driver, DriverError, amd::Amd};
+use clawbernetes_node::sample::Value;
 use tempfile::TempDir;
 
 fn write(path: &Path, text: &str) {
@@ -222,4 +223,51 @@ fn without_cards_there_is_no_driver() {
     let root = machine();
     let error = Amd::open(root.path()).err();
     assert!(matches!(error, Some(DriverError::Absent { .. })), "{error:?}");
+}
+
+#[test]
+fn all_that_a_card_reports_is_read() {
+    let root = machine();
+    let root = root.path();
+    let more = [
+        ("mem_busy_percent", "4\n"),
+        ("hwmon/hwmon5/temp2_crit", "100000\n"),
+        ("hwmon/hwmon5/temp2_emergency", "105000\n"),
+        ("hwmon/hwmon5/temp3_input", "51000\n"),
+        ("hwmon/hwmon5/freq1_input", "2100000000\n"),
+        ("hwmon/hwmon5/freq2_input", "1300000000\n"),
+        ("pcie_replay_count", "2\n"),
+        ("current_link_width", "16\n"),
+        ("current_link_speed", "32.0 GT/s PCIe\n"),
+    ];
+    card(root, 0, "pci0000:00", "0000:05:00.0", &with(MI300X, &more));
+    let driver = Amd::open(root).expect("a driver");
+    driver.inventory().expect("an inventory");
+    let read: std::collections::BTreeMap<_, _> = driver
+        .readings(0)
+        .into_iter()
+        .map(|reading| (reading.metric, reading.value))
+        .collect();
+    for (metric, wanted) in [
+        ("gpu.up", 1.0),
+        ("gpu.temperature", 49.0),
+        ("gpu.temperature.memory", 51.0),
+        ("gpu.temperature.slowdown", 100.0),
+        ("gpu.temperature.shutdown", 105.0),
+        ("gpu.memory.total", 206_141_652_992.0),
+        ("gpu.memory.bandwidth", 4.0),
+        ("gpu.power", 141.0),
+        ("gpu.power.limit", 750.0),
+        ("gpu.clock.sm", 2100.0),
+        ("gpu.clock.memory", 1300.0),
+        ("gpu.pcie.replays", 2.0),
+        ("gpu.pcie.width", 16.0),
+        ("gpu.pcie.generation", 5.0),
+        ("gpu.ecc.corrected", 7.0),
+        ("gpu.ecc.uncorrected", 0.0),
+    ] {
+        assert_eq!(read.get(metric), Some(&Value::Now(wanted)), "{metric}");
+    }
+    assert!(!read.contains_key("gpu.fan"));
+    assert!(driver.readings(5).is_empty());
 }

@@ -17,6 +17,7 @@ use clawbernetes_node::gpu::{
     nvidia::{Nvidia, Options},
     probe,
 };
+use clawbernetes_node::sample::Value;
 use tempfile::TempDir;
 
 /// The test library, compiled once.
@@ -498,4 +499,110 @@ fn indexes_of_two_vendors_never_clash() {
     assert_eq!(indexes(&|d| d.sample().iter().map(|gpu| gpu.index).collect()), all);
     let links = drivers[1].links();
     assert_eq!((links[0].a, links[0].b), (64, 65));
+}
+
+/// Readings by metric.
+fn readings(driver: &Nvidia, gpu: u32) -> std::collections::BTreeMap<&'static str, Value> {
+    let readings = driver.readings(gpu);
+    readings
+        .into_iter()
+        .map(|reading| (reading.metric, reading.value))
+        .collect()
+}
+
+#[test]
+fn all_that_a_gpu_reports_is_read() {
+    let mut machine = Machine::new();
+    for (field, value) in [
+        ("utilization.memory", "41"),
+        ("slowdown", "87"),
+        ("shutdown", "92"),
+        ("clock.sm", "1980"),
+        ("clock.memory", "2619"),
+        ("pcie.rx", "20500"),
+        ("pcie.tx", "17"),
+        ("pcie.replays", "3"),
+        ("pcie.generation", "5"),
+        ("pcie.width", "16"),
+        ("ecc.corrected.volatile", "7"),
+        ("throttle", "72"),
+        ("fans", "2"),
+        ("fan.0", "30"),
+        ("fan.1", "35"),
+        ("field.82", "66"),
+        ("field.142", "1"),
+        ("field.143", "0"),
+        ("field.138.0", "1000"),
+        ("field.138.17", "24"),
+        ("field.139.3", "5"),
+        ("link.0.errors.2", "4"),
+        ("link.17.errors.0", "5"),
+    ] {
+        machine.keep(&format!("gpu.1.{field}"), value);
+    }
+    machine.write();
+    let driver = machine.open();
+    let read = readings(&driver, 1);
+    for (metric, wanted) in [
+        ("gpu.up", 1.0),
+        ("gpu.utilization", 37.0),
+        ("gpu.memory", 1_073_741_824.0),
+        ("gpu.memory.total", 85_520_809_984.0),
+        ("gpu.memory.bandwidth", 41.0),
+        ("gpu.temperature", 41.0),
+        ("gpu.temperature.memory", 66.0),
+        ("gpu.temperature.slowdown", 87.0),
+        ("gpu.temperature.shutdown", 92.0),
+        ("gpu.power.limit", 700.0),
+        ("gpu.clock.sm", 1980.0),
+        ("gpu.clock.memory", 2619.0),
+        ("gpu.fan", 35.0),
+        ("gpu.pcie.rx", 20_500_000.0),
+        ("gpu.pcie.tx", 17_000.0),
+        ("gpu.pcie.replays", 3.0),
+        ("gpu.pcie.generation", 5.0),
+        ("gpu.pcie.width", 16.0),
+        ("gpu.ecc.corrected", 7.0),
+        ("gpu.ecc.uncorrected", 0.0),
+        ("gpu.remap.corrected", 1.0),
+        ("gpu.remap.pending", 0.0),
+        ("gpu.throttle", 72.0),
+        ("gpu.nvlink.errors", 9.0),
+    ] {
+        assert_eq!(read.get(metric), Some(&Value::Now(wanted)), "{metric}");
+    }
+    assert_eq!(read["gpu.nvlink.tx"], Value::Total(1_048_576.0), "of all ports");
+    assert_eq!(read["gpu.nvlink.rx"], Value::Total(5120.0));
+    // What the card lacks isn't there: an L4 has no NVLink and no fan of its own.
+    let card = readings(&driver, 2);
+    assert_eq!(card["gpu.up"], Value::Now(1.0));
+    for metric in [
+        "gpu.fan",
+        "gpu.nvlink.tx",
+        "gpu.nvlink.errors",
+        "gpu.clock.sm",
+        "gpu.ecc.corrected",
+    ] {
+        assert!(!card.contains_key(metric), "{metric}");
+    }
+    // A total of its own, where the driver has one.
+    machine.set("gpu.1.field.38", "2");
+    assert_eq!(readings(&driver, 1)["gpu.nvlink.errors"], Value::Now(2.0));
+    // Off the bus.
+    machine.set("gpu.1.error", "15");
+    assert_eq!(Vec::from_iter(readings(&driver, 1)), [("gpu.up", Value::Now(0.0))]);
+}
+
+#[test]
+fn a_hanging_library_answers_no_reading_for_ever() {
+    let mut machine = Machine::new();
+    let driver = Nvidia::open(Options {
+        patience: Duration::from_millis(50),
+        ..machine.options()
+    })
+    .expect("a driver");
+    driver.inventory().expect("an inventory");
+    machine.set("hang", "1");
+    assert_eq!(Vec::from_iter(readings(&driver, 0)), [("gpu.up", Value::Now(0.0))]);
+    machine.remove("hang");
 }

@@ -874,3 +874,39 @@ async fn two_hundred_jobs_at_once() {
         assert_eq!(texts(&rig.lines(&job), LogSource::Stdout), [n.to_string()]);
     }
 }
+
+#[tokio::test]
+async fn a_remark_goes_into_the_log_of_a_running_job() {
+    let mut rig = Rig::new();
+    let key = rig.start(shell("a", "echo ready; sleep 600"));
+    rig.started().await;
+    rig.said(&key, "ready").await;
+    rig.engine.remark(&key, "too much");
+    rig.said(&key, "too much").await;
+    let lines = rig.lines(&key);
+    assert_eq!(texts(&lines, LogSource::System), ["too much"]);
+    rig.engine.stop(&key, Span(0));
+    rig.ended().await;
+    rig.engine.remark(&key, "too late");
+    assert_eq!(texts(&rig.lines(&key), LogSource::System), ["too much"]);
+}
+
+#[tokio::test]
+async fn a_running_job_is_measured() {
+    let mut rig = Rig::new();
+    let script = "dd if=/dev/zero of=f bs=64k count=64 conv=fsync 2>/dev/null; echo written; sleep 600";
+    let key = rig.start(shell("a", script));
+    rig.started().await;
+    rig.said(&key, "written").await;
+    let stats = rig.engine.stats(&key).await.unwrap();
+    assert!(stats.memory_bytes.is_some_and(|bytes| bytes.0 > 0), "{stats:?}");
+    assert!(stats.cpu_ms.is_some(), "{stats:?}");
+    // A folder in memory counts nothing, and some kernels count nothing at all.
+    assert!(
+        stats.io_bytes.is_none_or(|bytes| bytes.0 == 0 || bytes.0 >= 4 << 20),
+        "{stats:?}"
+    );
+    rig.engine.stop(&key, Span(0));
+    rig.ended().await;
+    assert_eq!(rig.engine.stats(&key).await, None);
+}

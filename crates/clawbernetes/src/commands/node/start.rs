@@ -1,8 +1,8 @@
 //! `clawbernetes node start`
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use api::{ApiError, ErrorCode, NodeName, Size};
+use api::{ApiError, ErrorCode, NodeName, Size, Span};
 use node::{
     gpu::simulated::{Scenario, SimulatedGpus},
     start::{Engines, NodeError, NodeOptions},
@@ -46,6 +46,23 @@ pub(crate) struct Args {
     /// The most disk that output may take while it waits for the gateway
     #[arg(long, value_name = "SIZE", default_value = "1Gi")]
     spool_max: Size,
+    /// How often machine, GPUs and workloads are measured; at least 1s
+    #[arg(long, value_name = "TIME", default_value_t = Span::secs(10), value_parser = sample_interval)]
+    sample_interval: Span,
+    /// Answer /metrics in Prometheus' format at this address; without it the agent listens nowhere
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
+}
+
+/// A time between two measurements.
+pub(crate) fn sample_interval(text: &str) -> Result<Span, String> {
+    let span: Span = text
+        .parse()
+        .map_err(|error: api::quantity::QuantityError| error.to_string())?;
+    if span < Span::secs(1) {
+        return Err("at least 1s".to_owned());
+    }
+    Ok(span)
 }
 
 impl Args {
@@ -72,6 +89,8 @@ impl Args {
             scenario,
             docker_socket: self.docker_socket,
             spool_bytes: self.spool_max.bytes(),
+            sample_interval: self.sample_interval.duration(),
+            metrics_listen: self.metrics_listen,
             ..NodeOptions::new(data)
         };
         serving::run(|stop| async move {
@@ -97,6 +116,9 @@ pub(crate) fn node_error(error: &NodeError) -> ApiError {
         NodeError::Agent(error) => error.to_api(),
         NodeError::NoDocker(_) => serving::chain(ErrorCode::InvalidArgument, error)
             .hint("start Docker, name its socket with --docker-socket, or leave --engine out"),
+        NodeError::Listen { .. } => {
+            serving::chain(ErrorCode::InvalidArgument, error).hint("choose another --metrics-listen")
+        }
         NodeError::Scenario(message) => ApiError::invalid("simulate-scenario", message.clone()),
         NodeError::Part { .. } => serving::chain(ErrorCode::Internal, error),
     }

@@ -23,7 +23,10 @@ use node::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{gateway::serve, node::start::node_error};
+use super::{
+    gateway::serve,
+    node::start::{node_error, sample_interval},
+};
 use crate::{
     cli::App,
     client::{Client, Endpoint},
@@ -52,6 +55,9 @@ pub(crate) struct Args {
     /// What runs workloads: auto, docker or native
     #[arg(long, default_value_t = Engines::Auto)]
     engine: Engines,
+    /// How often machine, GPUs and workloads are measured; at least 1s
+    #[arg(long, value_name = "TIME", default_value_t = Span::secs(10), value_parser = sample_interval)]
+    sample_interval: Span,
 }
 
 /// Made-up nodes.
@@ -149,6 +155,7 @@ impl Args {
                 name,
                 engines: self.engine,
                 simulate,
+                sample_interval: self.sample_interval.duration(),
                 ..NodeOptions::new(data)
             };
             let stop = stop.clone();

@@ -6,7 +6,7 @@
 use std::{
     future::pending,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,7 +31,7 @@ use super::{
     config::{self, LABEL_GRACE, LABEL_JOB, LABEL_NODE, LABEL_POST_STOP, LABEL_PRE_START, Role},
     daemon::{BackOff, Kind, kind, words},
     end::{self, Stands, stands},
-    log::{Output, Reader},
+    log::{Output, Reader, Remarks},
 };
 use crate::engine::What;
 
@@ -61,6 +61,8 @@ pub(super) struct Job {
     ended: watch::Sender<bool>,
     /// The most that was seen of each.
     usage: Mutex<Usage>,
+    /// What the node has to say in its log, with its next line.
+    remarks: Remarks,
 }
 
 /// Where a job's task begins.
@@ -86,6 +88,7 @@ impl Job {
             killed: AtomicBool::new(false),
             ended: watch::Sender::new(false),
             usage: Mutex::default(),
+            remarks: Remarks::default(),
         }
     }
 
@@ -116,6 +119,11 @@ impl Job {
         self.ended.send_replace(true);
     }
 
+    /// What waits to be said in its log.
+    pub(super) fn remarks(&self) -> MutexGuard<'_, Vec<String>> {
+        self.remarks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes what was measured; what is less than before is older.
     pub(super) fn measured(&self, usage: Usage) -> Usage {
         let mut most = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,7 +134,7 @@ impl Job {
 
     /// Carries it from its origin to its end, which is the last thing that is said of it.
     pub(super) async fn carry_out(self: Arc<Self>, shared: Arc<Shared>, origin: Origin) {
-        let mut output = Output::new(self.key.clone(), Arc::clone(&shared.sinks));
+        let mut output = Output::new(self.key.clone(), Arc::clone(&shared.sinks)).with(Arc::clone(&self.remarks));
         let ending = match self.live(&shared, origin, &mut output).await {
             Ok(ending) => ending,
             Err(outcome) => {

@@ -6,7 +6,7 @@
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -44,6 +44,9 @@ const TRIES: u32 = 5;
 /// Frames at a log's end among which the last known one is looked for before the whole log is read again.
 const TAIL_FRAMES: usize = 1000;
 
+/// What the node has to say in a job's log.
+pub(super) type Remarks = Arc<Mutex<Vec<String>>>;
+
 /// The sink of a job, opened when it is first needed.
 pub(super) struct Output {
     job: JobKey,
@@ -53,6 +56,7 @@ pub(super) struct Output {
     last_ns: Option<i64>,
     /// Lines that couldn't be kept since one could.
     lost: u64,
+    remarks: Remarks,
 }
 
 impl Output {
@@ -64,11 +68,33 @@ impl Output {
             sink: None,
             last_ns: None,
             lost: 0,
+            remarks: Remarks::default(),
         };
         if let Err(error) = output.open() {
             tracing::warn!(job = %output.job, %error, "the job's log can't be opened");
         }
         output
+    }
+
+    /// With what the node has to say: each before the next line.
+    pub(super) fn with(self, remarks: Remarks) -> Self {
+        Self { remarks, ..self }
+    }
+
+    /// Keeps the node's own words. Their time is that of the line before: the engine's clock decides what was read.
+    fn say(&mut self, next_ns: i64) {
+        let remarks = std::mem::take(&mut *self.remarks.lock().unwrap_or_else(PoisonError::into_inner));
+        for remark in remarks {
+            let line = Line {
+                source: LogSource::System,
+                at_ns: self.last_ns.unwrap_or(next_ns - 1),
+                text: remark.into_bytes(),
+                partial: false,
+            };
+            if let Err(error) = self.append(&line) {
+                tracing::warn!(job = %self.job, %error, "a remark can't be added to a job's log");
+            }
+        }
     }
 
     fn open(&mut self) -> std::io::Result<&mut Box<dyn Sink>> {
@@ -95,6 +121,7 @@ impl Output {
             if self.open().is_ok() && self.last_ns.is_some_and(|last| line.at_ns <= last) {
                 return;
             }
+            self.say(line.at_ns);
             match self.append(&line) {
                 Ok(_) => {
                     if self.lost > 0 {

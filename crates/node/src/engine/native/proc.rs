@@ -112,6 +112,17 @@ pub(super) fn descendants(pid: i32) -> Vec<i32> {
     found
 }
 
+/// What a process has read from and written to disks, with its children that have ended and were waited for. `None`:
+/// the kernel doesn't say, or not to us.
+pub(super) fn io_bytes(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    let number = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok())
+    };
+    Some(number("read_bytes:")?.saturating_add(number("write_bytes:")?))
+}
+
 /// All processes.
 pub(super) fn all() -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else {

@@ -129,6 +129,19 @@ impl Records {
         }
     }
 
+    /// Leaves a remark for the job's log; it replaces one that wasn't taken yet.
+    pub(super) fn write_remark(&self, job: &JobKey, text: &str) -> io::Result<()> {
+        self.replace(job, "remark", &text)
+    }
+
+    /// Takes the remark, if there is one.
+    pub(super) fn take_remark(&self, job: &JobKey) -> Option<String> {
+        let path = self.path(job, "remark");
+        let text = parse(&fs::read(&path).ok()?).ok();
+        let _ = fs::remove_file(path);
+        text
+    }
+
     fn replace(&self, job: &JobKey, kind: &str, value: &impl Serialize) -> io::Result<()> {
         let next = self.path(job, &format!("{kind}.next"));
         fs::write(&next, serde_json::to_vec(value)?)?;
@@ -187,7 +200,7 @@ impl Records {
 
     /// Removes all that is kept of a job.
     pub(super) fn remove(&self, job: &JobKey) {
-        for kind in ["stop", "state", "spec"] {
+        for kind in ["remark", "stop", "state", "spec"] {
             let _ = fs::remove_file(self.path(job, kind));
         }
     }

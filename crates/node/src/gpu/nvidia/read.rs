@@ -30,11 +30,12 @@ use super::{
         health::{Facts, Recovery, XidMemory},
         pci,
     },
-    Inventory, failed, refused,
+    Inventory, failed, measure, refused,
 };
+use crate::{gpu::basic, sample::Reading};
 
 /// Most NVLink ports of any GPU that the library knows.
-const NVLINK_PORTS: u32 = 18;
+pub(super) const NVLINK_PORTS: u32 = 18;
 
 /// Most XID errors that one sample reads per GPU; a GPU in a bad way reports them without end.
 const XIDS_PER_SAMPLE: usize = 32;
@@ -73,14 +74,14 @@ fn meaning(error: &NvmlError) -> Meaning {
 
 /// Asks one GPU after the other thing, and remembers what went wrong.
 #[derive(Default)]
-struct Probe {
+pub(super) struct Probe {
     facts: Facts,
     answers: u32,
     driver_gone: bool,
 }
 
 impl Probe {
-    fn ask<T>(&mut self, what: &str, call: impl FnOnce() -> Result<T, NvmlError>) -> Option<T> {
+    pub(super) fn ask<T>(&mut self, what: &str, call: impl FnOnce() -> Result<T, NvmlError>) -> Option<T> {
         // A lost GPU answers nothing, and each further call may hang.
         if self.facts.lost || self.driver_gone {
             return None;
@@ -220,6 +221,30 @@ impl<'nvml> Reader<'nvml> {
         }
     }
 
+    /// All that can be measured of a GPU.
+    pub(super) fn readings(&mut self, index: GpuIndex) -> Vec<Reading> {
+        let mut probe = Probe::default();
+        let mut sample = GpuSample::default();
+        let device = self.device(&mut probe, index);
+        if let Some(device) = &device {
+            numbers(&mut probe, device, &mut sample);
+        }
+        let mut readings = basic(&sample);
+        if let Some(device) = &device {
+            measure::readings(self.nvml, device, &mut probe, &mut readings);
+        }
+        self.driver_gone |= probe.driver_gone;
+        readings
+    }
+
+    fn device(&self, probe: &mut Probe, index: GpuIndex) -> Option<Device<'nvml>> {
+        probe.ask("the GPU", || match self.nvml.device_by_index(index) {
+            // Fewer GPUs than there were.
+            Err(NvmlError::InvalidArg | NvmlError::NotFound) => Err(NvmlError::GpuLost),
+            found => found,
+        })
+    }
+
     pub(super) fn sample(&mut self, seen: &BTreeSet<GpuIndex>) -> Vec<GpuSample> {
         seen.iter().map(|&index| self.sample_one(index)).collect()
     }
@@ -230,26 +255,11 @@ impl<'nvml> Reader<'nvml> {
             index,
             ..GpuSample::default()
         };
-        let device = probe.ask("the GPU", || match self.nvml.device_by_index(index) {
-            // Fewer GPUs than there were.
-            Err(NvmlError::InvalidArg | NvmlError::NotFound) => Err(NvmlError::GpuLost),
-            found => found,
-        });
+        let device = self.device(&mut probe, index);
         if let Some(device) = &device {
             // Holding a handle isn't yet an answer of the GPU.
             probe.answers = 0;
-            sample.memory_used_bytes = probe
-                .ask("memory", || device.memory_info())
-                .map(|memory| Size(memory.used));
-            sample.utilization_percent = probe
-                .ask("utilization", || device.utilization_rates())
-                .map(|rates| u8::try_from(rates.gpu.min(100)).unwrap_or(100));
-            sample.temperature_celsius = probe
-                .ask("temperature", || device.temperature(TemperatureSensor::Gpu))
-                .and_then(|celsius| i16::try_from(celsius).ok());
-            sample.power_watts = probe
-                .ask("power", || device.power_usage())
-                .map(|milliwatts| milliwatts as f32 / 1000.0);
+            numbers(&mut probe, device, &mut sample);
             probe_health(&mut probe, device);
         }
         self.driver_gone |= probe.driver_gone;
@@ -362,6 +372,22 @@ impl Ports {
     }
 }
 
+/// The numbers of the moment.
+fn numbers(probe: &mut Probe, device: &Device<'_>, sample: &mut GpuSample) {
+    sample.memory_used_bytes = probe
+        .ask("memory", || device.memory_info())
+        .map(|memory| Size(memory.used));
+    sample.utilization_percent = probe
+        .ask("utilization", || device.utilization_rates())
+        .map(|rates| u8::try_from(rates.gpu.min(100)).unwrap_or(100));
+    sample.temperature_celsius = probe
+        .ask("temperature", || device.temperature(TemperatureSensor::Gpu))
+        .and_then(|celsius| i16::try_from(celsius).ok());
+    sample.power_watts = probe
+        .ask("power", || device.power_usage())
+        .map(|milliwatts| milliwatts as f32 / 1000.0);
+}
+
 fn in_mig_mode(device: &Device<'_>) -> Result<bool, ()> {
     device.mig_mode().map(|mode| mode.current == 1).map_err(|_| ())
 }
@@ -404,7 +430,7 @@ fn probe_health(probe: &mut Probe, device: &Device<'_>) {
     }
 }
 
-fn whole(value: SampleValue) -> Option<u64> {
+pub(super) fn whole(value: SampleValue) -> Option<u64> {
     match value {
         SampleValue::U32(n) => Some(n.into()),
         SampleValue::U64(n) => Some(n),

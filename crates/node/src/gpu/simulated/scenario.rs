@@ -178,6 +178,20 @@ impl Scenario {
         wrong.map_or(Ok(()), Err)
     }
 
+    /// XID errors from a time on (that time left out) up to another, with their GPUs. `None`: all GPUs.
+    pub(super) fn xids(&self, after: Option<Duration>, until: Duration) -> Vec<(Option<GpuIndex>, u64)> {
+        let code = |effect| match effect {
+            Effect::Xid { code } => Some(code),
+            Effect::FallsOffBus => Some(79),
+            Effect::ThermalThrottle { .. } | Effect::EccErrors { .. } | Effect::Hangs | Effect::Recovers => None,
+        };
+        self.steps
+            .iter()
+            .filter(|step| step.at.duration() <= until && after.is_none_or(|after| step.at.duration() > after))
+            .filter_map(|step| Some((step.gpu, code(step.effect)?)))
+            .collect()
+    }
+
     /// What is wrong with a GPU at a time.
     pub(super) fn at(&self, now: Duration, gpu: GpuIndex) -> Trouble {
         self.steps

@@ -146,8 +146,11 @@ impl<'a> Runner<'a> {
         let _ = self.writer.flush();
     }
 
-    /// Reads orders and lease, and sets the timer to what comes first.
+    /// Reads remarks, orders and lease, and sets the timer to what comes first.
     pub(super) fn look(&mut self) {
+        if let Some(remark) = self.records.take_remark(&self.spec.job.job) {
+            self.system(&remark);
+        }
         if self.after {
             return;
         }
