@@ -17,6 +17,7 @@ use crate::{
     auth,
     control::{self, start_planner},
     decide::{nodes::Patience, sweep::Retention},
+    diagnose,
     draft::Draft,
     hub::{Hub, now},
     live::Nodes,
@@ -185,11 +186,13 @@ impl Gateway {
             unreachable: options.unreachable_after,
             lost: options.lost_after,
         };
+        let journal = Arc::new(diagnose::Journal::default());
         let app = Arc::new(App {
             hub: Arc::clone(&hub),
             live: Arc::clone(&live),
             logs: Arc::clone(&logs),
             metrics: Arc::clone(&metrics),
+            journal: Arc::clone(&journal),
             planner,
             rows: serve::Rows::default(),
             access: serve::Access::new(options.limits),
@@ -224,6 +227,7 @@ impl Gateway {
             tokio::spawn(watching),
             tokio::spawn(listening),
             tokio::spawn(measuring),
+            tokio::spawn(diagnose::follow(journal, Arc::clone(&hub))),
             following,
         ];
         Ok(Self {

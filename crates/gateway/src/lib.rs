@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod control;
 pub mod decide;
+pub mod diagnose;
 pub mod draft;
 pub mod gateway;
 pub mod hub;

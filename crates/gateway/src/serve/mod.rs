@@ -5,6 +5,7 @@ mod events;
 mod exec;
 mod face;
 mod fleet;
+mod health_ops;
 mod listen;
 mod metric_ops;
 mod node_ops;
@@ -32,7 +33,7 @@ pub use listen::listen;
 pub use rows::Rows;
 pub use tokens::mint as mint_token;
 
-use crate::{control::PlannerHandle, hub::Hub, live::Nodes, metrics::Metrics};
+use crate::{control::PlannerHandle, diagnose::Journal, hub::Hub, live::Nodes, metrics::Metrics};
 
 /// What every handler needs.
 pub struct App {
@@ -44,6 +45,8 @@ pub struct App {
     pub logs: Arc<telemetry::logs::LogStore>,
     /// Numbers over time.
     pub metrics: Arc<Metrics>,
+    /// What went wrong on nodes in the last day.
+    pub journal: Arc<Journal>,
     /// The scheduler's ear.
     pub planner: PlannerHandle,
     /// Rows of lists that are already written.
@@ -72,6 +75,9 @@ pub fn router(app: Arc<App>) -> Router {
     let mut faces = face::Faces::new(router);
     faces.unary::<GatewayPing, _, _, _>(fleet::ping);
     faces.unary::<FleetStatus, _, _, _>(fleet::status);
+    faces.unary::<FleetHealthGet, _, _, _>(health_ops::fleet);
+    faces.unary::<NodeDiagnose, _, _, _>(health_ops::node);
+    faces.unary::<WorkloadDiagnose, _, _, _>(health_ops::workload);
     faces.unary::<WhoAmI, _, _, _>(tokens::whoami);
     faces.unary::<TokenCreate, _, _, _>(tokens::create);
     faces.unary::<TokenList, _, _, _>(tokens::list);
