@@ -30,6 +30,7 @@ mod words;
 mod workload;
 pub mod xid;
 mod xid_chain;
+mod xid_finding;
 
 pub use finding::{Evidence, Finding, Remedy, Severity, Status, Target};
 pub use health::{

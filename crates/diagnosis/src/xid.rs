@@ -701,6 +701,13 @@ pub fn recovery_action(text: &str) -> Option<Remedy> {
     .map(|(_, remedy)| remedy)
 }
 
+/// Whether the text of an XID 154 says that nothing has to be done any more.
+#[must_use]
+pub fn is_all_clear(text: &str) -> bool {
+    text.rsplit_once(" to ")
+        .is_some_and(|(_, now)| now.to_ascii_lowercase().contains("none"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -749,5 +756,7 @@ mod tests {
             Some(ResetGpu)
         );
         assert_eq!(recovery_action(""), None);
+        assert!(is_all_clear(&text("0x1 (GPU Reset Required)", "0x0 (None)")));
+        assert!(!is_all_clear(&text("0x0 (None)", "0x1 (GPU Reset Required)")) && !is_all_clear(""));
     }
 }

@@ -1,8 +1,7 @@
 //! Disks: room and errors.
 
-use super::course::filling;
+use super::course::{filling, urgency};
 use super::facts::{DAY_MS, Kernel, NodeFacts, grouped};
-use super::memory::urgency;
 use crate::rule::{Rule, Section};
 use crate::{Evidence, Finding, Remedy, Series, Severity, metric, words};
 
@@ -79,7 +78,8 @@ fn room(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
     for (series, size) in all {
         let Some((at, used)) = series.last() else { continue };
         let share = used / size * 100.0;
-        let course = filling(series, size).and_then(|f| Some((f, urgency(f.full_in_ms)?)));
+        let past = facts.history.of_device(metric::DISK_USED, series.device.as_deref());
+        let course = filling(series, size, past).and_then(|f| Some((f, urgency(&f)?)));
         let level = match share {
             _ if share >= FULL => Some((Severity::Critical, FULL)),
             _ if share >= NEARLY_FULL => Some((Severity::Warning, NEARLY_FULL)),

@@ -1,6 +1,6 @@
 //! The machine's memory: pressure, swap, and whether it will run out.
 
-use super::course::filling;
+use super::course::{filling, urgency};
 use super::facts::{Kernel, NodeFacts};
 use crate::rule::{Rule, Section};
 use crate::{Evidence, Finding, Remedy, Series, Severity, metric, stats, words};
@@ -152,24 +152,13 @@ fn swapping(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
     Some(vec![rule.finding(severity, facts.node_target(), 0.9, evidence)])
 }
 
-/// How soon something that fills up matters.
-pub(crate) fn urgency(full_in_ms: i64) -> Option<Severity> {
-    const HOUR: i64 = 3_600_000;
-    match full_in_ms {
-        _ if full_in_ms <= HOUR => Some(Severity::Critical),
-        _ if full_in_ms <= 6 * HOUR => Some(Severity::Warning),
-        _ if full_in_ms <= 24 * HOUR => Some(Severity::Info),
-        _ => None,
-    }
-}
-
 fn exhaustion(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
     let total = facts.memory_total()?;
     let used = facts.series.get(metric::MEMORY_USAGE)?;
     if used.points.len() < stats::SAMPLES_MIN {
         return None;
     }
-    let found = filling(used, total).and_then(|f| Some((f, urgency(f.full_in_ms)?)));
+    let found = filling(used, total, facts.history.get(metric::MEMORY_USAGE)).and_then(|f| Some((f, urgency(&f)?)));
     Some(
         found
             .map(|(f, severity)| {

@@ -18,9 +18,8 @@ mod xids;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use course::{Filling, filling};
+pub(crate) use course::{Filling, filling, urgency};
 pub use facts::{AmdTrouble, GpuFacts, Kernel, KernelEvent, LogGroup, NodeFacts, Peer};
-pub(crate) use memory::urgency;
 pub use sections::{
     ErrorGroup, ErrorsSection, GpuMemory, GpuThermal, MemorySection, MetricStats, ThermalSection, ThrottleShare,
     TrendsSection,

@@ -228,7 +228,7 @@ pub(super) fn memory(facts: &NodeFacts, findings: &[Finding]) -> MemorySection {
     };
     let filling: Option<Filling> = total
         .zip(facts.series.get(metric::MEMORY_USAGE))
-        .and_then(|(t, s)| course::filling(s, t));
+        .and_then(|(t, s)| course::filling(s, t, None));
     let flag = |m: &str, g: u32| facts.last(m, g).map(|v| v >= 1.0);
     let grown = |m: &str, g: u32| facts.series.of_gpu(m, g).and_then(Series::increase);
     let kills = facts

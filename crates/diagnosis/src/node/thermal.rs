@@ -1,5 +1,6 @@
 //! Heat, power and fans.
 
+use super::course::filling;
 use super::facts::NodeFacts;
 use crate::rule::{Rule, Section};
 use crate::throttle::{self, Kind};
@@ -50,6 +51,15 @@ pub(super) static RULES: &[Rule<NodeFacts>] = &[
         advice: "It will slow down soon: move the work to a cooler node, and check fans and air flow.",
         needs: &[metric::GPU_TEMPERATURE, metric::GPU_TEMPERATURE_SLOWDOWN],
         check: temperature_high,
+    },
+    Rule {
+        id: "gpu-temperature-rising",
+        section: Section::Thermal,
+        title: "GPU gets hotter and hotter",
+        remedy: Remedy::CheckCooling,
+        advice: "It will slow down within the hour if that goes on: check fans, air flow and room temperature.",
+        needs: &[metric::GPU_TEMPERATURE, metric::GPU_TEMPERATURE_SLOWDOWN],
+        check: temperature_rising,
     },
     Rule {
         id: "gpu-fan-failed",
@@ -225,6 +235,37 @@ fn temperature_high(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Fin
             .by("95th percentile against the device's own threshold"),
         ];
         Some(rule.finding(severity, facts.gpu_target(gpu), 0.9, evidence))
+    })
+}
+
+fn temperature_rising(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
+    const HOUR_MS: i64 = 3_600_000;
+    let known = facts
+        .series
+        .all(metric::GPU_TEMPERATURE)
+        .any(|s| s.gpu.is_some_and(|g| facts.slowdown(g).is_some()));
+    if !known {
+        return None;
+    }
+    each_gpu(facts, metric::GPU_TEMPERATURE, |gpu, series| {
+        let limit = facts.slowdown(gpu)?;
+        let course = filling(series, limit, facts.history.of_gpu(metric::GPU_TEMPERATURE, gpu))?;
+        let grown = course.line.per_second * series.span_ms() as f64 / 1000.0;
+        // What is still far from its limit, or has hardly moved, warms up with its work.
+        if course.usual || course.full_in_ms > HOUR_MS || grown < 5.0 || course.level < limit - 15.0 {
+            return None;
+        }
+        let text = format!(
+            "{:.0} °C, rising by {:.1} °C an hour: at {limit:.0} °C in {}",
+            course.level,
+            course.line.per_second * 3600.0,
+            words::duration(course.full_in_ms)
+        );
+        let evidence = Evidence::value(metric::GPU_TEMPERATURE, course.level, text)
+            .against(limit)
+            .over(series.span_ms())
+            .by("Theil-Sen slope, Mann-Kendall test");
+        Some(rule.finding(Severity::Warning, facts.gpu_target(gpu), 0.7, vec![evidence]))
     })
 }
 

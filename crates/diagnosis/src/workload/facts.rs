@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::node::KernelEvent;
 use crate::patterns::LogFact;
 use crate::{Series, SeriesSet, Target, metric};
 
@@ -37,6 +38,8 @@ pub struct WorkloadFacts {
     pub attempts: Vec<Attempt>,
     /// What its output tells, as [`crate::patterns::Scanner`] has counted it.
     pub logs: Vec<LogFact>,
+    /// XID errors of its GPUs while it held them. Others are left aside.
+    pub kernel: Vec<KernelEvent>,
     /// Members of its gang.
     pub ranks: Vec<Rank>,
 }
@@ -146,6 +149,8 @@ impl WorkloadFacts {
         };
         it.attempts.sort_by_key(|a| a.number);
         it.logs.sort_by(|a, b| a.pattern.cmp(&b.pattern));
+        it.kernel
+            .sort_by(|a, b| (a.at_ms, format!("{:?}", a.event)).cmp(&(b.at_ms, format!("{:?}", b.event))));
         it.ranks.sort_by_key(|r| r.rank);
         for r in &mut it.ranks {
             r.series = r.series.between(from, self.now_ms);

@@ -1,8 +1,11 @@
 //! How its runs ended, and what its output tells of errors.
 
+use std::collections::BTreeMap;
+
 use super::facts::{Attempt, ExitReason, Phase, WorkloadFacts};
 use crate::patterns;
 use crate::rule::{Rule, Section};
+use crate::xid_finding::{Seen, Standing, findings};
 use crate::{Evidence, Finding, Remedy, Severity, metric, words};
 
 /// Failures in a row that make a loop.
@@ -55,6 +58,15 @@ pub(super) static RULES: &[Rule<WorkloadFacts>] = &[
         advice: "",
         needs: &["output"],
         check: output,
+    },
+    Rule {
+        id: "gpu-errors",
+        section: Section::Failures,
+        title: "its GPUs had errors",
+        remedy: Remedy::Migrate,
+        advice: "",
+        needs: &["kernel log"],
+        check: gpu_errors,
     },
 ];
 
@@ -222,4 +234,33 @@ fn output(facts: &WorkloadFacts, _: &Rule<WorkloadFacts>) -> Option<Vec<Finding>
         })
     };
     Some(known.iter().filter_map(finding).collect())
+}
+
+/// XID errors of its GPUs: its own fault, or the hardware's, from which it moves away.
+fn gpu_errors(facts: &WorkloadFacts, _: &Rule<WorkloadFacts>) -> Option<Vec<Finding>> {
+    let mut by: BTreeMap<(Option<u32>, Option<&str>), Vec<Seen<'_>>> = BTreeMap::new();
+    for seen in facts.kernel.iter().filter_map(Seen::of) {
+        by.entry((seen.gpu, seen.pci)).or_default().push(seen);
+    }
+    if by.is_empty() {
+        return None;
+    }
+    let failed = has_failed(facts);
+    let judged = |mut f: Finding| {
+        if f.remedy > Remedy::RestartWorkload {
+            f.remedy = Remedy::Migrate;
+            f.advice = "The GPU's fault, not the program's: start it elsewhere from its last checkpoint.".into();
+        } else if f.severity == Severity::Info && f.remedy == Remedy::RestartWorkload {
+            f.severity = Severity::Warning;
+            f.remedy = Remedy::FixProgram;
+        }
+        if failed && f.severity == Severity::Warning {
+            f.severity = Severity::Critical;
+        }
+        f
+    };
+    let all = by
+        .into_values()
+        .flat_map(|seen| findings(&seen, &facts.target(), |_| Standing::Now));
+    Some(all.map(judged).collect())
 }

@@ -161,7 +161,7 @@ pub(super) fn section(facts: &WorkloadFacts) -> UseSection {
 fn growth(facts: &WorkloadFacts, rule: &Rule<WorkloadFacts>) -> Option<Vec<Finding>> {
     let limit = facts.requests.memory_bytes?;
     let series = facts.series.get(metric::WORKLOAD_MEMORY)?;
-    let found = filling(series, limit).and_then(|f| Some((f, urgency(f.full_in_ms)?)));
+    let found = filling(series, limit, None).and_then(|f| Some((f, urgency(&f)?)));
     let finding = |(f, severity): (crate::node::Filling, Severity)| {
         rule.finding(
             severity,

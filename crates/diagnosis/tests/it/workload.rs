@@ -3,8 +3,8 @@
 use diagnosis::Severity::{Critical, Info, Warning};
 use diagnosis::patterns::Scanner;
 use diagnosis::{
-    Attempt, Class, ExitReason, Oom, Phase, Rank, Requests, Series, SeriesSet, Severity, Status, Verdict,
-    WorkloadFacts, diagnose_workload, metric,
+    Attempt, Class, ExitReason, Kernel, KernelEvent, Oom, Phase, Rank, Requests, Series, SeriesSet, Severity, Status,
+    Verdict, WorkloadFacts, diagnose_workload, metric,
 };
 
 use crate::scenario::{Scenario, assert_all};
@@ -121,6 +121,22 @@ impl Job {
             scanner.push(NOW - i as i64 * MINUTE, line);
         }
         self.facts.logs = scanner.facts();
+        self
+    }
+
+    /// XID errors of its second GPU, minutes ago.
+    fn xid(mut self, errors: &[(i64, u32)]) -> Self {
+        let event = |&(ago, code): &(i64, u32)| KernelEvent {
+            at_ms: NOW - ago * MINUTE,
+            event: Kernel::Xid {
+                code,
+                gpu: Some(1),
+                pci: None,
+                workload: None,
+                text: String::new(),
+            },
+        };
+        self.facts.kernel = errors.iter().map(event).collect();
         self
     }
 
@@ -313,6 +329,12 @@ fn faults_are_found_and_nothing_else() {
             Job::training(26).level(metric::GPU_UTILIZATION, 55.0).level(metric::GPU_POWER, 450.0),
             &[("gpu-underused", Info)],
         ),
+        fault(
+            "its GPU failed under it",
+            Job::training(27).ended(&[(Error, 1)]).xid(&[(2, 48), (1, 94), (1, 45)]),
+            &[("gpu-xid-48", Critical)],
+        ),
+        fault("its own page fault", Job::training(28).ended(&[(Error, 1)]).xid(&[(1, 31), (1, 43)]), &[("gpu-xid-31", Critical)]),
     ];
     assert_all(&all);
 }

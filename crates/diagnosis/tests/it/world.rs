@@ -132,6 +132,46 @@ impl World {
         it
     }
 
+    /// The same at uneven work: every level wanders about its middle, over hours, now as in the past.
+    pub(crate) fn wandering(seed: u64) -> Self {
+        let mut it = Self::busy(seed);
+        for gpu in 0..8 {
+            it.wander(metric::GPU_UTILIZATION, Some(gpu), 85.0, 8.0, 100.0);
+            it.wander(metric::GPU_TEMPERATURE, Some(gpu), 70.0, 3.0, 83.0);
+            it.wander(metric::GPU_POWER, Some(gpu), 560.0, 60.0, 700.0);
+            it.wander(metric::GPU_CLOCK_SM, Some(gpu), 1700.0, 60.0, 1980.0);
+            it.wander(metric::GPU_MEMORY_USED, Some(gpu), 60.0 * GIB, 5.0 * GIB, 80.0 * GIB);
+        }
+        it.wander(metric::CPU_USAGE, None, 50.0, 15.0, 100.0);
+        it.wander(metric::MEMORY_USAGE, None, 620.0 * GIB, 80.0 * GIB, 980.0 * GIB);
+        it.wander(metric::PRESSURE_IO, None, 8.0, 5.0, 100.0);
+        it.wander(metric::NETWORK_THROUGHPUT, None, 2e9, 8e8, 1e10);
+        it.wander(metric::CLOCK_OFFSET, None, 5.0, 20.0, 200.0);
+        it
+    }
+
+    /// A level that forgets where it was after about an hour (an autoregressive process of first order).
+    fn wander(&mut self, name: &'static str, gpu: Option<u32>, middle: f64, spread: f64, highest: f64) {
+        let mut away = self.random.normal();
+        let mut next = |step: i64| {
+            let keep = (-step as f64 / HOUR as f64).exp();
+            away = away * keep + self.random.normal() * (1.0 - keep * keep).sqrt();
+            (middle + spread * away).clamp(0.0, highest)
+        };
+        let past = span(24 * HOUR, 5 * MINUTE, NOW - HOUR - STEP, |_| next(5 * MINUTE));
+        let now = hour(|_| next(STEP));
+        self.series.retain(|s| !(s.metric == name && s.gpu == gpu));
+        self.history.retain(|s| !(s.metric == name && s.gpu == gpu));
+        self.series.push(Series {
+            gpu,
+            ..Series::new(name, now)
+        });
+        self.history.push(Series {
+            gpu,
+            ..Series::new(name, past)
+        });
+    }
+
     /// A metric that stays about a level, now and in the past.
     fn gauge(&mut self, name: &'static str, gpu: Option<u32>, level: f64, noise: f64) {
         let random = &mut self.random;
@@ -157,6 +197,14 @@ impl World {
             gpu,
             ..Series::new(name, hour(value))
         });
+        self
+    }
+
+    /// Another past of a metric; the function has minutes since a day before the hour.
+    pub(crate) fn past(mut self, name: &'static str, value: impl FnMut(f64) -> f64) -> Self {
+        self.history.retain(|s| s.metric != name);
+        self.history
+            .push(Series::new(name, span(24 * HOUR, 5 * MINUTE, NOW - HOUR - STEP, value)));
         self
     }
 
