@@ -3,6 +3,7 @@
 mod cells;
 mod chart;
 mod fleet;
+mod health;
 mod identity;
 mod metrics;
 mod page;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 pub(crate) use self::{
     cells::{ago, dash, span_of},
+    health::HealthShown,
     identity::Reported,
     metrics::MetricsShown,
     page::{Grid, Page, View},

@@ -85,7 +85,11 @@ fn one(looked: &Looked, series: Vec<Series>, held: &Holders, journal: &Journal, 
     let mut found = diagnosis::diagnose_node(&facts, false);
     complete(&mut found, looked, now);
     let mut node = NodeHealth::new(state, &facts, &found);
-    let cores = looked.node.inventory.as_ref().map(|i| f64::from(i.cpu.millis()) / 1000.0);
+    let cores = looked
+        .node
+        .inventory
+        .as_ref()
+        .map(|i| f64::from(i.cpu.millis()) / 1000.0);
     node.usage.cpu_cores = cores;
     node
 }
@@ -100,4 +104,3 @@ pub fn holders(view: &View, nodes: &[Looked], journal: &Journal, now: Timestamp)
         .collect();
     Holders::look(view, events.iter().map(|(name, all)| (*name, all)))
 }
-

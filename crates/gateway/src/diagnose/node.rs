@@ -158,7 +158,11 @@ impl Looked {
                 GpuHealth::Ok => continue,
                 GpuHealth::Degraded { .. } => (Severity::Warning, "gpu-degraded", "GPU needs attention"),
                 GpuHealth::Failed { .. } => (Severity::Critical, "gpu-failed", "GPU can't be used"),
-                GpuHealth::Unknown { .. } => (Severity::Critical, "gpu-silent", "the driver doesn't answer for the GPU"),
+                GpuHealth::Unknown { .. } => (
+                    Severity::Critical,
+                    "gpu-silent",
+                    "the driver doesn't answer for the GPU",
+                ),
             };
             let target = Target::Gpu {
                 node: name.clone(),
@@ -232,7 +236,9 @@ impl Holders {
 
     fn of(&self, node: &NodeName, gpu: GpuIndex, at: Timestamp) -> Option<String> {
         let stays = self.0.get(&(node.clone(), gpu))?;
-        let stay = stays.iter().find(|(_, from, to)| *from <= at && to.is_none_or(|to| at <= to));
+        let stay = stays
+            .iter()
+            .find(|(_, from, to)| *from <= at && to.is_none_or(|to| at <= to));
         stay.map(|(id, ..)| id.to_string())
     }
 }

@@ -12,8 +12,8 @@ use api::{
     workload::{Member, MemberState, Outcome, Phase, StopReason, Workload},
 };
 use diagnosis::{
-    Attempt, ExitReason, Finding, KernelEvent, Oom, Rank, Requests, Series, WorkloadFacts,
-    metric as wanted, patterns::Scanner,
+    Attempt, ExitReason, Finding, KernelEvent, Oom, Rank, Requests, Series, WorkloadFacts, metric as wanted,
+    patterns::Scanner,
 };
 use telemetry::metrics::Matcher;
 
@@ -82,7 +82,9 @@ pub fn diagnose(
     now: Timestamp,
 ) -> Result<WorkloadDiagnosis, ApiError> {
     let facts = facts(sources, metrics, ran, now)?;
-    let other = baseline.map(|other| self::facts(sources, metrics, other, now)).transpose()?;
+    let other = baseline
+        .map(|other| self::facts(sources, metrics, other, now))
+        .transpose()?;
     let found = diagnosis::diagnose_workload(&facts, other.as_ref());
     let place: Vec<(NodeName, u32)> = places(&ran.last()).collect();
     Ok(answer::workload(found, &ran.workload, &place, recommendations))
@@ -121,7 +123,13 @@ fn facts(sources: Sources<'_>, metrics: &Metrics, ran: &Ran, now: Timestamp) -> 
     }
     series.extend(together(&ranks));
     let mut scanner = Scanner::default();
-    scan(sources.logs, &workload.id, Timestamp::UNIX_EPOCH, LINES_MAX, &mut scanner);
+    scan(
+        sources.logs,
+        &workload.id,
+        Timestamp::UNIX_EPOCH,
+        LINES_MAX,
+        &mut scanner,
+    );
     Ok(WorkloadFacts {
         window_ms,
         started_ms: started.map(|s| s.as_millisecond()),
@@ -249,7 +257,10 @@ fn own_series(
             };
             let all = ranks.entry(rank).or_default();
             if !all.iter().any(|s| s.metric == metric) {
-                all.push(Series::new(metric, points.into_iter().map(|(t, v)| (t, v * scale)).collect()));
+                all.push(Series::new(
+                    metric,
+                    points.into_iter().map(|(t, v)| (t, v * scale)).collect(),
+                ));
             }
         }
     }
@@ -342,11 +353,10 @@ fn attempt(number: u32, members: &[Member]) -> Attempt {
     });
     let oom = members.iter().find_map(|m| match &m.state {
         MemberState::Ended {
-            outcome:
-                Outcome::OomKilled {
-                    limit_bytes,
-                    peak_bytes,
-                },
+            outcome: Outcome::OomKilled {
+                limit_bytes,
+                peak_bytes,
+            },
             ..
         } => Some(Oom {
             limit_bytes: limit_bytes.map(|b| b.bytes() as f64),
@@ -385,9 +395,7 @@ fn reason(outcome: &Outcome, stop: Option<StopReason>) -> Option<ExitReason> {
         (_, Some(StopReason::Cancelled | StopReason::Drained | StopReason::Migrated | StopReason::NotWanted)) => {
             Some(ExitReason::Cancelled)
         }
-        (Outcome::StartFailed { code, .. }, _) if *code == api::ErrorCode::ImageNotFound => {
-            Some(ExitReason::ImagePull)
-        }
+        (Outcome::StartFailed { code, .. }, _) if *code == api::ErrorCode::ImageNotFound => Some(ExitReason::ImagePull),
         (Outcome::StartFailed { .. }, _) => Some(ExitReason::StartFailed),
         (Outcome::Exited { code: 0 }, _) => Some(ExitReason::Completed),
         (Outcome::Exited { .. } | Outcome::Signaled { .. }, _) => Some(ExitReason::Error),
@@ -404,4 +412,3 @@ pub fn troubled(view: &View, now: Timestamp) -> Vec<Finding> {
         .flat_map(|w| diagnosis::diagnose_workload(&by_record(w, now.as_millisecond()), None).findings)
         .collect()
 }
-

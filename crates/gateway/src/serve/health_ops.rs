@@ -40,7 +40,14 @@ pub async fn fleet(call: Call, _: Empty) -> Result<FleetHealth, ApiError> {
             (nodes, held, diagnose::troubled(&view, now))
         };
         let alerts = diagnose::firing_alerts(&app);
-        diagnose::health(&nodes, &held, workloads, alerts, (&app.metrics.store, &app.journal), now)
+        diagnose::health(
+            &nodes,
+            &held,
+            workloads,
+            alerts,
+            (&app.metrics.store, &app.journal),
+            now,
+        )
     };
     blocking(look).await
 }
@@ -82,10 +89,7 @@ fn alike(view: &View, looked: &Looked) -> Vec<NodeName> {
         return Vec::new();
     }
     let others = view.nodes().filter(|n| n.name != looked.node.name);
-    others
-        .filter(|n| models(n) == wanted)
-        .map(|n| n.name.clone())
-        .collect()
+    others.filter(|n| models(n) == wanted).map(|n| n.name.clone()).collect()
 }
 
 /// `workload.diagnose`
