@@ -137,11 +137,10 @@ pub fn own_name(name: &str, kind: Kind) -> String {
     format!("clawbernetes_custom_{}{total}", fitting(own, true))
 }
 
-/// A label as dcgm-exporter calls it.
+/// A label as dcgm-exporter calls it; but for its `modelName`, which promtool refuses.
 fn dcgm_label(name: &str) -> &str {
     match name {
         label::UUID => "UUID",
-        label::MODEL => "modelName",
         label::NODE => "Hostname",
         other => other,
     }
@@ -190,7 +189,11 @@ mod tests {
     fn everything() -> String {
         let mut exposition = Exposition::default();
         for metric in CATALOGUE {
-            exposition.metric(metric, [("gpu", "0"), ("uuid", "GPU-1"), ("node", "a")], 42.0);
+            exposition.metric(
+                metric,
+                [("gpu", "0"), ("uuid", "GPU-1"), ("model", "H100"), ("node", "a")],
+                42.0,
+            );
         }
         exposition.own(
             "custom.train/loss",
@@ -208,12 +211,16 @@ mod tests {
         let text = everything();
         assert!(text.contains(
             "# HELP DCGM_FI_DEV_GPU_TEMP Core temperature.\n# TYPE DCGM_FI_DEV_GPU_TEMP gauge\n\
-             DCGM_FI_DEV_GPU_TEMP{gpu=\"0\",UUID=\"GPU-1\",Hostname=\"a\"} 42\n"
+             DCGM_FI_DEV_GPU_TEMP{gpu=\"0\",UUID=\"GPU-1\",model=\"H100\",Hostname=\"a\"} 42\n"
         ));
         assert!(text.contains("clawbernetes_custom_train_loss{a_b=\"say \\\"hi\\\"\\\\\\n\"} 0.25\n"));
         assert!(text.contains("# TYPE clawbernetes_custom_tokens_total counter\n"));
         assert!(text.contains("clawbernetes_custom_tokens_total 1000000000000000000000\n"));
-        assert!(text.contains("clawbernetes_node_cpu_usage_ratio{gpu=\"0\",uuid=\"GPU-1\",node=\"a\"} 0.42\n"));
+        assert!(
+            text.contains(
+                "clawbernetes_node_cpu_usage_ratio{gpu=\"0\",uuid=\"GPU-1\",model=\"H100\",node=\"a\"} 0.42\n"
+            )
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::borrow::Cow;
 pub(crate) use self::{
     own::{Own, Point, SERIES, labels},
     prometheus::{Sample, samples},
-    recorder::{Raw, Recorder},
+    recorder::{Labels, Raw, Recorder, Source},
 };
 
 /// A number that was read.

@@ -12,7 +12,10 @@ use api::{
     workload::{JobKey, LogSource},
 };
 
-use super::{prometheus::Sample, recorder::own_series};
+use super::{
+    prometheus::Sample,
+    recorder::{Labels, own_series},
+};
 
 /// Most series of its own that a member of a workload may have.
 pub(crate) const SERIES: usize = 100;
@@ -152,7 +155,7 @@ impl Own {
 }
 
 /// The labels of all of a job's series.
-pub(crate) fn labels(job: &JobKey) -> Vec<(&'static str, String)> {
+pub(crate) fn labels(job: &JobKey) -> Labels {
     vec![
         (label::WORKLOAD, job.workload.to_string()),
         (label::ATTEMPT, job.attempt.to_string()),

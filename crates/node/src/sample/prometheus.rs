@@ -51,7 +51,10 @@ fn kind(types: &HashMap<&str, &str>, name: &str) -> Kind {
     }
 }
 
-fn sample(line: &str) -> Option<(&str, Vec<(String, String)>, f64)> {
+/// Names with their values.
+type Labels = Vec<(String, String)>;
+
+fn sample(line: &str) -> Option<(&str, Labels, f64)> {
     let end = line.find(|c: char| c == '{' || c.is_whitespace())?;
     let (name, rest) = line.split_at(end);
     let (labels, rest) = match rest.strip_prefix('{') {
@@ -63,7 +66,7 @@ fn sample(line: &str) -> Option<(&str, Vec<(String, String)>, f64)> {
 }
 
 /// What stands between braces, and the rest of the line.
-fn labels(mut rest: &str) -> Option<(Vec<(String, String)>, &str)> {
+fn labels(mut rest: &str) -> Option<(Labels, &str)> {
     let mut labels = Vec::new();
     loop {
         rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',');

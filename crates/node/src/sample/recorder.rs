@@ -27,11 +27,16 @@ const BATCH_VALUES: usize = VALUES_MAX / 10;
 /// A dictionary of fewer series isn't worth a new one.
 const DICTIONARY_MIN: usize = 256;
 
+/// What all of a source's readings have in common.
+pub(crate) type Labels = Vec<(&'static str, String)>;
+
+/// A machine, a GPU or a workload, and what was read of it.
+pub(crate) type Source = (Labels, Vec<Reading>);
+
 /// What was read at one time.
 #[derive(Debug, Default)]
 pub(crate) struct Raw {
-    /// With the labels that all of a source's readings get.
-    pub(crate) sources: Vec<(Vec<(&'static str, String)>, Vec<Reading>)>,
+    pub(crate) sources: Vec<Source>,
 }
 
 /// A tick as it is kept.

@@ -20,7 +20,7 @@ use crate::{
     agent::Now,
     engine::Engine,
     sample::{
-        Own, Raw, Reading, Recorder, Sample,
+        Labels, Own, Raw, Reading, Recorder, Sample,
         kernel::queue::{Facts, Place, name_gpu},
         labels, samples,
     },
@@ -184,7 +184,7 @@ impl Measuring {
     /// Takes what the kernel's log said.
     pub(super) fn fact(&mut self, sequence: u64, at: api::Timestamp, mut what: FactKind, line: String) {
         name_gpu(&mut what, |pci| self.gpus.get(pci).cloned());
-        tracing::warn!(line, "the kernel's log");
+        tracing::debug!(line, "the kernel's log");
         self.facts.push(Some(sequence), at, what, line);
     }
 
@@ -213,7 +213,7 @@ impl Measuring {
 }
 
 /// The labels of all of a GPU's series.
-pub(super) fn gpu_labels(gpu: &api::node::GpuInfo) -> Vec<(&'static str, String)> {
+pub(super) fn gpu_labels(gpu: &api::node::GpuInfo) -> Labels {
     vec![
         (label::GPU, gpu.index.to_string()),
         (label::UUID, gpu.uuid.clone()),

@@ -22,7 +22,7 @@ use super::measure::gpu_labels;
 use crate::{
     gpu::{self, Driver, DriverError},
     host::Host,
-    sample::Reading,
+    sample::{Reading, Source},
 };
 
 /// How long a heartbeat waits for numbers.
@@ -67,11 +67,8 @@ enum Ask {
     Facts(oneshot::Sender<Vec<(FactKind, String)>>),
 }
 
-/// Sources with the labels of each, and facts.
-pub(super) type Everything = (
-    Vec<(Vec<(&'static str, String)>, Vec<Reading>)>,
-    Vec<(FactKind, String)>,
-);
+/// What was read, and what a kernel's log would have said.
+pub(super) type Everything = (Vec<Source>, Vec<(FactKind, String)>);
 
 /// Who asks a driver. Each has one question open at most, so that a driver that hangs gathers none; they don't stand
 /// in each other's way.

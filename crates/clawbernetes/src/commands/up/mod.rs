@@ -11,7 +11,7 @@ use std::{
 };
 
 use api::{
-    ApiError, NodeName,
+    ApiError, NodeName, Span,
     node::NodeStatus,
     op::{FleetStatus, NodeFilter, NodeList, StatusRequest},
 };

@@ -33,7 +33,7 @@ impl Facts {
         let kind = std::mem::discriminant(&what);
         let same = |fact: &Fact| std::mem::discriminant(&fact.what) == kind;
         if self.waiting.iter().filter(|fact| same(fact)).count() >= OF_A_KIND
-            && let Some(oldest) = self.waiting.iter().position(|fact| same(fact))
+            && let Some(oldest) = self.waiting.iter().position(same)
         {
             self.waiting.remove(oldest);
             if self.dropped == 0 {
