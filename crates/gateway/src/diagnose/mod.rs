@@ -30,3 +30,6 @@ pub const DAY: api::Span = api::Span::secs(86_400);
 pub fn firing_alerts(_: &crate::serve::App) -> Vec<diagnosis::AlertFact> {
     Vec::new()
 }
+
+#[cfg(test)]
+mod tests;
