@@ -7,6 +7,9 @@ use crate::metric::{self, Unit};
 use crate::rule::{Rule, Section};
 use crate::{Evidence, Finding, Remedy, Series, Severity, stats, words};
 
+/// Id of the rule about levels unlike the past.
+pub(super) const UNUSUAL: &str = "unusual-level";
+
 /// Deviations from the usual that count as an anomaly.
 const STRANGE: f64 = 5.0;
 
@@ -33,7 +36,7 @@ pub(super) static RULES: &[Rule<NodeFacts>] = &[
         check: clock_low,
     },
     Rule {
-        id: "unusual-level",
+        id: UNUSUAL,
         section: Section::Trends,
         title: "unlike its own past",
         remedy: Remedy::Watch,
@@ -159,7 +162,8 @@ fn unusual(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
         let evidence = Evidence {
             metric: series.metric.clone(),
             text: format!(
-                "{} where {} is usual ({z:+.0} deviations)",
+                "{}: {} where {} is usual ({z:+.0} deviations)",
+                series.metric,
                 words::value(level, unit),
                 words::value(middle, unit)
             ),

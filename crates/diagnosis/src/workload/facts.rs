@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::node::KernelEvent;
+use crate::node::{KernelEvent, sort_events};
 use crate::patterns::LogFact;
 use crate::{Series, SeriesSet, Target, metric};
 
@@ -149,8 +149,7 @@ impl WorkloadFacts {
         };
         it.attempts.sort_by_key(|a| a.number);
         it.logs.sort_by(|a, b| a.pattern.cmp(&b.pattern));
-        it.kernel
-            .sort_by(|a, b| (a.at_ms, format!("{:?}", a.event)).cmp(&(b.at_ms, format!("{:?}", b.event))));
+        sort_events(&mut it.kernel);
         it.ranks.sort_by_key(|r| r.rank);
         for r in &mut it.ranks {
             r.series = r.series.between(from, self.now_ms);
