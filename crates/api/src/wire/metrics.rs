@@ -51,7 +51,8 @@ pub struct Tick {
     /// the agent couldn't keep.
     #[serde(rename = "n")]
     pub number: u64,
-    /// Milliseconds since 1970 by the node's wall clock, which may have been set back since the tick before.
+    /// Milliseconds since 1970 by the node's wall clock. It may lie before that of an earlier tick: a workload's own
+    /// numbers have the time of their line, and clocks are set back.
     #[serde(rename = "t")]
     pub at_ms: i64,
     /// By position in the dictionary. `None`, and whatever is missing at the end: not measured.

@@ -71,6 +71,8 @@ pub(crate) struct Recorder {
     in_flight: Option<u64>,
     /// The last recording, for whoever asks here.
     latest: Vec<(Arc<SeriesKey>, f64)>,
+    /// The last of each of workloads' own numbers.
+    own: HashMap<Arc<SeriesKey>, f64>,
 }
 
 impl Default for Recorder {
@@ -88,6 +90,7 @@ impl Default for Recorder {
             anew: false,
             in_flight: None,
             latest: Vec::new(),
+            own: HashMap::new(),
         }
     }
 }
@@ -111,6 +114,7 @@ impl Recorder {
         let mut earlier: BTreeMap<i64, Vec<(Arc<SeriesKey>, f64)>> = BTreeMap::new();
         for point in own {
             let key = self.key(point.series);
+            self.own.insert(Arc::clone(&key), point.value);
             // A clock that was set back since the line was written must not make points of the future.
             let of = if point.at_ms >= at_ms {
                 &mut values
@@ -134,7 +138,12 @@ impl Recorder {
         }
         self.refused = refused;
         values.truncate(SERIES_MAX);
-        self.latest.clone_from(&values);
+        let said = self.own.iter().filter(|(key, _)| !seen.contains(*key));
+        self.latest = values
+            .iter()
+            .cloned()
+            .chain(said.map(|(key, value)| (Arc::clone(key), *value)))
+            .collect();
         for (at_ms, values) in earlier {
             self.keep(mono_ms, at_ms, values);
         }
@@ -143,7 +152,13 @@ impl Recorder {
         self.trim(mono_ms);
     }
 
-    /// What was measured last.
+    /// A workload has gone: what its own numbers were isn't news any more.
+    pub(crate) fn forget(&mut self, labels: &Labels) {
+        let of = |key: &SeriesKey| labels.iter().all(|(name, value)| key.labels.get(*name) == Some(value));
+        self.own.retain(|key, _| !of(key));
+    }
+
+    /// What was measured last, and the last of workloads' own numbers.
     pub(crate) fn latest(&self) -> &[(Arc<SeriesKey>, f64)] {
         &self.latest
     }
@@ -457,5 +472,17 @@ mod tests {
             "nobody speaks for another workload"
         );
         assert_eq!(batch.ticks[2].values, [Some(0.125), Some(1.0)]);
+        // Who asks here gets the last of them until the workload has gone.
+        recorder.record(20_000, 20_000, raw(vec![]), vec![point(15_000, 0.0625)]);
+        assert_eq!(
+            recorder.latest().iter().map(|(_, value)| *value).collect::<Vec<_>>(),
+            [0.0625]
+        );
+        recorder.forget(&vec![("workload", "wl-2".to_owned())]);
+        recorder.record(30_000, 30_000, raw(vec![]), vec![]);
+        assert_eq!(recorder.latest().len(), 1);
+        recorder.forget(&vec![("workload", "wl-1".to_owned())]);
+        recorder.record(40_000, 40_000, raw(vec![]), vec![]);
+        assert_eq!(recorder.latest(), []);
     }
 }

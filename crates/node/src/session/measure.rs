@@ -153,6 +153,12 @@ impl Measuring {
         self.latest.subscribe()
     }
 
+    /// A job has gone.
+    pub(super) fn forget(&mut self, job: &JobKey) {
+        self.own.forget(job);
+        self.recorder.forget(&labels(job));
+    }
+
     /// The machine was looked at.
     pub(super) fn inventory(&mut self, inventory: &Inventory) {
         for gpu in &inventory.gpus {

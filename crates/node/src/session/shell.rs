@@ -720,7 +720,7 @@ impl Shell {
 
     fn forget(&mut self, job: JobKey) {
         self.ship.forget(&job);
-        self.measuring.own.forget(&job);
+        self.measuring.forget(&job);
         let engines = self
             .engine_of(&job)
             .map_or_else(|| self.engines.clone(), |engine| vec![engine]);
