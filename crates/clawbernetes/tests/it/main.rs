@@ -14,5 +14,6 @@ mod docker;
 mod jobs;
 mod kill;
 mod native;
+mod seeing;
 mod with_gateway;
 mod world;

@@ -8,7 +8,7 @@ use telemetry::metrics::MetricStore;
 
 use super::{
     DAY, Journal, Looked, answer,
-    node::{Holders, complete},
+    node::Holders,
     samples::{self, Stretch},
 };
 use crate::view::View;
@@ -17,6 +17,10 @@ use crate::view::View;
 const WINDOW: Span = Span::secs(900);
 /// Time between two points: a thousand nodes' samples as they are would be ten times as many.
 const STEP_MS: i64 = 30_000;
+
+/// Threads that look at nodes at most, and nodes below which another thread isn't worth it.
+const THREADS_MAX: usize = 4;
+const SHARE_MIN: usize = 32;
 
 /// Metrics that nothing is found by over a quarter of an hour without a past: they aren't read.
 const UNUSED: &[&str] = &[
@@ -54,17 +58,31 @@ pub fn health(
     };
     let names = samples::OF_GPUS.iter().chain(samples::OF_NODES).copied();
     let mut series = samples::of_all(metrics, names.filter(|n| !UNUSED.contains(n)), stretch)?;
-    let mut looked_at = |looked: &Looked| {
-        let series = series.remove(looked.node.name.as_str()).unwrap_or_default();
-        one(looked, series, held, journal, now)
-    };
+    let with_series = |looked: &'_ Looked| series.remove(looked.node.name.as_str()).unwrap_or_default();
+    let mut series: Vec<Vec<Series>> = nodes.iter().map(with_series).collect();
+    let look = |(looked, series): (&Looked, &mut Vec<Series>)| one(looked, std::mem::take(series), held, journal, now);
+    let share = nodes.len().div_ceil(threads()).max(SHARE_MIN);
+    let looked_at: Vec<NodeHealth> = std::thread::scope(|scope| {
+        let shares = nodes.chunks(share).zip(series.chunks_mut(share));
+        let running: Vec<_> = shares
+            .map(|(nodes, series)| scope.spawn(|| nodes.iter().zip(series).map(look).collect::<Vec<_>>()))
+            .collect();
+        let done = running.into_iter().map(|thread| thread.join());
+        done.flat_map(|part| part.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
     let facts = FleetFacts {
         now_ms: now.as_millisecond(),
-        nodes: nodes.iter().map(&mut looked_at).collect(),
+        nodes: looked_at,
         workloads,
         alerts,
     };
     Ok(answer::health(diagnosis::health(&facts), now))
+}
+
+/// Threads that look at nodes: the others serve.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX))
 }
 
 fn one(looked: &Looked, series: Vec<Series>, held: &Holders, journal: &Journal, now: Timestamp) -> NodeHealth {
@@ -82,9 +100,8 @@ fn one(looked: &Looked, series: Vec<Series>, held: &Holders, journal: &Journal, 
     }
     let events = journal.of(&looked.node.name, time::before(now, DAY));
     let facts = looked.facts(now, WINDOW.millis() as i64, samples::set(series), &events, held);
-    let mut found = diagnosis::diagnose_node(&facts, false);
-    complete(&mut found, looked, now);
-    let mut node = NodeHealth::new(state, &facts, &found);
+    let mut node = NodeHealth::new(state, &facts);
+    node.findings.extend(looked.own_findings(&node.findings, now));
     let cores = looked
         .node
         .inventory
