@@ -6,10 +6,11 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use api::{
-    NodeName, Timestamp,
+    ApiError, ErrorCode, NodeName, Timestamp,
     event::{Event, Severity},
     time,
     wire::{AmdTrouble, FactKind},
@@ -26,6 +27,8 @@ use crate::{
 
 /// Events of a node that are kept; of a flood the newest.
 const EACH_MAX: usize = 1_000;
+/// For how long a question waits until the past has been read.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Records of a page while the past is read.
 const PAGE: usize = 1_000;
 
@@ -47,9 +50,14 @@ impl Default for Journal {
 
 impl Journal {
     /// Returns when the past has been read; at once if it has.
-    pub async fn ready(&self) {
-        // The sender lives as long as this does.
-        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
+    ///
+    /// # Errors
+    /// `TIMED_OUT`: it can't be read, or takes too long.
+    pub async fn ready(&self) -> Result<(), ApiError> {
+        let mut ready = self.ready.subscribe();
+        let read = tokio::time::timeout(PATIENCE, ready.wait_for(|ready| *ready)).await;
+        read.map(drop)
+            .map_err(|_| ApiError::new(ErrorCode::TimedOut, "the last day's events haven't been read yet"))
     }
 
     /// A node's events since a time, oldest first.
@@ -67,12 +75,16 @@ impl Journal {
         let Some(node) = event.node.as_deref().filter(|_| event.kind == "node") else {
             return;
         };
-        let oldest = time::before(now, DAY);
+        let (name, oldest) = (NodeName::new(node), time::before(now, DAY));
         if (event.fact.is_none() && event.severity == Severity::Info) || event.at < oldest {
             return;
         }
         let mut nodes = self.nodes();
-        let events = nodes.entry(NodeName::new(node)).or_default();
+        if !nodes.contains_key(&name) {
+            // Rare enough to look for nodes that are gone, or well.
+            nodes.retain(|_, events| events.iter().any(|e| e.at >= oldest));
+        }
+        let events = nodes.entry(name).or_default();
         events.retain(|e| e.at >= oldest);
         if events.len() >= EACH_MAX {
             events.pop_front();
@@ -103,8 +115,9 @@ pub async fn follow(journal: Arc<Journal>, hub: Arc<Hub>) {
             Err(error) => error,
         };
         tracing::warn!(error = %failed, "nodes' events are read anew");
+        journal.ready.send_replace(false);
         journal.nodes().clear();
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

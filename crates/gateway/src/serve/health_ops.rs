@@ -30,7 +30,7 @@ fn sources(app: &App) -> Sources<'_> {
 /// `fleet.health`
 pub async fn fleet(call: Call, _: Empty) -> Result<FleetHealth, ApiError> {
     let app = call.app;
-    app.journal.ready().await;
+    app.journal.ready().await?;
     let look = move || {
         let now = now();
         let (nodes, held, workloads) = {
@@ -60,7 +60,7 @@ pub async fn node(call: Call, request: DiagnoseNodeRequest) -> Result<NodeDiagno
         let message = format!("history is {HISTORY_MIN} to {HISTORY_MAX}, and not {window}");
         return Err(ApiError::invalid("history", message));
     }
-    app.journal.ready().await;
+    app.journal.ready().await?;
     let look = move || {
         let now = now();
         let (looked, held, alike) = {
@@ -95,7 +95,7 @@ fn alike(view: &View, looked: &Looked) -> Vec<NodeName> {
 /// `workload.diagnose`
 pub async fn workload(call: Call, request: DiagnoseWorkloadRequest) -> Result<WorkloadDiagnosis, ApiError> {
     let app = call.app;
-    app.journal.ready().await;
+    app.journal.ready().await?;
     let look = move || {
         let namespace = request.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
         let (ran, baseline) = {
