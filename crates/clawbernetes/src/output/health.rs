@@ -1,7 +1,7 @@
 //! Health and diagnoses: what was found first, worst first, each with what it stands on and what to type.
 
 use api::{
-    Size, Timestamp,
+    Size, Span, Timestamp,
     op::{
         Bottleneck, Comparison, Deduction, ErrorsSection, Evidence, Finding, FleetHealth, HealthNodes, KnownShare,
         MemorySection, MetricFigures, NodeDiagnosis, ThermalSection, TrendsSection, Unchecked, WorkloadDiagnosis,
@@ -18,6 +18,8 @@ use super::{
 
 /// Findings and deductions that a table shows: what a person still reads.
 const ROWS: usize = 15;
+/// Time after its start that isn't judged of a workload.
+const WARM_UP: Span = Span::secs(300);
 /// Deviations from the usual that a trend is shown for.
 const STRANGE: f64 = 3.0;
 
@@ -432,6 +434,9 @@ impl Render for WorkloadDiagnosis {
         let mut grid = Grid::bare();
         grid.row(["Diagnosis", self.status.name()]);
         page.grid(&grid);
+        if self.window < WARM_UP {
+            page.line("The first 5 minutes of a run aren't judged: levels of GPUs are told after them.");
+        }
         findings(page, &self.findings, usize::MAX);
         resources(page, self);
         attempts(page, self);
@@ -555,7 +560,7 @@ fn performance(page: &mut Page, of: &WorkloadDiagnosis) {
         .map(|(what, v, unit)| (what, value(v, unit)))
         .collect();
     if fields.is_empty() {
-        page.line("It reports none, and no GPU of its own was measured.");
+        page.line("None is known.");
     }
     page.fields(fields);
     for s in of.stragglers.iter().flatten() {
@@ -618,5 +623,71 @@ fn compared(page: &mut Page, comparison: &Comparison) {
     }
     for difference in &comparison.differences {
         page.line(format!("Asked for: {difference}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::output::View;
+
+    #[test]
+    fn a_score_never_looks_better_than_it_is() {
+        let texts = [Some(100.0), Some(99.97), Some(66.6666), None].map(score);
+        assert_eq!(texts, ["100 of 100", "99.9 of 100", "66.6 of 100", "-"]);
+    }
+
+    #[test]
+    fn points_keep_the_digits_that_say_something() {
+        assert_eq!(
+            [33.3334, 25.0, 3.75, 0.0038].map(points),
+            ["33.3", "25", "3.75", "0.0038"]
+        );
+    }
+
+    #[test]
+    fn findings_come_with_evidence_and_what_to_type() {
+        let target = json!({"kind": "gpu", "node": "gpu-7", "gpu": 3});
+        let evidence = json!([{"metric": "gpu.throttle", "value": 80.0, "unit": "percent", "threshold": 0.0,
+            "at": "2026-02-16T13:58:00Z", "window": "15m", "method": null, "text": "slowed down in 80 % of samples"}]);
+        let unknown = json!({"percent": null, "nodes": 0});
+        let health = serde_json::from_value(json!({
+            "score": 96.25, "status": "degraded", "at": "2026-02-16T14:00:00Z",
+            "nodes": {"total": 2, "healthy": 1, "degraded": 0, "critical": 1, "unreachable": 0, "draining": 0,
+                "joining": 0, "unknown": 0},
+            "utilization": {"gpu": {"percent": 43.2, "nodes": 1}, "gpuMemory": unknown, "cpu": unknown,
+                "memory": unknown},
+            "alerts": [], "deductions": [{"points": 3.75, "reason": "gpu-thermal-throttle", "target": target,
+                "evidence": evidence}],
+            "diagnosis": [{"finding": "gpu-thermal-throttle", "severity": "critical", "target": target,
+                "title": "GPU is slowed down by heat", "evidence": evidence, "remedy": "check-cooling",
+                "advice": "Check fans.", "commands": ["clawbernetes node drain gpu-7"], "confidence": 0.97}],
+        }))
+        .unwrap();
+        let mut page = Page::new(View {
+            now: "2026-02-16T14:00:00Z".parse().unwrap(),
+            width: None,
+            color: false,
+        });
+        HealthShown { health, all: false }.render(&mut page);
+        insta::assert_snapshot!(page.text, @r"
+        Health  degraded
+        Score   96.2 of 100
+        Nodes   1 of 2 healthy, 1 critical
+        In use  GPU 43% (of 1 nodes), GPU memory -, CPU -, memory -
+        Alerts  none
+
+        WHAT IT COSTS
+        POINTS  FOR                   OF           BECAUSE
+        3.75    gpu-thermal-throttle  gpu-7 GPU 3  slowed down in 80 % of samples
+
+        FOUND
+        critical  gpu-7 GPU 3: GPU is slowed down by heat (gpu-thermal-throttle)
+                  - slowed down in 80 % of samples (2m ago)
+                  Check fans.
+                  try: clawbernetes node drain gpu-7
+        ");
     }
 }
