@@ -1,5 +1,8 @@
 //! Statistics that a few wild samples don't upset.
 
+/// What [`line()`] does, in words.
+pub const TREND_METHOD: &str = "Theil-Sen slope, Mann-Kendall test corrected for autocorrelation";
+
 /// Samples below which nothing is said about what is usual.
 pub const SAMPLES_MIN: usize = 8;
 
@@ -81,7 +84,8 @@ pub struct Line {
     pub now: f64,
     /// Kendall's tau, -1 to 1: how steadily the values rise or fall.
     pub tau: f64,
-    /// Probability of so steady a course by chance (Mann–Kendall, two-sided).
+    /// Probability of so steady a course by chance (Mann–Kendall, two-sided, corrected for autocorrelation of first
+    /// order of what the line leaves over).
     pub p: f64,
 }
 
@@ -138,13 +142,29 @@ pub fn line(points: &[(i64, f64)]) -> Option<Line> {
         .collect();
     let count = n as f64;
     let variance = count * (count - 1.0) * (2.0 * count + 5.0) / 18.0;
-    let z = (score.abs() as f64 - 1.0).max(0.0) / variance.sqrt();
+    // Neighbours that lie on the same side of the line are no independent witnesses: fewer count.
+    let alike = autocorrelation(&levels).clamp(0.0, 0.95);
+    let inflated = variance * (1.0 + alike) / (1.0 - alike);
+    let z = (score.abs() as f64 - 1.0).max(0.0) / inflated.sqrt();
     Some(Line {
         per_second,
         now: median(&levels)?,
         tau: score as f64 / (count * (count - 1.0) / 2.0),
         p: two_sided(z),
     })
+}
+
+/// How much each value is like the one before it, -1 to 1. Of values that are all the same 0.
+fn autocorrelation(values: &[f64]) -> f64 {
+    let Some(mean) = mean(values) else { return 0.0 };
+    let total: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+    let shared: f64 = values.windows(2).map(|w| (w[0] - mean) * (w[1] - mean)).sum();
+    // Rounding makes something of nothing.
+    if total <= 1e-12 * mean.powi(2) * values.len() as f64 {
+        0.0
+    } else {
+        shared / total
+    }
 }
 
 /// Probability that a standard normal variable is at least `z` away from zero.
@@ -241,6 +261,17 @@ mod tests {
         let line = line(&points).unwrap();
         assert!((line.per_second - 2.0).abs() < 0.01 && line.is_steady(), "{line:?}");
         assert!((line.seconds_to(198.0).unwrap() - 50.0).abs() < 0.5);
+    }
+
+    #[test]
+    fn a_level_that_wanders_is_no_trend() {
+        // A wave whose half shows in the window rises from end to end; a line with noise does, too.
+        let wave: Vec<(i64, f64)> = (0..60).map(|i| (i * 1000, (i as f64 / 12.0 - 2.5).sin())).collect();
+        assert!(!line(&wave).unwrap().is_steady());
+        let noisy: Vec<(i64, f64)> = (0..60)
+            .map(|i| (i * 1000, i as f64 + 5.0 * (i as f64 * 7.3).sin()))
+            .collect();
+        assert!(line(&noisy).unwrap().is_steady());
     }
 
     #[test]

@@ -272,7 +272,7 @@ fn temperature_rising(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<F
         let evidence = Evidence::value(metric::GPU_TEMPERATURE, course.level, text)
             .against(limit)
             .over(series.span_ms())
-            .by("Theil-Sen slope, Mann-Kendall test");
+            .by(stats::TREND_METHOD);
         // A forecast from afar is worth knowing; near the limit it is worth acting on.
         let severity = if course.level >= limit - 6.0 {
             Severity::Warning
