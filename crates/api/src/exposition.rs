@@ -49,11 +49,7 @@ impl Exposition {
         value: f64,
     ) {
         let full = own_name(name, kind);
-        let help = match unit {
-            Some(unit) => format!("Reported by workloads, in {unit}."),
-            None => "Reported by workloads.".to_owned(),
-        };
-        self.add(&full, Cow::Owned(help), kind, labels, value);
+        self.add(&full, Cow::Owned(own_help(unit)), kind, labels, value);
     }
 
     /// Adds a value of a series as it is on the wire: of the catalogue, or a workload's own. One of neither isn't
@@ -128,6 +124,15 @@ impl Exposition {
     }
 }
 
+/// What is told of a workload's own metric.
+#[must_use]
+pub fn own_help(unit: Option<&str>) -> String {
+    match unit {
+        Some(unit) => format!("Reported by workloads, in {unit}."),
+        None => "Reported by workloads.".to_owned(),
+    }
+}
+
 /// The name in Prometheus' format of a workload's own metric.
 #[must_use]
 pub fn own_name(name: &str, kind: Kind) -> String {
@@ -135,6 +140,15 @@ pub fn own_name(name: &str, kind: Kind) -> String {
     let own = own.strip_suffix("_total").unwrap_or(own);
     let total = if kind == Kind::Counter { "_total" } else { "" };
     format!("clawbernetes_custom_{}{total}", fitting(own, true))
+}
+
+/// What a label of a series is called in Prometheus' format. `metric`: `None` for a workload's own.
+#[must_use]
+pub fn label_name<'a>(metric: Option<&Metric>, label: &'a str) -> Cow<'a, str> {
+    match metric {
+        Some(metric) if metric.dcgm() => fitting(dcgm_label(label), false),
+        _ => fitting(label, false),
+    }
 }
 
 /// A label as dcgm-exporter calls it; but for its `modelName`, which promtool refuses.

@@ -16,6 +16,7 @@ pub mod exposition;
 pub mod id;
 pub mod manifest;
 pub mod metric;
+mod nearest;
 pub mod node;
 pub mod op;
 pub mod quantity;
@@ -25,5 +26,6 @@ pub mod workload;
 
 pub use error::{ApiError, ErrorCode};
 pub use id::{GpuIndex, NodeName, WorkloadId};
+pub use nearest::nearest;
 pub use quantity::{Cpu, Size, Span};
 pub use time::Timestamp;

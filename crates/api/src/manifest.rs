@@ -797,7 +797,7 @@ pub fn check_env_name(field: &str, name: &str) -> Result<(), ApiError> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(ApiError::invalid(
             field,
-            format!("'{name}' can't be the name of an environment variable"),
+            format!("'{}' can't be the name of an environment variable", name.escape_debug()),
         ));
     }
     Ok(())
@@ -806,7 +806,8 @@ pub fn check_env_name(field: &str, name: &str) -> Result<(), ApiError> {
 /// Checks a mount's source: an absolute path of the node.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` on `field` for addresses (`s3://…`), which no engine can mount, and for relative paths.
+/// `INVALID_ARGUMENT` on `field` for addresses (`s3://…`), which no engine can mount, and for paths that are relative or
+/// lead upwards.
 pub fn check_mount_source(field: &str, source: &str) -> Result<(), ApiError> {
     if let Some((scheme, _)) = source.split_once("://") {
         return Err(ApiError::invalid(
@@ -815,7 +816,7 @@ pub fn check_mount_source(field: &str, source: &str) -> Result<(), ApiError> {
         )
         .hint("mount a path of the node, or fetch the data in the workload's command"));
     }
-    if !source.starts_with('/') {
+    if !is_absolute(source) {
         return Err(ApiError::invalid(
             field,
             format!("'{source}' is no absolute path of the node"),
@@ -827,9 +828,9 @@ pub fn check_mount_source(field: &str, source: &str) -> Result<(), ApiError> {
 /// Checks a mount's place in the workload.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` on `field` where it isn't absolute.
+/// `INVALID_ARGUMENT` on `field` where it isn't absolute, or leads upwards.
 pub fn check_mount_path(field: &str, path: &str) -> Result<(), ApiError> {
-    if path.starts_with('/') {
+    if is_absolute(path) {
         Ok(())
     } else {
         Err(ApiError::invalid(
@@ -837,6 +838,10 @@ pub fn check_mount_path(field: &str, path: &str) -> Result<(), ApiError> {
             format!("'{path}' is no absolute path in the workload"),
         ))
     }
+}
+
+fn is_absolute(path: &str) -> bool {
+    path.starts_with('/') && !path.split('/').any(|part| part == "..")
 }
 
 fn volume(field: &str, entry: VolumeEntry) -> Result<Volume, ApiError> {

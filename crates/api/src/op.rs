@@ -23,7 +23,7 @@ use crate::{
     event::Event,
     node::{NodeDetail, NodeStatus, NodeView, Taint},
     wire::PullProgress,
-    workload::{GpuOnNode, LogSource, Phase, Priority, Workload, WorkloadSpec, WorkloadSummary},
+    workload::{GpuOnNode, LogLevel, LogSource, Phase, Priority, Workload, WorkloadSpec, WorkloadSummary},
 };
 
 /// Whether an operation changes anything.
@@ -33,7 +33,8 @@ pub enum Effect {
     Reads,
     /// It changes something.
     Writes,
-    /// It creates something: an `Idempotency-Key` header makes a repetition answer what the first call answered.
+    /// It creates something: an `Idempotency-Key` header makes a repetition answer what the first call answered. Not
+    /// where the answer is a secret, which isn't kept: such operations are [`Effect::Writes`], and refuse the header.
     Creates,
 }
 
@@ -251,7 +252,8 @@ pub const EXEC_PATH: &str = "/api/v1/workload/exec";
 /// The scope of [`EXEC_PATH`].
 pub const EXEC_SCOPE: Scope = Scope::Run;
 
-/// Header that makes a repeated creating call answer what the first one answered, for a day.
+/// Header that makes a repeated call of an operation that [`Effect::Creates`] answer what the first one answered, for a
+/// day.
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 
 /// A request without content.
@@ -462,13 +464,28 @@ impl std::fmt::Debug for NewJoinToken {
 }
 
 /// A node asks to be let in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+///
+/// With a `secret`, asking again does no harm: the same secret gets the same name, and uses the join token up once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JoinRequest {
     /// The name that it wants.
     pub name: NodeName,
     /// Whether it insists on that name, or takes a longer one if it is taken.
     pub exact: bool,
+    /// The secret part of the credential that it wants: 64 hex digits of its own making, random and kept before it asks.
+    /// `null`: the gateway makes one, and each call makes another node known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+impl std::fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("name", &self.name)
+            .field("exact", &self.exact)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A node is let in; the credential is shown once.
@@ -817,6 +834,11 @@ pub struct EventFilter {
     pub limit: Option<u32>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// Which lines of a workload's output.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -828,12 +850,21 @@ pub struct LogsRequest {
     pub namespace: Option<String>,
     /// Go on with lines as they come, until the workload has ended.
     pub follow: bool,
-    /// Begin with the last so many lines. `null`: with the first.
+    /// Begin with the last so many lines, or matches where `level` or `search` is given. `null`: with the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tail: Option<u64>,
     /// Only lines since this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// Only lines of this level or a graver one; lines without a level count as `info`. Gaps are always shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
+    /// Only lines in which this regular expression (syntax of Rust's `regex`) has a match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<String>,
+    /// With `level` or `search`: lines before and after each match of the same member that are sent too, 1,000 at most.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub context: u32,
     /// Only lines after this cursor: resumes a stream without loss or doubles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
@@ -861,6 +892,15 @@ pub struct LogEntry {
     /// True where lines are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gap: bool,
+    /// How grave it is. Absent: nothing tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
+    /// It doesn't match itself: it is near a line that does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub context: bool,
+    /// With `level` or `search`: the line before it in its member's output isn't sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub apart: bool,
     /// Go on after this entry with it.
     pub cursor: String,
 }

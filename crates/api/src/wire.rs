@@ -25,10 +25,14 @@ use crate::{
 };
 
 /// The protocol's version. A gateway refuses a node of another major version and names both.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Longest frame either side accepts.
 pub const FRAME_MAX_BYTES: usize = 16 << 20;
+
+/// Longest piece of a desired set, unless a single job is longer. Small enough that signs of life aren't held up behind
+/// it on a slow line for long, and that neither side ever has a second copy of a large set as text.
+pub const DESIRED_PIECE_BYTES: usize = 4 << 20;
 
 /// Longest log line; a longer one is split into partial lines.
 pub const LINE_MAX_BYTES: usize = 64 << 10;
@@ -264,6 +268,25 @@ pub enum FromNode {
     },
 }
 
+/// What a node should run: the whole set, or a change to the set of an earlier generation; all of it, or a piece that
+/// means nothing before the last one is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Desired {
+    /// Grows with every set and every change of the session. All pieces have the same.
+    pub generation: u64,
+    /// The generation that this is a change to. `None`: this is the whole set.
+    pub base: Option<u64>,
+    /// Which piece this is, from 0.
+    pub piece: u32,
+    /// Another piece follows.
+    pub more: bool,
+    /// New or changed jobs.
+    pub put: Vec<Assignment>,
+    /// Jobs to stop at once, if they run, and to forget, with all that is kept of them.
+    pub forget: Vec<JobKey>,
+}
+
 /// From the gateway to a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "type")]
@@ -296,18 +319,8 @@ pub enum ToNode {
         /// Its number.
         number: u64,
     },
-    /// What the node should run: the whole set, or a change to the set of an earlier generation.
-    #[serde(rename_all = "camelCase")]
-    Desired {
-        /// Grows with every message of the session.
-        generation: u64,
-        /// The generation that this is a change to. `None`: this is the whole set.
-        base: Option<u64>,
-        /// New or changed jobs.
-        put: Vec<Assignment>,
-        /// Jobs to stop at once, if they run, and to forget, with all that is kept of them.
-        forget: Vec<JobKey>,
-    },
+    /// What the node should run, or a piece of it.
+    Desired(Desired),
     /// Observations up to this number are on the gateway's disk.
     #[serde(rename_all = "camelCase")]
     ObservationsAck {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{Cpu, GpuIndex, NodeName, Size, Span, Timestamp, WorkloadId, node::TaintEffect};
 
@@ -76,7 +76,7 @@ pub struct EnvVar {
 }
 
 /// Something mounted into a workload.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
     /// Its name; may be empty for `--mount`.
@@ -90,7 +90,7 @@ pub struct Volume {
 }
 
 /// What a volume holds.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "type")]
 pub enum VolumeSource {
     /// A folder or file of the node.
@@ -112,6 +112,62 @@ pub enum VolumeSource {
         #[serde(default)]
         size_limit: Option<Size>,
     },
+}
+
+/// Keys that stand beside each other are read one by one: a flattened enum would swallow those that nobody knows, and
+/// whoever looks for them ([`crate::op`]'s callers do) would never hear of them.
+impl<'de> Deserialize<'de> for Volume {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        enum Type {
+            #[serde(rename = "hostPath")]
+            HostPath,
+            #[serde(rename = "emptyDir")]
+            EmptyDir,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Keys {
+            #[serde(default)]
+            name: String,
+            mount_path: String,
+            r#type: Type,
+            source: Option<String>,
+            read_only: Option<bool>,
+            memory: Option<bool>,
+            size_limit: Option<Size>,
+        }
+        let keys = Keys::deserialize(from)?;
+        let misplaced = |key: &str, of: &str| {
+            Err(D::Error::custom(format!(
+                "'{key}' has no meaning for a volume of type {of}"
+            )))
+        };
+        let source = match keys.r#type {
+            Type::HostPath => match (keys.source, keys.memory, keys.size_limit) {
+                (None, ..) => return Err(D::Error::missing_field("source")),
+                (_, Some(_), _) => return misplaced("memory", "hostPath"),
+                (_, _, Some(_)) => return misplaced("sizeLimit", "hostPath"),
+                (Some(source), None, None) => VolumeSource::HostPath {
+                    source,
+                    read_only: keys.read_only.unwrap_or_default(),
+                },
+            },
+            Type::EmptyDir => match (keys.source, keys.read_only) {
+                (Some(_), _) => return misplaced("source", "emptyDir"),
+                (_, Some(true)) => return misplaced("readOnly", "emptyDir"),
+                (None, _) => VolumeSource::EmptyDir {
+                    memory: keys.memory.unwrap_or_default(),
+                    size_limit: keys.size_limit,
+                },
+            },
+        };
+        Ok(Self {
+            name: keys.name,
+            mount_path: keys.mount_path,
+            source,
+        })
+    }
 }
 
 /// A taint that a workload puts up with.
@@ -172,7 +228,7 @@ pub struct Distributed {
 }
 
 /// How it is told that a workload works.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthCheck {
     /// What is tried.
@@ -187,7 +243,7 @@ pub struct HealthCheck {
 }
 
 /// One try at a workload's health.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Probe {
     /// GET of this URL answers 2xx or 3xx. A bare path or port means the workload's own address.
@@ -196,6 +252,39 @@ pub enum Probe {
     Tcp(u16),
     /// This command exits 0 in the workload.
     Command(Vec<String>),
+}
+
+/// Key by key, as a [`Volume`].
+impl<'de> Deserialize<'de> for HealthCheck {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Keys {
+            http: Option<String>,
+            tcp: Option<u16>,
+            command: Option<Vec<String>>,
+            interval: Span,
+            timeout: Span,
+            failures: u32,
+        }
+        let keys = Keys::deserialize(from)?;
+        let probe = match (keys.http, keys.tcp, keys.command) {
+            (Some(url), None, None) => Probe::Http(url),
+            (None, Some(port), None) => Probe::Tcp(port),
+            (None, None, Some(command)) => Probe::Command(command),
+            _ => {
+                return Err(D::Error::custom(
+                    "a health check tries one of 'http', 'tcp' and 'command'",
+                ));
+            }
+        };
+        Ok(Self {
+            probe,
+            interval: keys.interval,
+            timeout: keys.timeout,
+            failures: keys.failures,
+        })
+    }
 }
 
 /// Commands around the workload's own.
@@ -798,6 +887,49 @@ pub enum LogSource {
     Stderr,
     /// Clawbernetes itself: gaps, hooks, image pulls.
     System,
+}
+
+/// How grave a log line is, from least to most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Finer than debug.
+    Trace,
+    /// For whoever debugs the program.
+    Debug,
+    /// What a line without a level counts as.
+    Info,
+    /// Odd, but the program goes on.
+    Warn,
+    /// Something failed; also tracebacks, panics, CUDA and NCCL errors, all their lines.
+    Error,
+    /// The program can't go on.
+    Fatal,
+}
+
+impl LogLevel {
+    /// All, from least to most grave.
+    pub const ALL: [Self; 6] = [
+        Self::Trace,
+        Self::Debug,
+        Self::Info,
+        Self::Warn,
+        Self::Error,
+        Self::Fatal,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+            Self::Fatal => "fatal",
+        }
+    }
 }
 
 #[cfg(test)]

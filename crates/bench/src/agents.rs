@@ -18,7 +18,7 @@ use api::{
     Cpu, GpuIndex, NodeName, Size, Timestamp,
     node::{EngineInfo, EngineKind, GpuInfo, GpuLink, GpuPair, GpuSample, Inventory, NodeSample, Vendor},
     op::{JoinRequest, NODE_SESSION_PATH, NodeJoin},
-    wire::{FromNode, Observation, PROTOCOL, Seen, ToNode},
+    wire::{Desired, FromNode, Observation, PROTOCOL, Seen, ToNode},
     workload::{JobKey, Outcome, Usage},
 };
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _};
@@ -28,7 +28,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _},
 };
 
-use crate::world::World;
+use crate::{meter::Meter, world::World};
 
 /// Joins and connections under way at once.
 const AT_ONCE: usize = 64;
@@ -48,6 +48,8 @@ pub struct Tally {
     pub ended: AtomicUsize,
     /// Heartbeats that were acknowledged.
     pub beats: AtomicUsize,
+    /// Samples that were sent and acknowledged.
+    pub samples: AtomicUsize,
     /// Sessions that broke.
     pub broken: AtomicUsize,
     changed: Notify,
@@ -101,6 +103,15 @@ impl Drop for Agents {
 impl Agents {
     /// Joins so many agents, and connects them.
     pub async fn start(world: &World, count: usize) -> anyhow::Result<Self> {
+        Self::with(world, count, false).await
+    }
+
+    /// The same, and they measure: all that real ones with such GPUs do, each 10 s.
+    pub async fn measuring(world: &World, count: usize) -> anyhow::Result<Self> {
+        Self::with(world, count, true).await
+    }
+
+    async fn with(world: &World, count: usize, measures: bool) -> anyhow::Result<Self> {
         let tally = Arc::new(Tally::default());
         let (release, released) = watch::channel(false);
         let lanes = (0..AT_ONCE).map(|lane| async move {
@@ -110,6 +121,7 @@ impl Agents {
                 let request = JoinRequest {
                     name: NodeName::new(format!("sim-{number:05}")),
                     exact: true,
+                    secret: None,
                 };
                 joined.push(client.call::<NodeJoin>(&request).await?);
             }
@@ -121,7 +133,8 @@ impl Agents {
                 let tally = Arc::clone(&tally);
                 let released = released.clone();
                 async move {
-                    let agent = Agent::connect(&world.authority, node.name, &node.credential).await?;
+                    let mut agent = Agent::connect(&world.authority, node.name, &node.credential).await?;
+                    agent.meter = measures.then(|| Meter::new(GPUS));
                     Ok::<_, anyhow::Error>(tokio::spawn(async move {
                         if let Err(error) = agent.live(&tally, released).await {
                             tally.add(&tally.broken, 1);
@@ -156,6 +169,8 @@ struct Agent {
     waiting: Vec<Observation>,
     /// Sent, and not yet acknowledged: up to this number, with so many ends.
     under_way: Option<(u64, usize)>,
+    /// `None`: it measures nothing.
+    meter: Option<Meter>,
 }
 
 impl Agent {
@@ -175,6 +190,7 @@ impl Agent {
             number: 0,
             waiting: Vec::new(),
             under_way: None,
+            meter: None,
         })
     }
 
@@ -227,6 +243,9 @@ impl Agent {
                         sample: Box::new(sample()),
                     };
                     self.say(&beat).await?;
+                    if let Some(batch) = self.meter.as_mut().map(Meter::measure) {
+                        self.say(&FromNode::Metrics { batch }).await?;
+                    }
                 }
                 told = released.changed(), if waits_for_release => {
                     // A dropped sender is the end of the measurement.
@@ -242,7 +261,7 @@ impl Agent {
 
     fn take(&mut self, heard: ToNode, tally: &Tally, released: bool) {
         match heard {
-            ToNode::Desired { put, forget, .. } => {
+            ToNode::Desired(Desired { put, forget, .. }) => {
                 for job in forget {
                     self.jobs.remove(&job);
                 }
@@ -273,10 +292,10 @@ impl Agent {
                 }
             }
             ToNode::HeartbeatAck { .. } => tally.add(&tally.beats, 1),
+            ToNode::MetricsAck { .. } => tally.add(&tally.samples, self.meter.as_ref().map_or(0, Meter::series)),
             ToNode::Welcome { .. }
             | ToNode::Refused { .. }
             | ToNode::LogsAck { .. }
-            | ToNode::MetricsAck { .. }
             | ToNode::FactsAck { .. }
             | ToNode::Exec { .. } => {}
         }

@@ -18,6 +18,8 @@ mod heartbeats;
 mod jobs;
 mod latency;
 mod lists;
+mod meter;
+mod metrics;
 mod placements;
 mod process;
 mod reference;
@@ -62,6 +64,8 @@ enum Part {
     Latency,
     /// 5,000 simulated agents that only live
     Heartbeats,
+    /// Metrics of 10,000 simulated agents
+    Metrics,
 }
 
 /// What every measurement needs.
@@ -123,6 +127,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wanted(Part::Heartbeats) {
             heartbeats::run(&bench).await.context("heartbeats")?;
+        }
+        if wanted(Part::Metrics) {
+            metrics::run(&bench).await.context("metrics")?;
         }
         Ok(())
     };

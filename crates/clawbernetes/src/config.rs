@@ -130,7 +130,7 @@ impl Config {
             ApiError::internal(format!("the context file {} can't be written", path.display())).cause(cause)
         };
         let text = serde_saphyr::to_string(self).map_err(|error| refuse(error.to_string()))?;
-        local::write_private(path, &text).map_err(|error| refuse(error.to_string()))
+        gateway::private::write(path, &text).map_err(|error| refuse(error.to_string()))
     }
 
     /// The context of this name.
@@ -141,7 +141,7 @@ impl Config {
         self.contexts.get(name).ok_or_else(|| {
             let names: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
             let error = ApiError::not_found(format!("there is no context '{name}'"));
-            match crate::nearest::nearest(name, names.iter().copied()) {
+            match api::nearest(name, names.iter().copied()) {
                 Some(near) => error.hint(format!("did you mean '{near}'?")),
                 None if names.is_empty() => {
                     error.hint(format!("make it with: clawbernetes context set {name} --gateway URL"))

@@ -5,7 +5,7 @@
 
 use std::{
     env, fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -66,57 +66,11 @@ pub(crate) fn check_private(path: &Path) -> Result<(), ApiError> {
     .hint(format!("chmod 600 {}", path.display())))
 }
 
-/// Writes a file that only its owner can read, whole or not at all, making its folders.
-///
-/// # Errors
-/// Those of the file system.
-pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    if !folder.exists() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    // Beside the file itself, so that the rename stays within one file system; two writers don't meet.
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let draft = folder.join(name);
-    let written = (|| {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)?;
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        io::Write::write_all(&mut file, text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&draft);
-    }
-    written
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
-    #[test]
-    fn private_files_are_written_whole_and_for_their_owner() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("a/b/9000.token");
-        write_private(&path, "one").unwrap();
-        write_private(&path, "two").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(home.path().join("a/b")).unwrap().mode() & 0o777, 0o700);
-        assert_eq!(
-            fs::read_dir(home.path().join("a/b")).unwrap().count(),
-            1,
-            "no draft is left"
-        );
-        check_private(&path).unwrap();
-    }
+    use super::*;
 
     #[test]
     fn a_file_that_others_can_read_is_refused_with_the_cure() {

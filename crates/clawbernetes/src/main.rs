@@ -8,7 +8,6 @@ mod config;
 mod failure;
 mod local;
 mod manifest_file;
-mod nearest;
 mod output;
 mod serving;
 mod terminal;

@@ -5,11 +5,10 @@ use std::{fs, io::Read};
 use api::{
     ApiError, ErrorCode,
     manifest::{Manifest, PATHS},
+    nearest,
     op::Submission,
 };
 use serde::Deserialize;
-
-use crate::nearest::nearest;
 
 /// Largest manifest that is read.
 const MAX_BYTES: u64 = 4 << 20;

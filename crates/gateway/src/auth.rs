@@ -52,9 +52,25 @@ fn hex(bytes: &[u8]) -> String {
 /// # Errors
 /// No random numbers.
 pub fn mint(kind: Kind, id: &str) -> Result<(String, String), ApiError> {
-    let secret = hex(&random::<32>()?);
-    let hash = hash(&secret);
-    Ok((format!("{}_{id}_{secret}", kind.prefix()), hash))
+    Ok(credential(kind, id, &hex(&random::<32>()?)))
+}
+
+/// A credential of a secret that somebody else made, and the hash to keep of it.
+#[must_use]
+pub fn credential(kind: Kind, id: &str, secret: &str) -> (String, String) {
+    (format!("{}_{id}_{secret}", kind.prefix()), hash(secret))
+}
+
+/// Checks that a secret can be a credential's: as long as one of ours, and of the same digits.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`.
+pub fn check_secret(secret: &str) -> Result<(), ApiError> {
+    let digits = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    if secret.len() == 64 && secret.bytes().all(digits) {
+        return Ok(());
+    }
+    Err(ApiError::invalid("secret", "a secret has 64 lower-case hex digits"))
 }
 
 /// A new id: twelve hex digits.

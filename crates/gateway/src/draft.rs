@@ -1,7 +1,7 @@
 //! A transaction in the making: typed records in, compare-and-swap out, with the events that tell of it.
 
 use api::{
-    GpuIndex, NodeName, Timestamp,
+    GpuIndex, NodeName, Timestamp, WorkloadId,
     event::{Event, Severity},
     node::Node,
     workload::Workload,
@@ -63,6 +63,23 @@ impl Draft {
     pub fn delete_node(&mut self, node: &Versioned<Node>) {
         let key = keys::node(&node.name);
         self.with(|txn| txn.unchanged(&key, node.revision).delete(key.clone()));
+        self.with(|txn| txn.delete(keys::bound(&node.name)));
+    }
+
+    /// Notes that a workload that reserves memory is bound to a node.
+    pub fn bound(&mut self, node: &NodeName, workload: &WorkloadId) {
+        self.with(|txn| txn.put(keys::bound(node), workload.as_str().to_owned()));
+    }
+
+    /// Holds only if no workload that reserves memory was bound to a node since. `seen`: [`View::bound`].
+    ///
+    /// [`View::bound`]: crate::view::View::bound
+    pub fn no_bind_since(&mut self, node: &NodeName, seen: Option<Revision>) {
+        let key = keys::bound(node);
+        self.with(|txn| match seen {
+            Some(revision) => txn.unchanged(key, revision),
+            None => txn.absent(key),
+        });
     }
 
     /// A new workload, whose name must be free.
@@ -145,20 +162,16 @@ impl Draft {
         });
     }
 
-    /// One use less of a join token, which is gone with its last.
+    /// One use less of a join token. One without uses stays until it expires: whoever used it may ask again.
     pub fn use_join_token(&mut self, token: &Versioned<JoinToken>) {
         let key = keys::join(&token.id);
         self.with(|txn| txn.unchanged(&key, token.revision));
-        match token.uses_left {
-            Some(0 | 1) => self.with(|txn| txn.delete(key.clone())),
-            Some(uses) => {
-                let left = JoinToken {
-                    uses_left: Some(uses - 1),
-                    ..JoinToken::clone(token)
-                };
-                self.with(|txn| txn.put_leased(key.clone(), json(&left), LeaseId(left.lease)));
-            }
-            None => {}
+        if let Some(uses) = token.uses_left {
+            let left = JoinToken {
+                uses_left: Some(uses.saturating_sub(1)),
+                ..JoinToken::clone(token)
+            };
+            self.with(|txn| txn.put_leased(key.clone(), json(&left), LeaseId(left.lease)));
         }
     }
 

@@ -22,6 +22,7 @@ use crate::{
     hub::{Hub, now},
     live::Nodes,
     metrics::Metrics,
+    private,
     serve::{self, App, Limits},
 };
 
@@ -54,8 +55,13 @@ pub struct Options {
     pub metrics_age: Span,
     /// Most bytes of metrics on disk.
     pub metrics_max_bytes: u64,
+    /// Log lines older than this are dropped, also those of workloads that run on. `None`: none are.
+    pub logs_max_age: Option<Span>,
     /// Limits for callers.
     pub limits: Limits,
+    /// Make a new admin token, in place of the one that the first start (or an earlier reset) made: for whoever has lost
+    /// all of them.
+    pub reset_admin_token: bool,
 }
 
 impl Default for Options {
@@ -74,7 +80,9 @@ impl Default for Options {
             metrics_raw_age: Span::secs(7 * 86_400),
             metrics_age: Span::secs(365 * 86_400),
             metrics_max_bytes: 20 << 30,
+            logs_max_age: None,
             limits: Limits::default(),
+            reset_admin_token: false,
         }
     }
 }
@@ -121,8 +129,8 @@ pub enum StartError {
 pub struct Gateway {
     /// Where it listens.
     pub address: SocketAddr,
-    /// The admin token that was made at the first start.
-    pub admin_token: String,
+    /// The admin token in the data folder. `None`: there is none that works, see [`Options::reset_admin_token`].
+    pub admin_token: Option<String>,
     /// The state, for whoever runs in the same process.
     pub hub: Arc<Hub>,
     live: Arc<Nodes>,
@@ -134,6 +142,8 @@ pub struct Gateway {
 const STORE_CACHE_BYTES: usize = 8 << 20;
 /// Memory for changes that watchers haven't seen yet; the view follows closely, and reads anew if it fell behind.
 const STORE_HISTORY_BYTES: usize = 8 << 20;
+/// Who the gateway's own admin token is made by.
+const MADE_BY: &str = "gateway";
 
 impl Gateway {
     /// Opens the data folder, takes up where the last one left off, and begins to serve.
@@ -146,7 +156,7 @@ impl Gateway {
             path: path.to_owned(),
             source,
         };
-        make_private_dir(&options.data).map_err(|e| data(&options.data, e))?;
+        private::make_dir(&options.data).map_err(|e| data(&options.data, e))?;
         let store_options = store::embedded::Options {
             cache_bytes: STORE_CACHE_BYTES,
             history_bytes: STORE_HISTORY_BYTES,
@@ -155,6 +165,7 @@ impl Gateway {
         let store = Store::open(options.data.join("state.redb"), store_options)?;
         let log_options = telemetry::logs::Options {
             max_bytes: options.logs_max_bytes,
+            max_age: options.logs_max_age.map(Span::duration),
             ..Default::default()
         };
         let logs = Arc::new(LogStore::open(options.data.join("logs"), log_options)?);
@@ -178,7 +189,7 @@ impl Gateway {
         })?;
         let (hub, touched, following) = Hub::start(store).await?;
         let token_file = options.data.join("admin.token");
-        let admin_token = admin_token(&hub, &token_file).await?;
+        let admin_token = admin_token(&hub, &token_file, options.reset_admin_token).await?;
         let stop = CancellationToken::new();
         let live = Arc::new(Nodes::default());
         let planner = start_planner(Arc::clone(&hub), touched, options.min_run, stop.clone());
@@ -283,50 +294,34 @@ fn check_times(options: &Options) -> Result<(), StartError> {
     Ok(())
 }
 
-fn make_private_dir(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// The admin token in its file, or a new one where there is none that works: the first start, or a lost file.
-async fn admin_token(hub: &Hub, file: &Path) -> Result<String, StartError> {
+/// The admin token in its file. The first start makes one, and `reset`, which ends the life of those that a gateway made
+/// before. `None`: what is in the file is no admin's any more, or there is none, and that is how somebody wanted it.
+async fn admin_token(hub: &Hub, file: &Path, reset: bool) -> Result<Option<String>, StartError> {
     let failed = |source| StartError::Data {
         path: file.to_owned(),
         source,
     };
-    match fs::read_to_string(file) {
-        Ok(token) if auth::is_admin(&hub.view(), token.trim(), now()) => return Ok(token.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
+    // The last admin's token can't be revoked: where there is none at all, nobody has ever got in.
+    let first = hub.view().tokens().next().is_none();
+    if !first && !reset {
+        return match fs::read_to_string(file) {
+            Ok(token) if auth::is_admin(&hub.view(), token.trim(), now()) => Ok(Some(token.trim().to_owned())),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
+        };
     }
-    let (token, record) = serve::mint_token("admin", Role::Admin, None, "gateway")?;
+    let (token, record) = serve::mint_token("admin", Role::Admin, None, MADE_BY)?;
     // The file first: a token that is only in the store would be of use to nobody.
-    write_private(file, &token).map_err(failed)?;
-    hub.decide(|_| {
+    private::write(file, &format!("{token}\n")).map_err(failed)?;
+    hub.decide(|view| {
         let mut draft = Draft::new();
+        for old in view.tokens().filter(|token| token.info.created_by == MADE_BY) {
+            draft.delete_token(old);
+        }
         draft.put_token(None, &record);
         Ok(Some(draft))
     })
     .await?;
-    Ok(token)
-}
-
-/// Writes a file that only its owner can read, whole or not at all.
-///
-/// # Errors
-/// Those of the file system.
-pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    let new = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&new, path)
+    Ok(Some(token))
 }

@@ -239,13 +239,22 @@ impl Hub {
     pub async fn commit(&self, draft: Draft) -> Result<Committed, ApiError> {
         match self.store.txn(draft.finish()).await.map_err(|e| store_error(&e))? {
             TxnOutcome::Committed(revision) => {
-                let mut applied = self.applied.subscribe();
-                if applied.wait_for(|done| *done >= revision).await.is_err() {
-                    return Err(ApiError::internal("the gateway is shutting down"));
-                }
+                self.until_seen(revision).await?;
                 Ok(Committed::Done)
             }
             TxnOutcome::Conflict { failed } => Ok(Committed::Overtaken(failed)),
+        }
+    }
+
+    /// Waits until the view has everything up to a revision: for whoever has read the store itself.
+    ///
+    /// # Errors
+    /// The gateway is shutting down.
+    pub async fn until_seen(&self, revision: Revision) -> Result<(), ApiError> {
+        let mut applied = self.applied.subscribe();
+        match applied.wait_for(|done| *done >= revision).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ApiError::internal("the gateway is shutting down")),
         }
     }
 

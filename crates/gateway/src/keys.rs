@@ -10,6 +10,8 @@ pub const WORKLOADS: &str = "/workload/";
 pub const NAMES: &str = "/name/";
 /// The holder of every GPU that has one: [`crate::records::Claim`].
 pub const CLAIMS: &str = "/claim/";
+/// The workload that was last bound to a node, of those that reserve memory: says whether one was bound since.
+pub const BOUND: &str = "/bound/";
 /// Every token: [`crate::records::Token`].
 pub const TOKENS: &str = "/token/";
 /// Every join token: [`crate::records::JoinToken`].
@@ -37,6 +39,11 @@ pub fn name(namespace: &str, name: &str) -> String {
 /// Key of a GPU's claim: while it exists, the GPU has a holder.
 pub fn claim(node: &NodeName, gpu: GpuIndex) -> String {
     format!("{CLAIMS}{node}/{gpu:04}")
+}
+
+/// Key that changes with every workload that is bound to a node and reserves memory.
+pub fn bound(node: &NodeName) -> String {
+    format!("{BOUND}{node}")
 }
 
 /// Key of a token.

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod lifecycle;
 pub mod live;
 pub mod metrics;
+pub mod private;
 pub mod records;
 pub mod serve;
 pub mod view;

@@ -82,6 +82,8 @@ pub struct View {
     /// All workloads, ended ones too, by namespace and name.
     names: BTreeMap<(String, String), BTreeSet<WorkloadId>>,
     claims: BTreeMap<(NodeName, GpuIndex), Claim>,
+    /// When a workload that reserves memory was last bound to a node.
+    bound: BTreeMap<NodeName, Revision>,
     tokens: BTreeMap<String, Versioned<Token>>,
     joins: BTreeMap<String, Versioned<JoinToken>>,
 }
@@ -145,6 +147,8 @@ impl View {
         if let Some((node, gpu)) = keys::parse_claim(key) {
             let claim: Versioned<Claim> = read(record)?;
             self.claims.insert((node, gpu), Arc::unwrap_or_clone(claim.value));
+        } else if let Some(node) = key.strip_prefix(keys::BOUND) {
+            self.bound.insert(NodeName::new(node), record.modified);
         } else if let Some(id) = key.strip_prefix(keys::TOKENS) {
             self.tokens.insert(id.to_owned(), read(record)?);
         } else if let Some(id) = key.strip_prefix(keys::JOINS) {
@@ -212,6 +216,8 @@ impl View {
         }
         if let Some(claim) = keys::parse_claim(key) {
             self.claims.remove(&claim);
+        } else if let Some(node) = key.strip_prefix(keys::BOUND) {
+            self.bound.remove(&NodeName::new(node));
         } else if let Some(id) = key.strip_prefix(keys::TOKENS) {
             self.tokens.remove(id);
         } else if let Some(id) = key.strip_prefix(keys::JOINS) {
@@ -223,6 +229,12 @@ impl View {
     /// Every node, by name.
     pub fn nodes(&self) -> impl Iterator<Item = &Versioned<Node>> {
         self.nodes.values()
+    }
+
+    /// The revision at which a workload that reserves memory was last bound to a node. `None`: none ever was.
+    #[must_use]
+    pub fn bound(&self, node: &NodeName) -> Option<Revision> {
+        self.bound.get(node).copied()
     }
 
     /// A node.

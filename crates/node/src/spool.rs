@@ -2,8 +2,8 @@
 //!
 //! A [`Spool`] is one folder. Each job's lines lie in segment files named by the number of their first line
 //! (`wl-x.1.0.1.log`), appended to by one [`Writer`] (in the agent, or in a job's shim) and read by the agent.
-//! Where the folder outgrows its limit, the oldest finished segments make room: their lines become a hole in the
-//! numbers, and the reader says so in a System line that stands at the hole's last number.
+//! Where the folder outgrows its limit, the oldest finished segments of the job that has most make room, so that one
+//! that floods costs the others nothing: their lines become a hole in the numbers, and the reader says so in a System line that stands at the hole's last number.
 
 pub(crate) mod folder;
 mod read;

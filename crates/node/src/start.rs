@@ -149,7 +149,10 @@ const KERNEL_LOG: &str = "/dev/kmsg";
 /// How long Docker may take to answer at the start.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs a node agent until `shutdown`, or until its gateway refuses it for good. Its jobs run on in either case.
+/// Runs a node agent until `shutdown`, or until its gateway refuses it for good.
+///
+/// After `shutdown` its jobs run on. A refusal ends it only when nothing runs any more: until then it asks again now and
+/// then, and its jobs are stopped when their time without a gateway is over.
 ///
 /// The binary must have called [`crate::engine::native::helper_main`] first thing in its `main`.
 ///
@@ -202,6 +205,7 @@ pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<()
     };
     let spool = Arc::new(Spool::open(data.join("spool"), limits).map_err(part("the spool"))?);
     let mut engines: Vec<Arc<dyn Engine>> = Vec::new();
+    let mut containers = None;
     if options.engines != Engines::Native {
         let docker_options = docker::Options {
             socket: options.docker_socket,
@@ -210,7 +214,14 @@ pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<()
         let sinks = Arc::clone(&spool);
         let connecting = DockerEngine::connect(docker_options, sinks, sender.clone());
         match tokio::time::timeout(DOCKER_PATIENCE, connecting).await {
-            Ok(Ok(engine)) => engines.push(Arc::new(engine)),
+            Ok(Ok(engine)) => {
+                let engine = Arc::new(engine);
+                engine
+                    .guard(&data.join("containers"), None)
+                    .map_err(part("the guard of containers"))?;
+                engines.push(Arc::clone(&engine) as Arc<dyn Engine>);
+                containers = Some(engine);
+            }
             Ok(Err(error)) if options.engines == Engines::Docker => return Err(NodeError::NoDocker(error)),
             Ok(Err(error)) => notes.push(format!("no containers: {error}")),
             Err(_) if options.engines == Engines::Docker => {
@@ -233,16 +244,22 @@ pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<()
         engines = ?engines.iter().map(|e| e.info().kind).collect::<Vec<EngineKind>>(),
         "starting"
     );
-    let fenced = native
-        .clone()
-        .map(|engine| -> session::Fenced { Arc::new(move |job| engine.fenced(job)) });
-    let on_lease = native.map(|engine| -> session::OnLease {
-        Arc::new(move |until_ms| {
-            let left = Duration::from_millis(until_ms.saturating_sub(session::now().mono_ms));
-            if let Err(error) = engine.set_lease(Some(left)) {
-                tracing::warn!(%error, "the lease of native jobs couldn't be renewed");
-            }
+    let fenced: session::Fenced = {
+        let (native, containers) = (native.clone(), containers.clone());
+        Arc::new(move |job| {
+            native.as_ref().is_some_and(|engine| engine.fenced(job))
+                || containers.as_ref().is_some_and(|engine| engine.fenced(job))
         })
+    };
+    let on_lease: session::OnLease = Arc::new(move |until_ms| {
+        let left = Duration::from_millis(until_ms.saturating_sub(session::now().mono_ms));
+        let written = [
+            native.as_ref().map(|engine| engine.set_lease(Some(left))),
+            containers.as_ref().map(|engine| engine.set_lease(Some(left))),
+        ];
+        for error in written.into_iter().flatten().filter_map(Result::err) {
+            tracing::warn!(%error, "the lease of running jobs couldn't be renewed");
+        }
     });
     let agent = AgentOptions {
         gateway,
@@ -257,11 +274,11 @@ pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<()
         events,
         output: spool,
         on_held,
-        on_lease,
-        fenced,
         sample_interval: options.sample_interval,
         kernel_log: Some(PathBuf::from(KERNEL_LOG)),
         metrics,
+        on_lease: Some(on_lease),
+        fenced: Some(fenced),
     };
     Ok(session::run(agent, shutdown).await?)
 }

@@ -38,6 +38,9 @@ use crate::{
 /// Tries of a decision that keeps being overtaken, as in the hub.
 const TRIES: u32 = 32;
 
+/// Longest piece of a desired set: so short that most sets have several.
+const PIECE_BYTES: usize = 1_000;
+
 /// What is to be done when a commit has come to something.
 #[derive(Debug, Clone)]
 pub(crate) enum Then {
@@ -561,7 +564,7 @@ impl World {
                         node: name,
                         hello: Some((*inventory, labels)),
                         begun: false,
-                        told: Told::default(),
+                        told: Told::in_pieces(PIECE_BYTES),
                         push: false,
                         work: VecDeque::new(),
                         waits: 0,
@@ -693,8 +696,8 @@ impl World {
             return;
         };
         session.push = false;
-        if let Some(message) = session.told.next(&running.view, &session.node) {
-            self.send_down(id, message);
+        for piece in session.told.next(&running.view, &session.node) {
+            self.send_down(id, ToNode::Desired(piece));
         }
     }
 

@@ -64,6 +64,7 @@ impl Machine {
     pub(crate) fn now(&self, now: u64) -> Now {
         Now {
             mono_ms: self.clock.mono(now),
+            boot: self.boots,
             wall: self.clock.wall(now),
         }
     }
@@ -571,12 +572,7 @@ impl World {
                 }
                 run.agent.heartbeat_acked(number)
             }
-            ToNode::Desired {
-                generation,
-                base,
-                put,
-                forget,
-            } => run.agent.desired(generation, base, put, &forget, now),
+            ToNode::Desired(said) => run.agent.desired(said, now),
             ToNode::ObservationsAck { through } => {
                 if session.observations.is_some_and(|last| last <= through) {
                     session.observations = None;

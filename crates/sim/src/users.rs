@@ -7,7 +7,7 @@ use api::{
     workload::{GpuRequest, Phase, Priority, RestartPolicy, StopOrder, StopReason, WorkloadSpec},
 };
 use gateway::{
-    decide::{nodes, submit},
+    decide::{nodes, submit, update},
     draft::Draft,
     lifecycle,
 };
@@ -27,6 +27,8 @@ pub(crate) enum UserOp {
     Submit(Box<Submission>, u64, String),
     Cancel(WorkloadId, Option<Span>),
     Migrate(WorkloadId, Option<NodeName>),
+    /// Gives it another memory limit.
+    Resize(WorkloadId, Size),
     Drain(NodeName, bool, Option<Span>),
     Undrain(NodeName),
     Remove(NodeName, bool),
@@ -34,6 +36,8 @@ pub(crate) enum UserOp {
     RemoveDrained(NodeName, bool),
     /// Whatever comes to mind.
     Any,
+    /// Another memory limit for whatever is placed.
+    AnyResize,
 }
 
 /// What is going to be done in this world.
@@ -61,6 +65,10 @@ impl World {
         for _ in 0..self.random.range(5, 30) {
             let due = self.random.range(5_000, end);
             self.schedule(due, Event::User(UserOp::Any));
+        }
+        for _ in 0..self.random.range(0, 40) {
+            let due = self.random.range(2_500, end);
+            self.schedule(due, Event::User(UserOp::AnyResize));
         }
         for _ in 0..self.random.range(5, 50) {
             let due = self.random.range(2_500, end);
@@ -124,7 +132,7 @@ impl World {
     pub(crate) fn user(&mut self, op: UserOp) {
         if self.gateway.running.is_none() {
             // The call fails, and is made again.
-            if !matches!(op, UserOp::Any) {
+            if !matches!(op, UserOp::Any | UserOp::AnyResize) {
                 let due = self.now + 1_000;
                 self.schedule(due, Event::User(op));
             }
@@ -132,6 +140,10 @@ impl World {
         }
         let op = match op {
             UserOp::Any => match self.whim() {
+                Some(op) => op,
+                None => return,
+            },
+            UserOp::AnyResize => match self.resize() {
                 Some(op) => op,
                 None => return,
             },
@@ -178,6 +190,16 @@ impl World {
         }
     }
 
+    fn resize(&mut self) -> Option<UserOp> {
+        let running = self.gateway.running.as_ref()?;
+        let placed = running.view.active().filter(|w| w.phase.placed());
+        let placed: Vec<WorkloadId> = placed.map(|w| w.id.clone()).collect();
+        let id = placed
+            .get(self.random.below(placed.len().max(1) as u64) as usize)?
+            .clone();
+        Some(UserOp::Resize(id, Size::gib(self.random.pick(&[1, 8, 12, 24, 48]))))
+    }
+
     /// A machine that was removed is to be let in again, under its old name.
     fn join_again(&mut self, at: usize) -> UserOp {
         let credential = format!("n{at}-{}", self.next_id);
@@ -192,7 +214,15 @@ impl World {
         let by = "user:sim";
         let mut joined = None;
         let draft = match &op {
-            UserOp::Any => None,
+            UserOp::Any | UserOp::AnyResize => None,
+            UserOp::Resize(id, memory) => view.workload(id).and_then(|before| {
+                let change = update::Change {
+                    memory: Some(*memory),
+                    ..update::Change::default()
+                };
+                // A refusal is an answer as well.
+                update::update(view, before, change, by, now).ok().flatten()
+            }),
             UserOp::JoinAll => {
                 let mut draft = Draft::new();
                 for node in &self.nodes {

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use telemetry::logs::{Chunk, Line, LogStore, Options, Query, Source, StreamId};
+use telemetry::logs::{Chunk, Level, Line, LogStore, Options, Query, Search, Source, StreamId};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -246,6 +246,132 @@ fn long_stream(runtime: &Runtime, dir: &Path, count: u64, rounds: usize) {
     report("  read from start to end", count, "line", &m);
 }
 
+/// The line of a workload to be searched: one in 50,000 is an error, one in ten of them of CUDA.
+fn mixed(number: u64) -> Line {
+    let text = match number % 500_000 {
+        0 => "RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB",
+        n if n % 50_000 == 0 => "2026-11-21 10:00:00,123 - loader - ERROR - shard is missing, trying again",
+        _ => return line(number),
+    };
+    Line {
+        text: text.into(),
+        ..line(number)
+    }
+}
+
+/// All pages of a query; the number of its entries.
+fn pages(store: &LogStore, query: &Query) -> u64 {
+    let mut query = query.clone();
+    let mut seen = 0;
+    loop {
+        let page = store.read("searched", &query).unwrap();
+        seen += page.entries.len() as u64;
+        if page.complete {
+            return seen;
+        }
+        query.cursor = Some(page.cursor);
+        query.tail = None;
+    }
+}
+
+fn search(runtime: &Runtime, dir: &Path, count: u64, rounds: usize) {
+    let store = LogStore::open(dir, Options::default()).unwrap();
+    let id = stream("searched".into());
+    let (mut text_bytes, mut appending) = (0, Duration::ZERO);
+    let mut packed = Counted::default();
+    let mut encoder = zstd::stream::Encoder::new(&mut packed, 3).unwrap();
+    runtime.block_on(async {
+        for from in (1..=count).step_by(4000) {
+            let batch: Vec<Line> = (from..(from + 4000).min(count + 1)).map(mixed).collect();
+            for line in &batch {
+                text_bytes += line.text.len() as u64 + 1;
+                encoder.write_all(&line.text).unwrap();
+                encoder.write_all(b"\n").unwrap();
+            }
+            let started = Instant::now();
+            store.append(vec![(id.clone(), batch)]).await.unwrap();
+            appending += started.elapsed();
+        }
+    });
+    encoder.finish().unwrap();
+    let mut before = 0;
+    while before != store.usage().stored_bytes {
+        before = store.usage().stored_bytes;
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    println!(
+        "search in {count} lines, appended one batch of 4,000 after the other at {:.0} lines/s",
+        count as f64 / appending.as_secs_f64(),
+    );
+    println!(
+        "  {:.1} bytes/line of text; at rest {:.2} bytes/line, zstd -3 of the same text {:.2}",
+        text_bytes as f64 / count as f64,
+        store.usage().stored_bytes as f64 / count as f64,
+        packed.0 as f64 / count as f64,
+    );
+    let last_ns = mixed(count).at_ns;
+    let error = Query {
+        level: Some(Level::Error),
+        ..Query::default()
+    };
+    let recent = Query {
+        since_ns: Some(last_ns - 3_600_000_000_000),
+        ..error.clone()
+    };
+    let found = |pattern: &str| Query {
+        search: Some(Search::new(pattern).unwrap()),
+        ..Query::default()
+    };
+    let tail = |query: &Query| Query {
+        tail: Some(100),
+        ..query.clone()
+    };
+    let number = format!("step {:>8} ", count / 2 + 1);
+    let queries = [
+        ("--level error --since 1h", recent.clone()),
+        ("--level error --since 1h --tail 100", tail(&recent)),
+        ("--level error, all lines", error.clone()),
+        ("--search 'CUDA out of memory'", found("CUDA out of memory")),
+        (
+            "  with --context 3",
+            Query {
+                context: 3,
+                ..found("CUDA out of memory")
+            },
+        ),
+        ("--search 'step <n> ', a number", found(&number)),
+        (
+            r"--search 'loss 2\.99\d+ .* eta 1:0'",
+            found(r"loss 2\.99\d+ .* eta 1:0"),
+        ),
+        ("  with --tail 100", tail(&found(r"loss 2\.99\d+ .* eta 1:0"))),
+    ];
+    for (what, query) in queries {
+        let entries = pages(&store, &query);
+        let m = measure(|| {
+            quantiles(&format!("  {what}: {entries}"), rounds, |_| {
+                assert_eq!(pages(&store, &query), entries);
+            });
+        });
+        println!("    {:.0} ms CPU", m.cpu.as_secs_f64() * 1e3 / rounds as f64);
+    }
+}
+
+/// Counts what is written.
+#[derive(Default)]
+struct Counted(u64);
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 fn main() {
     let quick = std::env::args().any(|a| a == "--quick") || !std::env::args().any(|a| a == "--bench");
     let scale = |full: u64, small: u64| if quick { small } else { full };
@@ -275,5 +401,15 @@ fn main() {
     let m = trivial_jobs(&runtime, &dir("jobs"), jobs, clients);
     report("jobs of 2 lines, 64 at a time", jobs / clients * clients, "job", &m);
 
+    let batches = scale(200, 2);
+    let m = ingest(&runtime, &dir("flood"), 8, batches, 1000);
+    report("8 appenders, batches of 1,000", 8 * batches * 1000, "line", &m);
+
     long_stream(&runtime, &dir("long"), scale(1_000_000, 3000), scale(500, 10) as usize);
+    search(
+        &runtime,
+        &dir("search"),
+        scale(10_000_000, 20_000),
+        scale(9, 2) as usize,
+    );
 }

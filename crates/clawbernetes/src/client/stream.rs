@@ -273,6 +273,9 @@ mod tests {
             text: String::new(),
             partial: false,
             gap: false,
+            level: None,
+            context: false,
+            apart: false,
             cursor: cursor.to_owned(),
         }
     }

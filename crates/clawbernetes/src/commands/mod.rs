@@ -30,6 +30,7 @@ pub(crate) enum Command {
     /// Workloads: see, wait for, stop, move and explain them
     #[command(subcommand, visible_alias = "wl")]
     Workload(workload::Command),
+    Logs(Box<workload::LogsArgs>),
     /// Nodes: see them, empty them, mark them
     #[command(subcommand)]
     Node(node::Command),
@@ -61,6 +62,7 @@ impl Command {
             Self::Diagnose(command) => command.run(app),
             Self::Run(args) => app.block_on(args.run(app)),
             Self::Workload(command) => command.run(app),
+            Self::Logs(args) => app.block_on(args.run(app)),
             Self::Node(command) => command.run(app),
             Self::Events(args) => app.block_on(args.run(app)),
             Self::Metrics(args) => app.block_on(args.run(app)),

@@ -218,7 +218,7 @@ impl Impostor {
 }
 
 fn hello(name: &str, changes: &Value) -> Message {
-    let mut hello = json!({ "type": "hello", "protocol": 1, "name": name, "labels": {}, "jobs": [], "inventory": {
+    let mut hello = json!({ "type": "hello", "protocol": api::wire::PROTOCOL, "name": name, "labels": {}, "jobs": [], "inventory": {
         "hostname": "h", "cpu": 4, "memoryTotalBytes": 1 << 30, "arch": "x86_64", "agentVersion": "0",
         "cpuModel": null, "os": null, "kernel": null, "bootId": null,
         "gpus": [], "links": [], "engines": [{ "kind": "native", "version": null, "limitations": [] }], "notes": [],

@@ -102,19 +102,24 @@ fn planned(number: usize, dice: &mut Dice, dir: &str) -> Planned {
     }
 }
 
+/// The filter of a follower that doesn't want all.
+const SEARCH: &[&str] = &["--search", "^err 1", "--context", "1"];
+
 /// Someone who reads a workload's output as it comes, through all kills.
 struct Follower {
     child: Child,
     id: String,
+    filter: &'static [&'static str],
     file: PathBuf,
 }
 
 impl Follower {
-    fn start(cluster: &Cluster, id: &str) -> Self {
-        let file = cluster.home.path(&format!("follow-{id}"));
+    fn start(cluster: &Cluster, id: &str, filter: &'static [&'static str]) -> Self {
+        let file = cluster.home.path(&format!("follow-{}-{id}", filter.len()));
         let child = cluster
             .home
-            .command(["workload", "logs", id, "-f", "-o", "jsonl"])
+            .command(["logs", id, "-f", "-o", "jsonl"])
+            .args(filter)
             .stdout(fs::File::create(&file).unwrap())
             .stderr(fs::File::create(file.with_extension("err")).unwrap())
             .spawn()
@@ -122,6 +127,7 @@ impl Follower {
         Self {
             child,
             id: id.to_owned(),
+            filter,
             file,
         }
     }
@@ -134,7 +140,7 @@ impl Follower {
         let read = parse_lines(&fs::read_to_string(&self.file).unwrap());
         // It came while the gateway was away, and there was nothing to take up again.
         if status.code() == Some(5) && read.is_empty() {
-            return Self::start(cluster, &id).end(cluster);
+            return Self::start(cluster, &id, self.filter).end(cluster);
         }
         assert!(status.success(), "the follower of {id}: {status} {err}");
         read
@@ -205,6 +211,20 @@ fn check_lines(planned: &Planned, entries: &[Value], source: &str) {
     assert!(whole, "{source}: {name}: {entries:?}");
 }
 
+/// What [`SEARCH`] finds is what stands in the whole.
+fn check_found(kept: &[Value], found: &[Value]) {
+    let number = |entry: &Value| entry["number"].as_u64().unwrap();
+    let matches = |entry: &&Value| entry["text"].as_str().unwrap().starts_with("err 1");
+    let hits: Vec<u64> = kept.iter().filter(matches).map(number).collect();
+    let near = |entry: &&Value| hits.iter().any(|hit| hit.abs_diff(number(entry)) <= 1);
+    let line = |entry: &Value| (number(entry), entry["text"].clone());
+    let expected: Vec<_> = kept.iter().filter(near).map(line).collect();
+    assert_eq!(found.iter().map(line).collect::<Vec<_>>(), expected);
+    for entry in found {
+        assert_eq!(entry["context"].is_null(), hits.contains(&number(entry)), "{entry}");
+    }
+}
+
 /// Ends the watching thread, also when a test fails.
 struct Ends<'a>(&'a AtomicBool);
 
@@ -241,6 +261,7 @@ fn work_flows_through_kills_of_gateway_and_agents() {
 
     let mut ids: Vec<String> = Vec::new();
     let mut followers: Vec<(usize, Follower)> = Vec::new();
+    let mut searchers: Vec<(usize, Follower)> = Vec::new();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _ends = Ends(&over);
@@ -261,7 +282,8 @@ fn work_flows_through_kills_of_gateway_and_agents() {
                 pace.pause(150);
                 let id = cluster.submit(&format!("{seed}-{n}"), &planned.request);
                 if n == 0 || n == 10 {
-                    followers.push((ids.len(), Follower::start(cluster, &id)));
+                    followers.push((ids.len(), Follower::start(cluster, &id, &[])));
+                    searchers.push((ids.len(), Follower::start(cluster, &id, SEARCH)));
                 }
                 ids.push(id);
             }
@@ -319,6 +341,18 @@ fn work_flows_through_kills_of_gateway_and_agents() {
     }
     for (n, follower) in followers {
         check_lines(&work[n], &follower.end(&cluster), "followed");
+    }
+    for (n, searcher) in searchers {
+        let request = json!({ "id": ids[n] }).to_string();
+        let logs = post(
+            cluster.address(),
+            "workload.logs",
+            &cluster.token(),
+            &[],
+            request.as_bytes(),
+        )
+        .unwrap();
+        check_found(&parse_lines(&logs.body), &searcher.end(&cluster));
     }
 
     // Nothing is held, or runs, any more.

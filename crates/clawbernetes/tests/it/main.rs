@@ -13,6 +13,7 @@ mod cluster;
 mod docker;
 mod jobs;
 mod kill;
+mod metrics;
 mod native;
 mod seeing;
 mod with_gateway;

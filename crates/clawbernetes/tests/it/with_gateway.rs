@@ -142,6 +142,19 @@ fn a_workload_waits_is_explained_and_is_cancelled() {
     assert_eq!(home.run("workload status train --json").json()["phase"], "cancelled");
     assert_eq!(home.run("workload wait train").code, 125, "it never started");
     assert_eq!(home.run("workload logs train -f").ok(), "");
+    // The same by its short name, with filters.
+    assert_eq!(
+        home.run("logs train --level error --since 1h --tail --context 2").ok(),
+        ""
+    );
+    let wrong = home.run("logs train --search (loss[");
+    wrong.failed(2, "INVALID_ARGUMENT");
+    assert!(wrong.err.contains("    (loss[\n         ^"), "{}", wrong.err);
+    home.run("logs train --search x --context 1001")
+        .failed(2, "INVALID_ARGUMENT");
+    home.run("logs train --context 1").failed(2, "--search");
+    home.run("logs train --level loud").failed(2, "possible values");
+    home.run("logs nosuch --level error").failed(3, "NOT_FOUND");
     home.run("workload cancel train").failed(8, "CONFLICT");
     let events = home.run("events --workload train --json").json();
     assert!(events.as_array().unwrap().len() >= 2, "{events}");

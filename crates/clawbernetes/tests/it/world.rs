@@ -173,7 +173,7 @@ impl Fleet {
 
     /// Its admin token.
     pub fn token(&self) -> String {
-        self.gateway.as_ref().unwrap().admin_token.clone()
+        self.gateway.as_ref().unwrap().admin_token.clone().unwrap()
     }
 
     /// A home in which the gateway of this user has left its token.

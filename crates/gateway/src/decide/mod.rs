@@ -7,3 +7,4 @@ pub mod observed;
 pub mod plan;
 pub mod submit;
 pub mod sweep;
+pub mod update;

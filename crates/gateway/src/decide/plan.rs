@@ -579,6 +579,9 @@ pub fn bind(view: &View, placement: &Placement, now: Timestamp) -> Option<Draft>
     }
     for node in nodes.values() {
         draft.node_unchanged(node);
+        if before.spec.memory.is_some() {
+            draft.bound(&node.name, &before.id);
+        }
     }
     let step = lifecycle::bind(before, members, now)?;
     draft.step(before, step);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::{
     ApiError, ErrorCode, Size, Span, Timestamp, WorkloadId,
     id::check_name,
+    manifest::{check_env_name, check_mount_path, check_mount_source},
     op::Submission,
     workload::{HOST_IMAGE, Phase, Probe, RestartPolicy, Volume, VolumeSource, Workload, WorkloadSpec},
 };
@@ -16,7 +17,7 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 const GPUS_MAX: u32 = 1024;
 /// Largest gang.
 const NODES_MAX: u32 = 10_000;
-/// Largest specification, written as JSON: a node is told of all its workloads in one frame.
+/// Largest specification, written as JSON: a node is told of it in one frame.
 const SPEC_MAX_BYTES: usize = 768 << 10;
 /// Most bytes of environment and command together; Linux refuses 2 MiB at exec.
 const ARGS_MAX_BYTES: usize = 512 << 10;
@@ -169,12 +170,7 @@ fn check_spec(spec: &WorkloadSpec) -> Result<(), ApiError> {
     let mut seen = std::collections::BTreeSet::new();
     for var in &spec.env {
         let field = format!("spec.env.{}", var.name);
-        if var.name.is_empty() || var.name.contains(['=', '\0']) {
-            return invalid(
-                &field,
-                format!("'{}' is no name of an environment variable", var.name.escape_debug()),
-            );
-        }
+        check_env_name(&field, &var.name)?;
         if var.value.contains('\0') {
             return invalid(&field, "a value can't hold a zero byte".to_owned());
         }
@@ -240,25 +236,9 @@ fn check_volume(volume: &Volume) -> Result<(), ApiError> {
             &volume.name
         }
     );
-    if !volume.mount_path.starts_with('/') || volume.mount_path.split('/').any(|part| part == "..") {
-        return Err(ApiError::invalid(
-            field,
-            format!("'{}' is no absolute path", volume.mount_path),
-        ));
-    }
+    check_mount_path(&field, &volume.mount_path)?;
     if let VolumeSource::HostPath { source, .. } = &volume.source {
-        if let Some((scheme, _)) = source.split_once("://") {
-            return Err(
-                ApiError::invalid(field, format!("no node of this fleet can mount {scheme}:// sources"))
-                    .hint("mount the bucket on the nodes, and name the folder: --mount /mnt/data:/data"),
-            );
-        }
-        if !source.starts_with('/') || source.split('/').any(|part| part == "..") {
-            return Err(ApiError::invalid(
-                field,
-                format!("'{source}' is no absolute path of a node"),
-            ));
-        }
+        check_mount_source(&field, source)?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@
 mod held;
 mod intake;
 mod own;
+mod prometheus;
 mod query;
 
 use std::{
@@ -21,6 +22,7 @@ use telemetry::metrics::MetricStore;
 pub use held::{Held, held};
 pub use intake::{Intake, IntakeError, OwnMetric};
 pub use own::{Process, record};
+pub use prometheus::{Name, Named};
 pub use query::{Question, list, store_failed, understand};
 
 /// All numbers over time, and what is known of their names.

@@ -204,7 +204,8 @@ fn meant(metrics: &Metrics, name: &str) -> Result<Meant, ApiError> {
     } else {
         format!("{OWN_PREFIX}{name}")
     };
-    if metrics.store.series_count(NAME_LABEL, &full) > 0 {
+    let named = name == full && metric::own_name(&full[OWN_PREFIX.len()..]).is_some();
+    if named || metrics.store.series_count(NAME_LABEL, &full) > 0 {
         return Ok(Meant {
             unit: metrics
                 .own()

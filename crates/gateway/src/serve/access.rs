@@ -12,6 +12,7 @@ use api::{
     auth::{Identity, Scope},
 };
 use axum::http::{HeaderMap, header::AUTHORIZATION};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use crate::{auth, hub::now, view::View};
 
@@ -104,6 +105,32 @@ impl Access {
     /// # Errors
     /// `AUTH_FAILED`, `PERMISSION_DENIED`, or `QUOTA_EXCEEDED` with the time to wait.
     pub fn admit(&self, view: &View, headers: &HeaderMap, from: IpAddr, scope: Scope) -> Result<Identity, ApiError> {
+        self.admit_with(view, bearer(headers), from, scope)
+    }
+
+    /// As [`Self::admit`], for what only reads: the token may also be the password of Basic authentication, whatever
+    /// the user's name. Where anything can be changed that isn't taken: browsers send such passwords by themselves.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub fn admit_scraper(
+        &self,
+        view: &View,
+        headers: &HeaderMap,
+        from: IpAddr,
+        scope: Scope,
+    ) -> Result<Identity, ApiError> {
+        let password = basic_password(headers);
+        self.admit_with(view, bearer(headers).or(password.as_deref()), from, scope)
+    }
+
+    fn admit_with(
+        &self,
+        view: &View,
+        credential: Option<&str>,
+        from: IpAddr,
+        scope: Scope,
+    ) -> Result<Identity, ApiError> {
         let slow_down = |seconds: f64, what: &str| {
             ApiError::new(ErrorCode::QuotaExceeded, format!("too many {what}"))
                 .hint(format!("try again in {}", api::Span((seconds * 1000.0).ceil() as u64)))
@@ -117,7 +144,7 @@ impl Access {
             )
             .map_err(|seconds| slow_down(seconds, "failed logins from this address"))
         };
-        let Some(credential) = bearer(headers) else {
+        let Some(credential) = credential else {
             return Err(ApiError::new(ErrorCode::AuthFailed, "no token was given")
                 .hint("clawbernetes auth login, or set CLAWBERNETES_TOKEN"));
         };
@@ -156,9 +183,33 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
+/// The password of Basic authentication. `None`: there is none.
+fn basic_password(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, pair) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = String::from_utf8(BASE64_STANDARD.decode(pair.trim()).ok()?).ok()?;
+    Some(pair.split_once(':')?.1.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_are_tokens() {
+        let password = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, value.parse().unwrap());
+            basic_password(&headers)
+        };
+        assert_eq!(password("Basic Z3JhZmFuYTpjYnRfYV9i").as_deref(), Some("cbt_a_b"));
+        for none in ["Basic Z3JhZmFuYQ==", "Basic !", "Bearer Z3JhZmFuYTpjYnRfYV9i", "Basic"] {
+            assert_eq!(password(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn a_bucket_runs_dry_and_says_for_how_long() {

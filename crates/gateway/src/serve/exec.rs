@@ -1,7 +1,6 @@
 //! A command inside a workload: the caller's WebSocket on one side, the node's session on the other.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,15 +17,19 @@ use api::{
 };
 use axum::{
     extract::{
-        ConnectInfo, State,
-        ws::{Message, WebSocket, WebSocketUpgrade},
+        Request, State,
+        ws::{Message, WebSocket},
     },
-    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use tokio::sync::mpsc;
 
-use super::{App, face::Failed};
+use super::{
+    App,
+    face::Failed,
+    places::Stays,
+    upgrade::{self, Entered},
+};
 use crate::{auth, decide::submit::DEFAULT_NAMESPACE};
 
 /// Pieces of output that may wait for a slow caller. Past that the command is ended rather than output dropped.
@@ -40,27 +43,24 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 static COMMANDS: AtomicU64 = AtomicU64::new(1);
 
 /// The WebSocket at [`api::op::EXEC_PATH`].
-pub async fn face(
-    State(app): State<Arc<App>>,
-    ConnectInfo(from): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
-) -> Response {
-    let admitted = app.access.admit(&app.hub.view(), &headers, from.ip(), EXEC_SCOPE);
-    let identity = match admitted {
-        Ok(identity) => identity,
+pub async fn face(State(app): State<Arc<App>>, request: Request) -> Response {
+    let entered = upgrade::enter(&app, request, EXEC_SCOPE, Stays::Follower, "a command runs over").await;
+    let Entered {
+        identity,
+        upgrade,
+        stay,
+        ..
+    } = match entered {
+        Ok(entered) => entered,
         Err(error) => return Failed(error).into_response(),
     };
-    match upgrade {
-        Ok(upgrade) => upgrade
-            .max_message_size(INPUT_MAX)
-            .max_frame_size(INPUT_MAX)
-            .on_upgrade(move |socket| run(app, identity, socket)),
-        Err(error) => Failed(
-            ApiError::new(ErrorCode::InvalidArgument, "a command runs over a WebSocket").cause(error.to_string()),
-        )
-        .into_response(),
-    }
+    upgrade
+        .max_message_size(INPUT_MAX)
+        .max_frame_size(INPUT_MAX)
+        .on_upgrade(move |socket| async move {
+            let _stay = stay;
+            run(app, identity, socket).await;
+        })
 }
 
 async fn run(app: Arc<App>, identity: Identity, mut socket: WebSocket) {

@@ -20,9 +20,14 @@ use axum::{
     routing::any,
 };
 use futures_util::{Stream, StreamExt};
+use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::App;
+use super::{
+    App,
+    places::{Stay, Stays},
+    unknown, upgrade,
+};
 use crate::auth;
 
 /// Longest first frame of a stream, and longest idempotency key.
@@ -91,11 +96,10 @@ impl Faces {
                     return Err(not_this_way::<O>(&parts.method));
                 }
                 let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE)?;
-                let idempotency = if O::EFFECT == Effect::Creates {
-                    idempotency_key(&parts.headers)?
-                } else {
-                    None
-                };
+                let idempotency = idempotency_key(&parts.headers)?;
+                if idempotency.is_some() && O::EFFECT == Effect::Writes {
+                    return Err(not_keyed::<O>());
+                }
                 let asked: O::Request = if parts.method == Method::GET {
                     from_query(parts.uri.query().unwrap_or_default())?
                 } else {
@@ -128,11 +132,14 @@ impl Faces {
         S: Stream<Item = Result<O::Item, ApiError>> + Send + 'static,
     {
         self.missing.remove(O::NAME);
-        let face = move |State(app): State<Arc<App>>, ConnectInfo(from): ConnectInfo<SocketAddr>, request: Request| async move {
+        let face = move |State(app): State<Arc<App>>, request: Request| async move {
             let (mut parts, body) = request.into_parts();
-            let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE);
-            let identity = match identity {
-                Ok(identity) => identity,
+            let entered = upgrade::origin(&parts.extensions).and_then(|(from, place)| {
+                let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE)?;
+                Ok((identity, place.stay(Stays::Follower)?))
+            });
+            let (identity, stay) = match entered {
+                Ok(entered) => entered,
                 Err(error) => return Failed(error).into_response(),
             };
             let call = Call {
@@ -145,6 +152,7 @@ impl Faces {
                 return upgrade
                     .max_message_size(FIRST_FRAME_MAX)
                     .on_upgrade(move |socket| async move {
+                        let _stay = stay;
                         over_websocket::<O, _, _>(socket, call, query, handler).await;
                     });
             }
@@ -157,7 +165,7 @@ impl Faces {
             }
             .await;
             match asked {
-                Ok(asked) => over_http(call, asked, handler),
+                Ok(asked) => over_http(call, asked, handler, stay),
                 Err(error) => Failed(error).into_response(),
             }
         };
@@ -169,6 +177,18 @@ impl Faces {
         debug_assert!(self.missing.is_empty(), "operations without a face: {:?}", self.missing);
         self.router
     }
+}
+
+/// Whoever relies on the header must know that a repetition would be done anew.
+fn not_keyed<O: Operation>() -> ApiError {
+    ApiError::invalid(
+        IDEMPOTENCY_HEADER,
+        format!(
+            "{} takes no idempotency key: a repetition would be carried out again",
+            O::NAME
+        ),
+    )
+    .hint("leave the header out; look at what is there before calling again")
 }
 
 fn not_this_way<O: Operation>(method: &Method) -> ApiError {
@@ -235,7 +255,7 @@ async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
 
 /// Reads a request; an empty body is an empty object. A field that nothing reads is refused: types that are kept as
 /// well as asked for ignore those of later versions, but here it is a slip that would change what is done.
-fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+fn from_json<T: DeserializeOwned + JsonSchema>(bytes: &[u8]) -> Result<T, ApiError> {
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
     let unreadable = |error: serde_json::Error| {
         ApiError::new(
@@ -256,7 +276,14 @@ fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         None => Ok(asked),
         Some(field) => {
             let message = format!("the request has a field that doesn't exist: {field}");
-            Err(ApiError::invalid(field, message).hint("/openapi.json has its schema"))
+            let (parent, key) = field.rsplit_once('.').unwrap_or(("", &field));
+            let known = unknown::keys_at::<T>(parent);
+            let hint = match api::nearest(key, known.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean '{near}'?"),
+                None if known.is_empty() => "/openapi.json has its schema".to_owned(),
+                None => format!("the keys here are: {}", known.join(", ")),
+            };
+            Err(ApiError::invalid(field.clone(), message).hint(hint))
         }
     }
 }
@@ -342,7 +369,7 @@ where
 }
 
 /// Items as lines. A failure after the first line is a last line with the error.
-fn over_http<Q, T, F, S>(call: Call, asked: Q, handler: F) -> Response
+fn over_http<Q, T, F, S>(call: Call, asked: Q, handler: F, stay: Stay) -> Response
 where
     T: Serialize + Send + 'static,
     F: Fn(Call, Q) -> S,
@@ -355,7 +382,9 @@ where
             () = auth::until_invalid(&app.hub, &identity) => {}
         }
     };
-    let lines = handler(call, asked).map(|item| {
+    let lines = handler(call, asked).map(move |item| {
+        // Until the last line has been taken, or nobody takes any.
+        let _stay = &stay;
         let mut line = match item {
             Ok(item) => serde_json::to_vec(&item),
             Err(error) => serde_json::to_vec(&ErrorBody { error }),
@@ -383,17 +412,46 @@ mod tests {
         let read = |text: &str| from_json::<SubmitRequest>(text.as_bytes());
         let fine = r#"{"workloads":[{"spec":{"image":"host","gpus":{"count":1},"env":[{"name":"A","value":"b"}]}}]}"#;
         assert_eq!(read(fine).unwrap().workloads[0].spec.gpus.count, 1);
-        for (text, field) in [
+        let spec = |keys: &str| format!(r#"{{"workloads":[{{"spec":{{"image":"host",{keys}}}}}]}}"#);
+        let volume = |keys: &str| spec(&format!(r#""volumes":[{{"type":"hostPath","mountPath":"/a",{keys}}}]"#));
+        let check = |keys: &str| {
+            let times = r#""interval":"1s","timeout":"1s","failures":3"#;
+            spec(&format!(r#""healthCheck":{{"tcp":80,{times},{keys}}}"#))
+        };
+        for (text, field, hint) in [
+            (spec(r#""gpuss":{"count":1}"#), "spec.gpuss", "did you mean 'gpus'?"),
             (
-                r#"{"workloads":[{"spec":{"image":"host","gpuss":{"count":1}}}]}"#,
-                "workloads.0.spec.gpuss",
+                spec(r#""gpus":{"count":1,"memori":"1Gi"}"#),
+                "spec.gpus.memori",
+                "did you mean 'memory'?",
             ),
             (
-                r#"{"workloads":[{"spec":{"gpus":{"count":1,"modell":"L4"}}}]}"#,
-                "workloads.0.spec.gpus.modell",
+                volume(r#""source":"/b","readOnyl":true"#),
+                "spec.volumes.0.readOnyl",
+                "did you mean 'readOnly'?",
+            ),
+            (
+                check(r#""failurs":3"#),
+                "spec.healthCheck.failurs",
+                "did you mean 'failures'?",
+            ),
+            (
+                spec(r#""hooks":{"zzz":[]}"#),
+                "spec.hooks.zzz",
+                "the keys here are: postStop, preStart",
             ),
         ] {
-            assert_eq!(read(text).unwrap_err().field.as_deref(), Some(field));
+            let error = read(&text).unwrap_err();
+            assert_eq!(error.field, Some(format!("workloads.0.{field}")), "{error:?}");
+            assert_eq!(error.hint.as_deref(), Some(hint), "{text}");
+        }
+        for (text, words) in [
+            (volume(r#""source":"/b","sizeLimit":"1Gi""#), "sizeLimit"),
+            (volume(r#""readOnly":true"#), "source"),
+            (check(r#""http":"/x""#), "one of 'http', 'tcp' and 'command'"),
+        ] {
+            let message = read(&text).unwrap_err().message;
+            assert!(message.contains(words), "{message}");
         }
         for text in ["{\"workloads\":[]} x", "[", r#"{"workload":[]}"#] {
             assert_eq!(read(text).unwrap_err().code, ErrorCode::InvalidArgument, "{text}");

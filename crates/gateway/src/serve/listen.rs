@@ -1,13 +1,15 @@
 //! The accept loop: one slow or silent connection never holds up another.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+use super::places::Places;
 
 /// A connection must have sent its request's header by then.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
@@ -16,7 +18,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// Serves until told to stop.
 pub async fn listen(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(connections));
+    let places = Places::new(connections);
     // HTTP/1.1 alone: telling versions apart would wait for ever for a connection's first bytes.
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
@@ -31,7 +33,7 @@ pub async fn listen(listener: TcpListener, router: Router, connections: usize, s
                 }
             },
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Some(place) = places.enter() else {
             tracing::warn!(%from, connections, "a connection was refused: too many are open");
             continue;
         };
@@ -40,8 +42,11 @@ pub async fn listen(listener: TcpListener, router: Router, connections: usize, s
             tracing::debug!(%error, "no TCP_NODELAY");
         }
         let router = router.clone();
+        let own = place.clone();
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo::<SocketAddr>(from));
+            // What outlives the connection's own task (a WebSocket) keeps its place.
+            request.extensions_mut().insert(own.clone());
             router.clone().oneshot(request)
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -62,8 +67,10 @@ pub async fn listen(listener: TcpListener, router: Router, connections: usize, s
         });
     }
     drop(listener);
-    let all = places.acquire_many(u32::try_from(connections).unwrap_or(u32::MAX));
-    if tokio::time::timeout(SHUTDOWN_GRACE, all).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_GRACE, places.until_empty())
+        .await
+        .is_err()
+    {
         tracing::info!("connections were still open at the end");
     }
 }

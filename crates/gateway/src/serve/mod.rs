@@ -10,11 +10,14 @@ mod listen;
 mod metric_ops;
 mod node_ops;
 mod openapi;
+mod places;
 mod prometheus;
 mod rows;
 mod session;
 mod stream;
 mod tokens;
+mod unknown;
+mod upgrade;
 mod views;
 mod workload_ops;
 
@@ -72,7 +75,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(prometheus::scrape))
         .route(NODE_SESSION_PATH, any(session::face))
         .route(EXEC_PATH, any(exec::face));
-    let mut faces = face::Faces::new(router);
+    let mut faces = face::Faces::new(prometheus::routes(router));
     faces.unary::<GatewayPing, _, _, _>(fleet::ping);
     faces.unary::<FleetStatus, _, _, _>(fleet::status);
     faces.unary::<FleetHealthGet, _, _, _>(health_ops::fleet);

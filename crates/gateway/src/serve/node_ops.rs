@@ -24,11 +24,29 @@ const LABEL_VALUE_MAX: usize = 256;
 pub async fn join(call: Call, request: JoinRequest) -> Result<Joined, ApiError> {
     check_name(request.name.as_str())
         .map_err(|e| ApiError::invalid("name", format!("'{}' is no name of a node: {e}", request.name)))?;
+    request.secret.as_deref().map_or(Ok(()), auth::check_secret)?;
     let suffix = auth::new_id()?;
     let mut joined = None;
     call.app
         .hub
         .decide(|view| {
+            // Asked again, because the first answer was lost: it is known, and nothing is used up.
+            if let Some(secret) = &request.secret {
+                let (_, hash) = auth::credential(Kind::Node, "", secret);
+                if let Some(node) = view.nodes().find(|node| node.credential_hash == hash) {
+                    let (credential, _) = auth::credential(Kind::Node, node.name.as_str(), secret);
+                    joined = Some(Joined {
+                        name: node.name.clone(),
+                        credential,
+                    });
+                    return Ok(None);
+                }
+            }
+            let token = view.join_token(&call.identity.token_id);
+            if token.is_some_and(|token| token.uses_left == Some(0)) {
+                return Err(ApiError::new(ErrorCode::AuthFailed, "the join token has been used up")
+                    .hint("make a new one: clawbernetes auth join-token"));
+            }
             let name = match (view.node(&request.name).is_some(), request.exact) {
                 (false, _) => request.name.clone(),
                 (true, true) => {
@@ -49,13 +67,16 @@ pub async fn join(call: Call, request: JoinRequest) -> Result<Joined, ApiError> 
                     NodeName::new(format!("{}-{}", stem.trim_end_matches(['-', '.']), &suffix[..4]))
                 }
             };
-            let (credential, hash) = auth::mint(Kind::Node, name.as_str())?;
+            let (credential, hash) = match &request.secret {
+                Some(secret) => auth::credential(Kind::Node, name.as_str(), secret),
+                None => auth::mint(Kind::Node, name.as_str())?,
+            };
             let (node, event) = nodes::joined(&name, hash, &call.actor(), now());
             let mut draft = Draft::new();
             draft.put_node(None, &node);
             draft.event(view.revision(), event);
             // An admin's own token lets nodes in as well, and isn't used up.
-            if let Some(token) = view.join_token(&call.identity.token_id) {
+            if let Some(token) = token {
                 draft.use_join_token(token);
             }
             joined = Some(Joined { name, credential });

@@ -1,4 +1,8 @@
-//! What Prometheus reads: `/metrics`, every series of the fleet as it is now.
+//! What Prometheus reads: `/metrics`, every series of the fleet as it is now; and its API, for Grafana.
+
+mod asked;
+mod envelope;
+mod query;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -14,6 +18,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use telemetry::metrics::{Aggregate, Matcher};
+
+pub(super) use query::routes;
 
 use super::{App, face::Failed, metric_ops::blocking};
 use crate::{
@@ -31,7 +37,8 @@ pub async fn scrape(
     headers: HeaderMap,
 ) -> Response {
     let answer = async {
-        app.access.admit(&app.hub.view(), &headers, from.ip(), Scope::Read)?;
+        app.access
+            .admit_scraper(&app.hub.view(), &headers, from.ip(), Scope::Read)?;
         let metrics = Arc::clone(&app.metrics);
         blocking(move || exposition(&metrics, now())).await
     };

@@ -23,17 +23,21 @@ use api::{
 };
 use axum::{
     extract::{
-        ConnectInfo, State,
-        ws::{Message, WebSocket, WebSocketUpgrade},
+        Request, State,
+        ws::{Message, WebSocket},
     },
-    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use futures_util::{SinkExt, StreamExt, stream::SplitSink};
 use telemetry::logs::{Chunk, Line, Source, StreamId};
 use tokio::sync::{Notify, mpsc};
 
-use super::{App, face::Failed};
+use super::{
+    App,
+    face::Failed,
+    places::Stays,
+    upgrade::{self, Entered},
+};
 use crate::{
     decide::{assign, facts, nodes, observed},
     hub::now,
@@ -61,30 +65,25 @@ const RETRY: Duration = Duration::from_millis(500);
 static SESSIONS: AtomicU64 = AtomicU64::new(1);
 
 /// The WebSocket at [`api::op::NODE_SESSION_PATH`].
-pub async fn face(
-    State(app): State<Arc<App>>,
-    ConnectInfo(from): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
-) -> Response {
-    let admitted = app
-        .access
-        .admit(&app.hub.view(), &headers, from.ip(), Scope::NodeSession);
-    let identity = match admitted {
-        Ok(identity) => identity,
+pub async fn face(State(app): State<Arc<App>>, request: Request) -> Response {
+    let entered = upgrade::enter(&app, request, Scope::NodeSession, Stays::Node, "a node's session is").await;
+    let Entered {
+        identity,
+        from,
+        upgrade,
+        stay,
+    } = match entered {
+        Ok(entered) => entered,
         Err(error) => return Failed(error).into_response(),
     };
-    match upgrade {
-        Ok(upgrade) => upgrade
-            .max_message_size(FRAME_MAX_BYTES)
-            .max_frame_size(FRAME_MAX_BYTES)
-            .read_buffer_size(READ_BYTES)
-            .on_upgrade(move |socket| session(app, NodeName::new(identity.name), from, socket)),
-        Err(error) => Failed(
-            ApiError::new(ErrorCode::InvalidArgument, "a node's session is a WebSocket").cause(error.to_string()),
-        )
-        .into_response(),
-    }
+    upgrade
+        .max_message_size(FRAME_MAX_BYTES)
+        .max_frame_size(FRAME_MAX_BYTES)
+        .read_buffer_size(READ_BYTES)
+        .on_upgrade(move |socket| async move {
+            let _stay = stay;
+            session(app, NodeName::new(identity.name), from, socket).await;
+        })
 }
 
 fn text(message: &ToNode) -> Message {
@@ -363,10 +362,10 @@ async fn push(app: &App, node: &NodeName, send: &mpsc::Sender<ToNode>, resync: &
     let mut told = assign::Told::default();
     loop {
         let news = told.next(&app.hub.view(), node);
-        if let Some(news) = news
-            && send.send(news).await.is_err()
-        {
-            return;
+        for piece in news {
+            if send.send(ToNode::Desired(piece)).await.is_err() {
+                return;
+            }
         }
         tokio::select! {
             // Its sender lives as long as the hub.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use api::{
     ApiError, ErrorCode, Timestamp, WorkloadId,
     op::{LogEntry, LogsRequest, WorkloadDetail, WorkloadRef},
-    workload::LogSource,
+    workload::{LogLevel, LogSource},
 };
 use futures_util::Stream;
-use telemetry::logs::{Cursor, Entry, LogError, Page, Query, Source};
+use telemetry::logs::{Cursor, Entry, Level, LogError, Page, Query, Role, Search, SearchError, Source};
 use tokio::sync::mpsc;
 
 use super::{events::tokio_stream, face::Call, workload_ops};
@@ -30,10 +30,64 @@ pub fn logs(call: Call, request: LogsRequest) -> impl Stream<Item = Result<LogEn
 
 type Sender<T> = mpsc::Sender<Result<T, ApiError>>;
 
+/// Longest context that may be asked for, in lines.
+const CONTEXT_MAX: u32 = 1000;
+
+fn stored_level(level: LogLevel) -> Level {
+    match level {
+        LogLevel::Trace => Level::Trace,
+        LogLevel::Debug => Level::Debug,
+        LogLevel::Info => Level::Info,
+        LogLevel::Warn => Level::Warn,
+        LogLevel::Error => Level::Error,
+        LogLevel::Fatal => Level::Fatal,
+    }
+}
+
+fn sent_level(level: Level) -> LogLevel {
+    match level {
+        Level::Trace => LogLevel::Trace,
+        Level::Debug => LogLevel::Debug,
+        Level::Info => LogLevel::Info,
+        Level::Warn => LogLevel::Warn,
+        Level::Error => LogLevel::Error,
+        Level::Fatal => LogLevel::Fatal,
+    }
+}
+
+/// Points at the place where a pattern is wrong.
+fn bad_search(pattern: &str, error: &SearchError) -> ApiError {
+    let refused = ApiError::invalid(
+        "search",
+        format!("the search is no regular expression: {}", error.reason),
+    );
+    let hint = "put a backslash before a sign that means itself: \\( \\[ \\* \\+ \\?";
+    let Some(at) = &error.at else {
+        return refused;
+    };
+    // Control characters would move the mark.
+    let shown: String = pattern
+        .chars()
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+        .collect();
+    let column = pattern.get(..at.start).unwrap_or(pattern).chars().count();
+    let width = pattern.get(at.clone()).map_or(1, |part| part.chars().count().max(1));
+    let mark = format!("{}{}", " ".repeat(column), "^".repeat(width));
+    refused
+        .cause(format!("at character {}\n    {shown}\n    {mark}", column + 1))
+        .hint(hint)
+}
+
 async fn send_logs(call: &Call, request: LogsRequest, send: &Sender<LogEntry>) -> Result<(), ApiError> {
     let app = &call.app;
     let namespace = request.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
     let id = app.hub.view().find_workload(&request.id, namespace)?.id.clone();
+    if request.context > CONTEXT_MAX {
+        return Err(ApiError::invalid(
+            "context",
+            format!("{} lines of context are more than {CONTEXT_MAX}", request.context),
+        ));
+    }
     let cursor = match &request.cursor {
         None => None,
         Some(text) => Some(text.parse::<Cursor>().map_err(|e| {
@@ -46,6 +100,12 @@ async fn send_logs(call: &Call, request: LogsRequest, send: &Sender<LogEntry>) -
         since_ns: request
             .since
             .map(|t| i64::try_from(t.as_nanosecond()).unwrap_or(i64::MAX)),
+        level: request.level.map(stored_level),
+        search: match &request.search {
+            Some(pattern) => Some(Search::new(pattern).map_err(|error| bad_search(pattern, &error))?),
+            None => None,
+        },
+        context: request.context,
         // A cursor goes out with each page: pages are kept small, so that resuming repeats little.
         limit: 1_000,
         ..Query::default()
@@ -105,7 +165,8 @@ async fn send_stored(call: &Call, id: &WorkloadId, mut query: Query, send: &Send
         let complete = page.complete;
         query.cursor = Some(page.cursor.clone());
         query.tail = None;
-        if !send_page(page, send).await || complete {
+        // A long search sends nothing for a while: whether anyone waits for it is asked for.
+        if !send_page(page, send).await || complete || send.is_closed() {
             return Ok(());
         }
     }
@@ -158,10 +219,20 @@ fn entry(entry: Entry) -> LogEntry {
         },
         partial: false,
         gap: true,
+        level: None,
+        context: false,
+        apart: false,
         cursor: String::new(),
     };
     match entry {
-        Entry::Line { attempt, rank, line } => LogEntry {
+        Entry::Line {
+            attempt,
+            rank,
+            level,
+            role,
+            apart,
+            line,
+        } => LogEntry {
             at: time(line.at_ns),
             source: match line.source {
                 Source::Stdout => LogSource::Stdout,
@@ -174,6 +245,9 @@ fn entry(entry: Entry) -> LogEntry {
             text: String::from_utf8_lossy(&line.text).into_owned(),
             partial: line.partial,
             gap: false,
+            level: level.map(sent_level),
+            context: role == Role::Context,
+            apart,
             cursor: String::new(),
         },
         Entry::Gap {
@@ -247,5 +321,27 @@ async fn send_states(call: &Call, request: WorkloadRef, send: &Sender<WorkloadDe
                 Err(tokio::sync::broadcast::error::RecvError::Closed) => return Ok(()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_search_is_pointed_at() {
+        let told = |pattern: &str| bad_search(pattern, &Search::new(pattern).unwrap_err());
+        let error = told("naïve (loss");
+        assert_eq!(error.field.as_deref(), Some("search"));
+        assert!(error.message.ends_with("unclosed group"), "{}", error.message);
+        assert_eq!(
+            error.cause.as_deref(),
+            Some("at character 7\n    naïve (loss\n          ^")
+        );
+        assert_eq!(
+            told("a\tb[z-a]").cause.as_deref(),
+            Some("at character 5\n    a\u{fffd}b[z-a]\n        ^^^")
+        );
+        assert_eq!(told(&"a".repeat(5000)).cause, None);
     }
 }

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     auth,
-    decide::submit::{self, DEFAULT_NAMESPACE},
+    decide::{
+        submit::{self, DEFAULT_NAMESPACE},
+        update,
+    },
     draft::Draft,
     hub::{Committed, now, store_error},
     keys, lifecycle,
@@ -161,6 +164,8 @@ async fn earlier_answer(call: &Call, key: &str) -> Result<Option<Vec<WorkloadId>
         .await
         .map_err(|e| store_error(&e))?;
     let Some(record) = record else { return Ok(None) };
+    // The call that made them may still be on its way into the view.
+    call.app.hub.until_seen(record.modified).await?;
     let ids = serde_json::from_slice(&record.value);
     ids.map(Some)
         .map_err(|e| ApiError::internal("a kept answer can't be read").cause(e.to_string()))
@@ -445,63 +450,15 @@ pub async fn update(call: Call, request: UpdateRequest) -> Result<WorkloadSummar
         );
     }
     let by = call.actor();
+    let change_to = update::Change {
+        memory: request.memory,
+        timeout: request.timeout,
+        priority: request.priority,
+    };
     change(&call, &request.id, &request.namespace, |view, before| {
-        if before.phase.ended() {
-            return Err(ApiError::conflict(format!(
-                "{} has ended: it is {}",
-                before.name, before.phase
-            )));
-        }
-        let mut spec = (*before.spec).clone();
-        if let Some(memory) = request.memory {
-            check_growth(view, before, memory)?;
-            spec.memory = Some(memory);
-        }
-        if let Some(timeout) = request.timeout {
-            spec.timeout = (!timeout.is_zero()).then_some(timeout);
-        }
-        if let Some(priority) = request.priority {
-            spec.priority = priority;
-        }
-        if spec == *before.spec {
-            return Ok(None);
-        }
-        let mut draft = Draft::new();
-        draft.step(before, lifecycle::respecify(before, spec, &by, now()));
-        Ok(Some(draft))
+        update::update(view, before, change_to, &by, now())
     })
     .await
-}
-
-/// A placed workload may grow only into memory that its nodes have free.
-fn check_growth(view: &View, w: &Versioned<Workload>, memory: api::Size) -> Result<(), ApiError> {
-    let more = memory.bytes().saturating_sub(w.spec.memory.map_or(0, api::Size::bytes));
-    for member in w.members.iter().filter(|m| !m.state.ended()) {
-        let Some(node) = view.node(&member.node) else { continue };
-        let total = node.inventory.as_ref().map_or(0, |i| i.memory_total_bytes.bytes());
-        let reserved: u64 = view
-            .members_on(&member.node)
-            .filter_map(|(w, _)| w.spec.memory)
-            .map(api::Size::bytes)
-            .sum();
-        let free = total.saturating_sub(reserved);
-        if more > free {
-            return Err(ApiError::new(
-                ErrorCode::NoGpusAvailable,
-                format!(
-                    "{} has {} of memory free, {} more are asked for",
-                    member.node,
-                    api::Size(free),
-                    api::Size(more)
-                ),
-            )
-            .hint(format!(
-                "move it to a larger node: clawbernetes workload migrate {}",
-                w.id
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// `workload.migrate`

@@ -2,7 +2,7 @@
 
 use api::{
     auth::{Role, Scope},
-    op::OPERATIONS,
+    op::{EXEC_PATH, Effect, NODE_SESSION_PATH, OPERATIONS},
 };
 use gateway::{Limits, Options};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::fixture::Fixture;
 
 /// A token of each role, made the way a person would.
 async fn tokens(fixture: &Fixture) -> Vec<(Role, String)> {
-    let mut tokens = vec![(Role::Admin, fixture.gateway.admin_token.clone())];
+    let mut tokens = vec![(Role::Admin, fixture.gateway.admin_token.clone().unwrap())];
     for role in [Role::Viewer, Role::Operator] {
         let made = fixture
             .admin("auth.token.create", &json!({"name": role.name(), "role": role.name()}))
@@ -89,6 +89,53 @@ async fn a_revoked_or_expired_token_opens_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_admin_token_stays_revoked_until_somebody_asks_for_another() {
+    let fixture = Fixture::start().await;
+    let first = fixture.gateway.admin_token.clone().unwrap();
+    let mine = fixture
+        .admin("auth.token.create", &json!({"name": "ada", "role": "admin"}))
+        .await;
+    let mine = mine.body["token"].as_str().unwrap().to_owned();
+    // A lost file isn't made anew either.
+    let file = fixture.data.path().join("admin.token");
+    std::fs::remove_file(&file).unwrap();
+    let fixture = fixture.restart().await;
+    assert_eq!((&fixture.gateway.admin_token, file.exists()), (&None, false));
+    std::fs::write(&file, &first).unwrap();
+    let fixture = fixture.restart().await;
+    assert_eq!(fixture.gateway.admin_token.as_ref(), Some(&first));
+    let revoked = fixture
+        .post("auth.token.revoke", Some(&mine), &json!({"id": "admin"}), "")
+        .await;
+    assert_eq!(revoked.status, 200, "{revoked:?}");
+    let fixture = fixture.restart().await;
+    assert_eq!(fixture.gateway.admin_token, None);
+    let list = json!({});
+    assert_eq!(
+        fixture.post("auth.token.list", Some(&first), &list, "").await.status,
+        401
+    );
+
+    let reset = |yes| Options {
+        reset_admin_token: yes,
+        ..Options::default()
+    };
+    let fixture = fixture.restart_with(reset(true)).await;
+    let second = fixture.gateway.admin_token.clone().unwrap();
+    let fixture = fixture.restart_with(reset(true)).await;
+    let third = fixture.gateway.admin_token.clone().unwrap();
+    for (token, status) in [(&second, 401), (&third, 200), (&mine, 200)] {
+        assert_eq!(
+            fixture.post("auth.token.list", Some(token), &list, "").await.status,
+            status
+        );
+    }
+    let fixture = fixture.restart().await;
+    assert_eq!(fixture.gateway.admin_token, Some(third));
+    fixture.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_token_has_open_ends_with_it() {
     let fixture = Fixture::start().await;
     let made = fixture
@@ -129,6 +176,79 @@ async fn a_join_token_is_used_up_and_names_are_not_taken_over() {
     );
     let third = fixture.post("node.join", Some(join), &ask("gpu-9", true), "").await;
     assert_eq!(third.code(), "AUTH_FAILED");
+    fixture.gateway.stop().await;
+}
+
+/// The answer to a call may be lost: asked again, the gateway answers the same and takes nothing twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_to_join_again_is_known() {
+    let fixture = Fixture::start().await;
+    let join = fixture
+        .admin("auth.join-token", &json!({"expires": "1h", "uses": 1}))
+        .await;
+    let join = join.body["token"].as_str().unwrap();
+    let ask = |secret: &str| json!({"name": "gpu-1", "exact": true, "secret": secret});
+    for bad in ["", "short", &"X".repeat(64), &"0".repeat(65)] {
+        let refused = fixture.post("node.join", Some(join), &ask(bad), "").await;
+        assert_eq!(refused.body["error"]["field"], "secret", "{bad}");
+    }
+    let (mine, others) = ("ab".repeat(32), "cd".repeat(32));
+    let (a, b) = (ask(&mine), ask(&mine));
+    let first = fixture.post("node.join", Some(join), &a, "");
+    let together = fixture.post("node.join", Some(join), &b, "");
+    let (first, together) = tokio::join!(first, together);
+    let again = fixture.post("node.join", Some(join), &ask(&mine), "").await;
+    for answer in [&together, &again] {
+        assert_eq!((answer.status, &answer.body), (200, &first.body));
+    }
+    let credential = first.body["credential"].as_str().unwrap();
+    assert_eq!(
+        fixture.post("auth.whoami", Some(credential), &json!({}), "").await.body["name"],
+        "gpu-1"
+    );
+    // The token has no use left for anybody else.
+    let other = fixture.post("node.join", Some(join), &ask(&others), "").await;
+    assert_eq!((other.status, other.code()), (401, "AUTH_FAILED"));
+    assert_eq!(
+        fixture
+            .admin("node.list", &json!({}))
+            .await
+            .body
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    fixture.gateway.stop().await;
+}
+
+/// What the table says of an operation is what it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idempotency_key_is_taken_where_the_table_says_so() {
+    let fixture = Fixture::start().await;
+    let nonsense = json!({"no such field": 1});
+    for op in OPERATIONS.iter().filter(|op| !op.streaming) {
+        let answer = fixture
+            .post(
+                op.name,
+                fixture.gateway.admin_token.as_deref(),
+                &nonsense,
+                "idempotency-key: k\r\n",
+            )
+            .await;
+        let refused = answer.body["error"]["field"] == "idempotency-key";
+        assert_eq!(refused, op.effect == Effect::Writes, "{}: {answer:?}", op.name);
+    }
+    let document = fixture.send("GET", "/openapi.json", None, b"", "").await.body;
+    for op in OPERATIONS {
+        let parameters = &document["paths"][op.path()]["post"]["parameters"];
+        assert_eq!(
+            parameters[0]["name"] == "Idempotency-Key",
+            op.effect == Effect::Creates,
+            "{}",
+            op.name
+        );
+    }
     fixture.gateway.stop().await;
 }
 
@@ -192,10 +312,49 @@ async fn a_caller_who_asks_too_often_is_told_to_wait() {
     fixture.gateway.stop().await;
 }
 
+/// However many follow: nodes and admins come through, and who has gone has left room.
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_lock_nobody_out() {
+    let limits = Limits {
+        connections: 12,
+        ..Limits::default()
+    };
+    let fixture = Fixture::with(Options {
+        limits,
+        ..Options::default()
+    })
+    .await;
+    let tokens = tokens(&fixture).await;
+    let of = |role| tokens.iter().find(|(is, _)| *is == role).unwrap().1.as_str();
+    let (watch, viewer) = (api::op::path("event.watch"), of(Role::Viewer));
+    let query = format!("{watch}?subject=nothing");
+    let mut open = Vec::new();
+    let refused = loop {
+        let (status, socket) = fixture.websocket(&query, viewer).await;
+        if status != 101 {
+            break status;
+        }
+        open.push(socket);
+    };
+    assert_eq!((open.len(), refused), (6, 429));
+    let over_http = fixture.send("GET", &watch, Some(viewer), b"", "").await;
+    assert_eq!((over_http.status, over_http.code()), (429, "QUOTA_EXCEEDED"));
+    assert_eq!(fixture.websocket(EXEC_PATH, of(Role::Operator)).await.0, 429);
+    assert_eq!(fixture.admin("gateway.ping", &json!({})).await.status, 200);
+    let (status, session) = fixture.websocket(NODE_SESSION_PATH, of(Role::Node)).await;
+    assert_eq!(status, 101);
+    drop((session, open));
+    let room = async { while fixture.websocket(&query, viewer).await.0 != 101 {} };
+    tokio::time::timeout(std::time::Duration::from_secs(30), room)
+        .await
+        .expect("there is room again");
+    fixture.gateway.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_makes_no_sense_is_refused_and_harms_nothing() {
     let fixture = Fixture::start().await;
-    let token = Some(fixture.gateway.admin_token.clone());
+    let token = fixture.gateway.admin_token.clone();
     let token = token.as_deref();
     let big = vec![b'x'; 5 << 20];
     let answer = fixture

@@ -42,15 +42,42 @@ impl Fixture {
 
     /// Stops the gateway and starts another one on the same data.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_with(Options::default()).await
+    }
+
+    /// The same, with other options.
+    pub(crate) async fn restart_with(self, options: Options) -> Self {
         let Self { gateway, data } = self;
         gateway.stop().await;
-        let gateway = Gateway::start(options_in(&data, Options::default())).await.unwrap();
+        let gateway = Gateway::start(options_in(&data, options)).await.unwrap();
         Self { gateway, data }
     }
 
     /// POST to an operation with the admin's token.
     pub(crate) async fn admin(&self, operation: &str, body: &Value) -> Answer {
-        self.post(operation, Some(&self.gateway.admin_token), body, "").await
+        self.post(operation, self.gateway.admin_token.as_deref(), body, "")
+            .await
+    }
+
+    /// A WebSocket, opened and left alone; and the status of the answer.
+    pub(crate) async fn websocket(&self, path: &str, token: &str) -> (u16, TcpStream) {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {token}\r\nconnection: upgrade\r\n\
+             upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        );
+        let exchange = async {
+            let mut socket = TcpStream::connect(self.gateway.address).await.unwrap();
+            socket.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                answer.push(socket.read_u8().await.unwrap());
+            }
+            (String::from_utf8(answer).unwrap(), socket)
+        };
+        let (answer, socket) = tokio::time::timeout(Duration::from_secs(30), exchange)
+            .await
+            .expect("an answer in time");
+        (answer.split(' ').nth(1).unwrap().parse().unwrap(), socket)
     }
 
     /// POST to an operation. `headers`: more of them, each with its line end.

@@ -47,7 +47,7 @@ async fn several_workloads_are_submitted_all_or_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_call_with_the_same_key_makes_nothing_new() {
     let fixture = Fixture::start().await;
-    let token = fixture.gateway.admin_token.clone();
+    let token = fixture.gateway.admin_token.clone().unwrap();
     let call = |key: &'static str| {
         let (fixture, token) = (&fixture, &token);
         async move {
@@ -85,13 +85,13 @@ async fn a_repeated_call_with_the_same_key_makes_nothing_new() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_loses_nothing() {
     let fixture = Fixture::start().await;
-    let token = fixture.gateway.admin_token.clone();
+    let token = fixture.gateway.admin_token.clone().unwrap();
     fixture.admin("workload.submit", &submission(&["a", "b", "c"])).await;
     fixture.admin("workload.cancel", &json!({"ids": ["b"]})).await;
     let before = fixture.admin("workload.list", &json!({})).await.body;
     let events = fixture.admin("event.list", &json!({})).await.body;
     let fixture = fixture.restart().await;
-    assert_eq!(fixture.gateway.admin_token, token);
+    assert_eq!(fixture.gateway.admin_token, Some(token));
     assert_eq!(fixture.admin("workload.list", &json!({})).await.body, before);
     assert_eq!(fixture.admin("event.list", &json!({})).await.body, events);
     // The name of the cancelled one is free, that of a waiting one isn't.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use api::Span;
 
 use super::{
-    Effects,
+    Effects, Now,
     record::{FenceRecord, put_fence},
 };
 
@@ -36,20 +36,24 @@ pub(super) struct Fence {
     saved_ms: Option<u64>,
     /// Heartbeats that aren't acknowledged, and when they were sent.
     sent: BTreeMap<u64, u64>,
+    /// The boot that these times count from.
+    boot: u64,
     /// Everything has been told to stop.
     fired: bool,
 }
 
 impl Fence {
-    pub(super) fn new(record: Option<FenceRecord>, now_ms: u64) -> Self {
-        let Some(record) = record else { return Self::default() };
-        let span_ms = record.fence.millis();
-        // A later time than now means that the machine was started anew: nothing runs from before.
-        let mut alive_ms = if record.alive_ms > now_ms {
-            now_ms
-        } else {
-            record.alive_ms
+    pub(super) fn new(record: Option<FenceRecord>, now: Now) -> Self {
+        let now_ms = now.mono_ms;
+        let none = Self {
+            boot: now.boot,
+            ..Self::default()
         };
+        let Some(record) = record else { return none };
+        let span_ms = record.fence.millis();
+        // The machine was started anew: nothing runs from before.
+        let rebooted = (record.boot != 0 && record.boot != now.boot) || record.alive_ms > now_ms;
+        let mut alive_ms = if rebooted { now_ms } else { record.alive_ms };
         if record.alone && alive_ms.saturating_add(span_ms) <= now_ms {
             // Whatever could be doubled is doubled already; a lone gateway may just be as young as this agent.
             alive_ms = (now_ms + LOOK_MS).saturating_sub(span_ms / 3);
@@ -58,8 +62,9 @@ impl Fence {
             span_ms: Some(span_ms),
             alone: record.alone,
             alive_ms,
-            saved_ms: Some(record.alive_ms),
-            ..Self::default()
+            // A time of another boot isn't one that later times can be compared with.
+            saved_ms: (!rebooted).then_some(record.alive_ms),
+            ..none
         }
     }
 
@@ -113,6 +118,7 @@ impl Fence {
                 fence: Span(span),
                 alone: self.alone,
                 alive_ms: self.alive_ms,
+                boot: self.boot,
             }));
         }
     }
@@ -187,16 +193,22 @@ mod tests {
             fence: Span::secs(30),
             alone: false,
             alive_ms: 5_000,
+            boot: 7,
         };
-        assert_eq!(Fence::new(Some(record), 60_000).begins_ms(Span(0)), Some(25_000));
-        assert_eq!(
-            Fence::new(Some(record), 2_000).begins_ms(Span(0)),
-            Some(22_000),
-            "another boot"
-        );
+        let at = |mono_ms, boot| Now {
+            mono_ms,
+            boot,
+            wall: api::Timestamp::UNIX_EPOCH,
+        };
+        assert_eq!(Fence::new(Some(record), at(60_000, 7)).begins_ms(Span(0)), Some(25_000));
+        for other_boot in [at(2_000, 7), at(2_000, 8)] {
+            assert_eq!(Fence::new(Some(record), other_boot).begins_ms(Span(0)), Some(22_000));
+        }
+        // One that has been up for longer than the last.
+        assert_eq!(Fence::new(Some(record), at(60_000, 8)).begins_ms(Span(0)), Some(80_000));
         let alone = FenceRecord { alone: true, ..record };
-        assert_eq!(Fence::new(Some(alone), 20_000).begins_ms(Span(0)), Some(25_000));
-        let begins = Fence::new(Some(alone), 60_000).begins_ms(Span(0)).unwrap();
+        assert_eq!(Fence::new(Some(alone), at(20_000, 7)).begins_ms(Span(0)), Some(25_000));
+        let begins = Fence::new(Some(alone), at(60_000, 7)).begins_ms(Span(0)).unwrap();
         assert!(begins > 60_000, "there is time to look for the gateway");
     }
 }

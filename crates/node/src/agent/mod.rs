@@ -17,6 +17,7 @@ mod environment;
 mod fence;
 mod job;
 mod outbox;
+mod pieces;
 mod record;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -28,7 +29,7 @@ use std::{
 
 use api::{
     ErrorCode, Size, Span, Timestamp, time,
-    wire::{Assignment, Observation, Seen, Stop},
+    wire::{Assignment, Desired, Observation, Seen, Stop},
     workload::{HeldGpu, JobKey, Outcome, StopReason, Usage},
 };
 
@@ -38,7 +39,8 @@ pub use environment::environment;
 use fence::Fence;
 use job::{Job, Stray};
 use outbox::Outbox;
-use record::{EndRecord, JobRecord, Loaded, StopRecord, delete_job, put_job};
+use pieces::{Pieces, Taken};
+use record::{EndRecord, JobRecord, Loaded, Mono, StopRecord, delete_job, put_job};
 pub use record::{LoadError, Recorded, Write, recorded};
 
 /// How often acknowledged log lines are written down, at most, in milliseconds.
@@ -52,6 +54,8 @@ const RESYNC_MS: u64 = 5_000;
 pub struct Now {
     /// Milliseconds of a clock that is never set and goes on while the machine sleeps: for decisions.
     pub mono_ms: u64,
+    /// Which boot of the machine that clock counts from; 0: the machine doesn't say.
+    pub boot: u64,
     /// The wall clock: for what is reported.
     pub wall: Timestamp,
 }
@@ -175,6 +179,8 @@ pub struct Agent {
     lines_save_ms: Option<u64>,
     /// The desired set that the agent has, in this session.
     generation: Option<u64>,
+    /// What has come of the next one.
+    pieces: Pieces,
     connected: bool,
     /// When the whole set was last asked for, in this session.
     resync_ms: Option<u64>,
@@ -203,11 +209,12 @@ impl Agent {
             waiting: Vec::new(),
             held: Vec::new(),
             outbox: Outbox::new(loaded.observations.into_values(), loaded.acked),
-            fence: Fence::new(loaded.fence, now.mono_ms),
+            fence: Fence::new(loaded.fence, now),
             timeouts: BTreeSet::new(),
             lines_unsaved: BTreeSet::new(),
             lines_save_ms: None,
             generation: None,
+            pieces: Pieces::default(),
             connected: false,
             resync_ms: None,
             leased_ms: None,
@@ -274,8 +281,11 @@ impl Agent {
                     });
                 }
                 if let Some(at) = job.record.started_at {
+                    // The wall clock may have been set since; of another boot there is nothing better.
                     let ran = time::between(at, now.wall);
-                    self.set_timeout(key, now.mono_ms.saturating_sub(ran.millis()));
+                    let by_wall = now.mono_ms.saturating_sub(ran.millis());
+                    let started_ms = job.record.started_mono.and_then(|started| started.in_boot_of(now));
+                    self.set_timeout(key, started_ms.unwrap_or(by_wall));
                 } else if let Some(at) = started_at {
                     self.started(key, at, now, out);
                 }
@@ -297,6 +307,7 @@ impl Agent {
         let mut out = Effects::default();
         self.connected = true;
         self.generation = None;
+        self.pieces = Pieces::default();
         self.resync_ms = None;
         self.fence.connected(fence, alone, hello_ms, &mut out);
         self.lease(&mut out);
@@ -310,6 +321,7 @@ impl Agent {
     pub fn disconnected(&mut self) {
         self.connected = false;
         self.generation = None;
+        self.pieces = Pieces::default();
         self.resync_ms = None;
         self.fence.disconnected();
     }
@@ -335,30 +347,44 @@ impl Agent {
         out
     }
 
-    /// What the node should run. Late and doubled messages change nothing; a change to a set that the agent doesn't
-    /// have is answered with [`Effect::Resync`].
-    pub fn desired(
-        &mut self,
-        generation: u64,
-        base: Option<u64>,
-        put: Vec<Assignment>,
-        forget: &[JobKey],
-        now: Now,
-    ) -> Effects {
+    /// What the node should run, or a piece of it: nothing is done before all pieces are there. Late and doubled messages
+    /// change nothing; a change to a set that the agent doesn't have, and a piece whose predecessor is missing, are
+    /// answered with [`Effect::Resync`].
+    pub fn desired(&mut self, said: Desired, now: Now) -> Effects {
         let mut out = Effects::default();
-        if !self.connected || self.generation.is_some_and(|have| generation <= have) {
+        if !self.connected || self.generation.is_some_and(|have| said.generation <= have) {
             return out;
         }
-        if base.is_some() && base != self.generation {
-            if self
-                .resync_ms
-                .is_none_or(|asked| asked.saturating_add(RESYNC_MS) <= now.mono_ms)
-            {
-                self.resync_ms = Some(now.mono_ms);
-                out.then.push(Effect::Resync);
-            }
+        if said.base.is_some() && said.base != self.generation {
+            self.resync(now, &mut out);
             return out;
         }
+        match self.pieces.take(said) {
+            Taken::Waiting => {}
+            Taken::Gap => self.resync(now, &mut out),
+            Taken::Whole(said) => self.take_over(said, now, &mut out),
+        }
+        out
+    }
+
+    fn resync(&mut self, now: Now, out: &mut Effects) {
+        if self
+            .resync_ms
+            .is_none_or(|asked| asked.saturating_add(RESYNC_MS) <= now.mono_ms)
+        {
+            self.resync_ms = Some(now.mono_ms);
+            out.then.push(Effect::Resync);
+        }
+    }
+
+    fn take_over(&mut self, said: Desired, now: Now, out: &mut Effects) {
+        let Desired {
+            generation,
+            base,
+            put,
+            forget,
+            ..
+        } = said;
         self.generation = Some(generation);
         self.resync_ms = None;
         if base.is_none() {
@@ -366,19 +392,18 @@ impl Agent {
             let all = self.jobs.keys().chain(self.strays.keys());
             let unwanted: Vec<JobKey> = all.filter(|key| !wanted.contains(key)).cloned().collect();
             for key in unwanted {
-                self.forget(&key, now, &mut out);
+                self.forget(&key, now, out);
             }
         } else {
-            for key in forget {
-                self.forget(key, now, &mut out);
+            for key in &forget {
+                self.forget(key, now, out);
             }
         }
         for assignment in put {
-            self.put(assignment, now, &mut out);
+            self.put(assignment, now, out);
         }
-        self.lease(&mut out);
-        self.start_waiting(&mut out);
-        out
+        self.lease(out);
+        self.start_waiting(out);
     }
 
     /// Observations up to this number are on the gateway's disk.
@@ -536,10 +561,11 @@ impl Agent {
         &self.held
     }
 
-    /// Whether anything runs, or is about to.
+    /// Whether anything runs that an engine has, with or without a record.
     #[must_use]
-    pub fn busy(&self) -> bool {
-        !self.live.is_empty()
+    pub fn running(&self) -> bool {
+        let handed = |key| self.jobs.get(key).is_some_and(|job| job.handed);
+        self.live.iter().any(handed) || self.strays.values().any(|stray| stray.ended.is_none())
     }
 
     // ---- How it is done -------------------------------------------------------------------------------------
@@ -564,6 +590,7 @@ impl Agent {
                 }),
                 pulling: false,
                 started_at: None,
+                started_mono: None,
                 stop: None,
                 ended: None,
                 lines_acked: 0,
@@ -682,6 +709,7 @@ impl Agent {
     fn started(&mut self, key: &JobKey, at: Timestamp, now: Now, out: &mut Effects) {
         let Some(job) = self.jobs.get_mut(key) else { return };
         job.record.started_at = Some(at);
+        job.record.started_mono = Some(Mono::of(now));
         out.persist.push(put_job(&job.record));
         self.outbox.push(key.clone(), Seen::Started { at }, out);
         self.set_timeout(key, now.mono_ms);

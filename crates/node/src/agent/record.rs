@@ -16,6 +16,8 @@ use api::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::Now;
+
 /// A change of the agent's records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
@@ -66,6 +68,9 @@ pub(super) struct JobRecord {
     /// Since when its process runs. `None`: it hasn't started.
     #[serde(default)]
     pub(super) started_at: Option<Timestamp>,
+    /// When the agent learned of its start, by the clock that is never set. `None`: it hasn't.
+    #[serde(default)]
+    pub(super) started_mono: Option<Mono>,
     /// The order to stop it. `None`: it may run.
     #[serde(default)]
     pub(super) stop: Option<StopRecord>,
@@ -75,6 +80,28 @@ pub(super) struct JobRecord {
     /// Number of the last line that the gateway has; written lazily, so it may be too small.
     #[serde(default)]
     pub(super) lines_acked: u64,
+}
+
+/// A time of the monotonic clock, which means something in its own boot of the machine alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Mono {
+    boot: u64,
+    ms: u64,
+}
+
+impl Mono {
+    pub(super) fn of(now: Now) -> Self {
+        Self {
+            boot: now.boot,
+            ms: now.mono_ms,
+        }
+    }
+
+    /// The time on the clock as it counts now. `None`: it is of another boot, or of nobody knows which.
+    pub(super) fn in_boot_of(self, now: Now) -> Option<u64> {
+        (self.boot == now.boot && self.boot != 0 && self.ms <= now.mono_ms).then_some(self.ms)
+    }
 }
 
 /// An order to stop, as it is kept.
@@ -109,6 +136,9 @@ pub(super) struct FenceRecord {
     pub(super) alone: bool,
     /// Monotonic time of the last sign of life that was acknowledged; written now and then.
     pub(super) alive_ms: u64,
+    /// The boot that it counts from; 0: unknown.
+    #[serde(default)]
+    pub(super) boot: u64,
 }
 
 /// All records, read.

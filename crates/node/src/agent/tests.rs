@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     Span, Timestamp,
-    wire::{Assignment, Observation, PullProgress, Seen, Stop},
+    wire::{Assignment, Desired, Observation, PullProgress, Seen, Stop},
     workload::{HeldGpu, JobKey, Outcome, StopReason, Usage},
 };
 use proptest::prelude::*;
@@ -41,9 +41,22 @@ pub(crate) fn assignment(job: &str, gpus: &[u32]) -> Assignment {
     }
 }
 
+/// A whole message of the gateway.
+fn said(generation: u64, base: Option<u64>, put: Vec<Assignment>, forget: &[JobKey]) -> Desired {
+    Desired {
+        generation,
+        base,
+        piece: 0,
+        more: false,
+        put,
+        forget: forget.to_vec(),
+    }
+}
+
 fn now(mono_ms: u64) -> Now {
     Now {
         mono_ms,
+        boot: 1,
         wall: Timestamp::from_millisecond(1_800_000_000_000 + i64::try_from(mono_ms).unwrap()).unwrap(),
     }
 }
@@ -76,7 +89,7 @@ fn agent_with(put: Vec<Assignment>) -> (Agent, Effects) {
     let (mut agent, first) = Agent::new([], [], |_| Left::default(), now(0)).unwrap();
     assert!(first.is_empty());
     drop(agent.connected(Span::secs(300), false, 0));
-    let effects = agent.desired(1, None, put, &[], now(0));
+    let effects = agent.desired(said(1, None, put, &[]), now(0));
     (agent, effects)
 }
 
@@ -133,7 +146,7 @@ fn a_grace_only_shortens_and_the_first_reason_stays() {
             stop,
             ..assignment("wl-a.1.0", &[])
         }];
-        let effects = agent.desired(generation, Some(generation - 1), put, &[], now(at));
+        let effects = agent.desired(said(generation, Some(generation - 1), put, &[]), now(at));
         effects.then
     };
     let stop = |grace| Effect::Stop {
@@ -156,7 +169,7 @@ fn a_grace_only_shortens_and_the_first_reason_stays() {
 #[test]
 fn an_exit_before_the_order_is_its_own() {
     let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[])]);
-    drop(agent.desired(2, None, vec![], &[], now(500)));
+    drop(agent.desired(said(2, None, vec![], &[]), now(500)));
     drop(agent.engine_event(event("wl-a.1.0", exit(now(499), 3)), Left::default(), now(501)));
     assert_eq!(ends(&agent)[0].2, None);
 }
@@ -177,13 +190,26 @@ fn a_timeout_counts_from_the_start_also_over_a_restart() {
         started_at: Some(now(7_000).wall),
         ended: None,
     };
-    let (mut agent, _) = Agent::new(
-        records(&[&accepted, &started]),
-        [found],
-        |_| Left::default(),
-        now(50_000),
-    )
-    .unwrap();
+    let again = |now: Now| {
+        let records = records(&[&accepted, &started]);
+        Agent::new(records, [found.clone()], |_| Left::default(), now)
+            .unwrap()
+            .0
+    };
+    // Somebody has set the wall clock, which says nothing about how long it ran.
+    for wall in [now(0).wall, now(3_000_000).wall] {
+        let agent = again(Now { wall, ..now(50_000) });
+        assert_eq!(agent.next_deadline(), Some(67_000));
+    }
+    // In another boot of the machine there is nothing but the wall clock.
+    let wall = now(7_000 + 15_000).wall;
+    let rebooted = again(Now {
+        mono_ms: 40_000,
+        boot: 2,
+        wall,
+    });
+    assert_eq!(rebooted.next_deadline(), Some(40_000 - 15_000 + 60_000));
+    let mut agent = again(now(50_000));
     assert_eq!(agent.next_deadline(), Some(67_000));
     assert!(agent.tick(now(66_999)).is_empty());
     let effects = agent.tick(now(67_000));
@@ -217,7 +243,7 @@ fn what_was_accepted_and_never_begun_waits_for_the_gateways_word() {
     let (mut agent, first) = Agent::new(records(&[&accepted]), [], |_| Left::default(), now(0)).unwrap();
     assert!(!starts(&first), "it may run elsewhere by now");
     drop(agent.connected(Span::secs(300), false, 0));
-    let effects = agent.desired(1, None, vec![assignment("wl-a.1.0", &[0])], &[], now(1));
+    let effects = agent.desired(said(1, None, vec![assignment("wl-a.1.0", &[0])], &[]), now(1));
     assert!(starts(&effects), "it is still this node's");
 }
 
@@ -275,15 +301,52 @@ fn the_lease_leaves_room_for_the_longest_grace_before_it_is_needed() {
 fn a_change_to_another_set_asks_for_the_whole_one() {
     let (mut agent, _) = agent_with(vec![]);
     let put = || vec![assignment("wl-a.1.0", &[])];
-    assert_eq!(agent.desired(4, Some(3), put(), &[], now(1)).then, [Effect::Resync]);
     assert_eq!(
-        agent.desired(5, Some(4), put(), &[], now(2)).then,
+        agent.desired(said(4, Some(3), put(), &[]), now(1)).then,
+        [Effect::Resync]
+    );
+    assert_eq!(
+        agent.desired(said(5, Some(4), put(), &[]), now(2)).then,
         [],
         "it has been asked"
     );
-    assert!(agent.desired(1, None, put(), &[], now(2)).is_empty(), "an old one");
-    assert_eq!(agent.desired(6, None, put(), &[], now(3)).then.len(), 1);
-    assert!(agent.desired(6, None, vec![], &[], now(3)).is_empty(), "a doubled one");
+    assert!(
+        agent.desired(said(1, None, put(), &[]), now(2)).is_empty(),
+        "an old one"
+    );
+    assert_eq!(agent.desired(said(6, None, put(), &[]), now(3)).then.len(), 1);
+    assert!(
+        agent.desired(said(6, None, vec![], &[]), now(3)).is_empty(),
+        "a doubled one"
+    );
+}
+
+#[test]
+fn pieces_of_a_set_do_nothing_until_the_last_one_is_there() {
+    let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[0])]);
+    let piece = |number, more, job: &str| Desired {
+        piece: number,
+        more,
+        ..said(2, None, vec![assignment(job, &[])], &[])
+    };
+    // Half a set, and a connection that breaks: what it doesn't name isn't unwanted.
+    assert!(agent.desired(piece(0, true, "wl-b.1.0"), now(1)).is_empty());
+    agent.disconnected();
+    drop(agent.connected(Span::secs(300), false, 2));
+    assert_eq!(
+        agent.desired(piece(1, false, "wl-c.1.0"), now(3)).then,
+        [Effect::Resync]
+    );
+    assert!(agent.job(&key("wl-a.1.0")).unwrap().stop.is_none() && agent.job(&key("wl-b.1.0")).is_none());
+
+    assert!(agent.desired(piece(0, true, "wl-a.1.0"), now(4)).is_empty());
+    let effects = agent.desired(piece(1, false, "wl-c.1.0"), now(5));
+    assert_eq!(effects.then, [Effect::Start(Arc::new(assignment("wl-c.1.0", &[])))]);
+    assert!(agent.job(&key("wl-a.1.0")).unwrap().stop.is_none());
+    assert!(
+        agent.desired(piece(1, false, "wl-c.1.0"), now(6)).is_empty(),
+        "a doubled one"
+    );
 }
 
 #[test]
@@ -291,7 +354,7 @@ fn changed_memory_is_applied_and_the_rest_is_settled() {
     let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[0])]);
     let mut changed = assignment("wl-a.1.0", &[1]);
     changed.memory = Some(Size::mib(64));
-    let effects = agent.desired(2, Some(1), vec![changed], &[], now(1));
+    let effects = agent.desired(said(2, Some(1), vec![changed], &[]), now(1));
     let set = Effect::SetMemory {
         job: key("wl-a.1.0"),
         limit: Some(Size::mib(64)),
@@ -305,7 +368,7 @@ fn changed_memory_is_applied_and_the_rest_is_settled() {
 fn output_is_kept_until_the_gateway_has_it() {
     let (mut agent, _) = agent_with(vec![assignment("wl-a.1.0", &[])]);
     drop(agent.engine_event(event("wl-a.1.0", exit(now(1), 0)), lines(9), now(1)));
-    assert_eq!(agent.desired(2, None, vec![], &[], now(2)).then, []);
+    assert_eq!(agent.desired(said(2, None, vec![], &[]), now(2)).then, []);
     assert_eq!(agent.logs_acked(&[(key("wl-a.1.0"), 8)], now(3)).then, []);
     let forget = Effect::Forget(key("wl-a.1.0"));
     assert_eq!(agent.logs_acked(&[(key("wl-a.1.0"), 9)], now(3)).then, [forget]);
@@ -338,7 +401,7 @@ fn a_job_without_a_record_goes_on_if_it_is_wanted() {
         assignment("wl-b.1.0", &[1]),
         assignment("wl-e.1.0", &[7]),
     ];
-    let effects = agent.desired(1, None, put, &[], now(11));
+    let effects = agent.desired(said(1, None, put, &[]), now(11));
     let stop = Effect::Stop {
         job: key("wl-c.1.0"),
         grace: Span(0),
@@ -602,7 +665,7 @@ impl World {
         }
         let (generation, base, put, forget) = message;
         let now = self.now();
-        let effects = self.agent.desired(generation, base, put, &forget, now);
+        let effects = self.agent.desired(said(generation, base, put, &forget), now);
         for write in &effects.persist {
             if let Some(job) = write.key().strip_prefix("job/") {
                 // Accepted once it is on disk.

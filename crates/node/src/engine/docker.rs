@@ -10,11 +10,13 @@
 //!   other by the nodes' addresses, just as with the native engine.
 //! - A daemon that is away ends no job: every wait goes on when it is back. A job whose SIGKILL is due meanwhile is
 //!   killed by its cgroup, where there is one ([`Options::cgroup`]); its end is reported when the daemon is back.
+//! - With [`DockerEngine::guard`], a process beside the agent stops containers whose lease runs out when the agent is dead.
 
 mod config;
 mod daemon;
 mod end;
 mod exec;
+pub(super) mod guard;
 mod job;
 mod lines;
 mod log;
@@ -23,8 +25,9 @@ mod usage;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -47,6 +50,7 @@ use self::{
     config::{LABEL_JOB, LABEL_NODE, LABEL_ROLE, Role, Surroundings},
     daemon::{BackOff, Daemon, Kind, kind, words},
     end::{Stands, stands},
+    guard::Guard,
     job::{Job, Origin},
     log::{Output, Reader},
     pull::Pulls,
@@ -124,6 +128,8 @@ pub struct DockerEngine {
 /// What the tasks of all jobs share.
 struct Shared {
     daemon: Daemon,
+    socket: PathBuf,
+    guard: OnceLock<Guard>,
     around: Surroundings,
     info: EngineInfo,
     cgroups: Option<Cgroups>,
@@ -194,6 +200,13 @@ impl Shared {
         if let Some(cgroups) = &self.cgroups {
             cgroups.remove(key);
         }
+        if let Some(guard) = self.guard.get() {
+            guard.forget(key);
+        }
+    }
+
+    fn fenced(&self, job: &JobKey) -> bool {
+        self.guard.get().is_some_and(|guard| guard.stopped(job))
     }
 
     /// Takes over a job's container that an earlier life of the agent made.
@@ -232,6 +245,10 @@ impl Shared {
                 started_at,
                 ended: Some((ending.at, ending.outcome, ending.usage)),
             }));
+        }
+        if self.fenced(&key) {
+            // What the guard has begun isn't taken back.
+            job.stop(job::grace_of(&inspect));
         }
         tokio::spawn(job.carry_out(Arc::clone(&self), Origin::Found(Box::new(inspect))));
         Ok(Some(Found {
@@ -397,7 +414,8 @@ impl DockerEngine {
             match ask(socket).await {
                 Ok((daemon, version, info)) => {
                     let lock_memory = daemon::lifts_limits(socket);
-                    let shared = Arc::new(shared(options, (daemon, lock_memory), &version, &info, sinks, events));
+                    let daemon = (daemon, socket.clone(), lock_memory);
+                    let shared = Arc::new(shared(options, daemon, &version, &info, sinks, events));
                     return Ok(Self { shared });
                 }
                 Err(error) => {
@@ -410,6 +428,43 @@ impl DockerEngine {
         }
         Err(silent.unwrap_or(ConnectError::Absent { looked_at: sockets }))
     }
+
+    /// Takes the containers' lease over from an earlier agent, with what is left of it, and starts the process that keeps
+    /// the fence when this agent is dead. To be called before [`Engine::adopt`]: what is adopted afterwards is safe from
+    /// earlier agents' guards. A second call does nothing.
+    ///
+    /// `folder` is the guard's own, one for all lives of an agent. `helper` is a binary that calls
+    /// [`helper_main`](super::native::helper_main); `None`: this one. Waits for the disk, and up to some seconds for a
+    /// guard that is just stopping something; needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The folder can't be used.
+    pub fn guard(&self, folder: &Path, helper: Option<PathBuf>) -> io::Result<()> {
+        if self.shared.guard.get().is_none() {
+            let helper = helper.unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
+            let guard = Guard::begin(folder, helper, &self.shared.socket, &self.shared.around.node)?;
+            let _ = self.shared.guard.set(guard);
+        }
+        Ok(())
+    }
+
+    /// Until when containers may run without another call, from now on. When it runs out and the agent is dead, the guard
+    /// stops each with its own grace. `None`: for ever. Without a guard it does nothing.
+    ///
+    /// # Errors
+    /// The lease can't be written; the former one still counts.
+    pub fn set_lease(&self, left: Option<Duration>) -> io::Result<()> {
+        match self.shared.guard.get() {
+            Some(guard) => guard.set_lease(left),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a guard stopped a job because the lease had run out. False for jobs that aren't known.
+    #[must_use]
+    pub fn fenced(&self, job: &JobKey) -> bool {
+        self.shared.fenced(job)
+    }
 }
 
 async fn ask(socket: &std::path::Path) -> Result<(Daemon, SystemVersion, SystemInfo), bollard::errors::Error> {
@@ -421,7 +476,7 @@ async fn ask(socket: &std::path::Path) -> Result<(Daemon, SystemVersion, SystemI
 
 fn shared(
     options: Options,
-    (daemon, lock_memory): (Daemon, bool),
+    (daemon, socket, lock_memory): (Daemon, PathBuf, bool),
     version: &SystemVersion,
     info: &SystemInfo,
     sinks: Arc<dyn Sinks>,
@@ -433,6 +488,8 @@ fn shared(
     let root = rustix::process::geteuid().is_root();
     Shared {
         daemon,
+        socket,
+        guard: OnceLock::new(),
         around: Surroundings {
             node: options.node.to_string(),
             gpus,

@@ -18,12 +18,12 @@ mod environment;
 mod exec;
 mod lease;
 mod lines;
-mod proc;
+pub(super) mod proc;
 mod record;
 mod shim;
 mod spawner;
 mod supervise;
-mod sys;
+pub(super) mod sys;
 mod volumes;
 
 use std::{
@@ -51,22 +51,28 @@ use self::{
     proc::Proc,
     record::{Records, StopOrder},
 };
-use super::{BoxFuture, Engine, EngineEvent, Exec, Found, JobStats};
+use super::{BoxFuture, Engine, EngineEvent, Exec, Found, JobStats, docker::guard};
 use crate::spool::Spool;
 
-/// To be called first thing in `main`, before any thread is made: if this process was started to be a spawner, it is
-/// one until its agent goes, and the exit code is what `main` should return.
+/// To be called first thing in `main`, before any thread is made: if this process was started to be an agent's helper (a
+/// spawner of native jobs, or the guard of containers), it is that until it isn't needed any more, and the exit code is
+/// what `main` should return.
 #[must_use]
 pub fn helper_main() -> Option<ExitCode> {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next()? != spawner::ARGUMENT {
-        return None;
+    fn config<T: serde::de::DeserializeOwned>(text: Option<std::ffi::OsString>) -> io::Result<T> {
+        let text = text.and_then(|text| text.into_string().ok());
+        let text = text.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        serde_json::from_str(&text).map_err(io::Error::from)
     }
-    let config = arguments.next().and_then(|text| text.into_string().ok());
-    let served = config
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
-        .and_then(|text| serde_json::from_str(&text).map_err(io::Error::from))
-        .and_then(|config| spawner::serve(&config));
+    let mut arguments = std::env::args_os().skip(1);
+    let argument = arguments.next()?;
+    let served = if argument == spawner::ARGUMENT {
+        config(arguments.next()).and_then(|config| spawner::serve(&config))
+    } else if argument == guard::ARGUMENT {
+        config(arguments.next()).and_then(|config| guard::serve(&config))
+    } else {
+        return None;
+    };
     Some(match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt,
     path::Path,
     time::Duration,
@@ -21,6 +21,12 @@ use serde::{Deserialize, Serialize};
 use super::{Address, AgentError, http};
 
 const FILE: &str = "identity.json";
+
+/// The secret of a node that is about to join, until it has.
+const JOINING: &str = "joining.secret";
+
+/// Random bytes of a secret.
+const SECRET_BYTES: usize = 32;
 
 /// How long joining may take.
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
@@ -70,36 +76,77 @@ impl Identity {
     /// The file can't be written.
     pub fn save(&self, data: &Path) -> Result<(), AgentError> {
         let file = data.join(FILE);
-        let write = || -> io::Result<()> {
-            let new = data.join(format!("{FILE}.new"));
-            match fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            out.write_all(&serde_json::to_vec_pretty(self)?)?;
-            out.sync_all()?;
-            fs::rename(&new, &file)?;
-            File::open(data)?.sync_all()
-        };
-        write().map_err(|source| AgentError::Data { path: file, source })
+        let saved = serde_json::to_vec_pretty(self)
+            .map_err(io::Error::from)
+            .and_then(|text| write_private(data, FILE, &text));
+        saved.map_err(|source| AgentError::Data { path: file, source })?;
+        // The secret is in the identity now. Where it can't be removed it does no harm.
+        let _ = fs::remove_file(data.join(JOINING));
+        Ok(())
     }
+}
+
+/// Writes a file that only its owner can read; on disk when this returns.
+fn write_private(folder: &Path, name: &str, text: &[u8]) -> io::Result<()> {
+    let new = folder.join(format!("{name}.new"));
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    out.write_all(text)?;
+    out.sync_all()?;
+    fs::rename(&new, folder.join(name))?;
+    File::open(folder)?.sync_all()
+}
+
+/// The secret that a node will prove itself with once it has joined: kept before it asks, so that whoever asks again
+/// after an answer was lost is known.
+///
+/// # Errors
+/// It can't be read or written.
+pub(super) fn joining_secret(data: &Path) -> Result<String, AgentError> {
+    let file = data.join(JOINING);
+    let secret = || -> io::Result<String> {
+        match fs::read_to_string(&file) {
+            // One that was cut short is of no use.
+            Ok(secret) if secret.len() == SECRET_BYTES * 2 => return Ok(secret),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut random = [0; SECRET_BYTES];
+        File::open("/dev/urandom")?.read_exact(&mut random)?;
+        let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        write_private(data, JOINING, secret.as_bytes())?;
+        Ok(secret)
+    };
+    secret().map_err(|source| AgentError::Data { path: file, source })
 }
 
 /// Makes this node known to a gateway.
 ///
-/// `exact`: it insists on the name; otherwise the gateway may give it a longer one.
+/// `exact`: it insists on the name; otherwise the gateway may give it a longer one. `secret`: see [`joining_secret`].
 ///
 /// # Errors
 /// The gateway doesn't answer or doesn't want it.
-pub(super) async fn join(gateway: &Address, token: &str, name: NodeName, exact: bool) -> Result<Identity, AgentError> {
+pub(super) async fn join(
+    gateway: &Address,
+    token: &str,
+    name: NodeName,
+    exact: bool,
+    secret: String,
+) -> Result<Identity, AgentError> {
     let authority = gateway.authority();
     let refuse = |error: ApiError| AgentError::Join {
         gateway: gateway.to_string(),
         error: Box::new(error),
     };
-    let body =
-        serde_json::to_vec(&JoinRequest { name, exact }).map_err(|e| refuse(ApiError::internal(e.to_string())))?;
+    let asked = JoinRequest {
+        name,
+        exact,
+        secret: Some(secret),
+    };
+    let body = serde_json::to_vec(&asked).map_err(|e| refuse(ApiError::internal(e.to_string())))?;
     let request = Request::builder()
         .method(Method::POST)
         .uri(path(NodeJoin::NAME))

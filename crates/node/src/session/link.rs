@@ -34,6 +34,9 @@ use crate::agent::Now;
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 
+/// Before a gateway that said never is asked again.
+const NEVER_PAUSE: Duration = Duration::from_secs(10);
+
 /// A session that lived this long makes the next back-off short again.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
 
@@ -60,9 +63,10 @@ pub(super) enum FromLink {
     Message(ToNode),
     /// The session has ended.
     Down,
-    /// Nothing listens at the gateway's address.
+    /// Nothing listens at the gateway's address. When this attempt to connect began: by then no gateway had begun to
+    /// count the node's silence.
     Refused(Now),
-    /// The gateway will never have this node: there is no use in going on.
+    /// The gateway doesn't want this node, and asking again won't change that; somebody may.
     Never(ApiError),
 }
 
@@ -132,11 +136,12 @@ fn refusal(answer: &Response<Option<Vec<u8>>>) -> LinkError {
     }
 }
 
-/// Keeps a session up until the agent goes or the gateway says never.
+/// Keeps a session up until the agent goes. Where the gateway says never it is asked again now and then: that is for the
+/// agent to end.
 pub(super) async fn keep(gateway: Address, identity: Identity, to: mpsc::Sender<FromLink>) {
     let mut back_off = BACK_OFF_MIN;
     loop {
-        let begun = Instant::now();
+        let (begun, at) = (Instant::now(), clock::now());
         let error = match session(&gateway, &identity, &to).await {
             Ok(never) => match never {},
             Err(error) => error,
@@ -150,10 +155,10 @@ pub(super) async fn keep(gateway: Address, identity: Identity, to: mpsc::Sender<
                 ) =>
             {
                 drop(to.send(FromLink::Never(error)).await);
-                return;
+                sleep(jittered(NEVER_PAUSE)).await;
             }
             LinkError::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                drop(to.send(FromLink::Refused(clock::now())).await);
+                drop(to.send(FromLink::Refused(at)).await);
                 tracing::debug!(%gateway, "nothing listens at the gateway's address");
             }
             LinkError::Given => tracing::info!(%gateway, "session closed"),

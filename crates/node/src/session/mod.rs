@@ -160,7 +160,10 @@ impl AgentError {
     }
 }
 
-/// Runs an agent until `shutdown`, or until its gateway refuses it for good. Its jobs run on in either case.
+/// Runs an agent until `shutdown`, or until its gateway refuses it for good.
+///
+/// After `shutdown` its jobs run on. A refusal ends it only when nothing runs any more: until then it asks again now and
+/// then, and its jobs are stopped when their time without a gateway is over.
 ///
 /// # Errors
 /// It couldn't start, or was refused.

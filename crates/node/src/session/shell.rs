@@ -7,7 +7,7 @@ use std::{
 };
 
 use api::{
-    ErrorCode, GpuIndex, NodeName, Span, Timestamp,
+    ApiError, ErrorCode, GpuIndex, NodeName, Span, Timestamp,
     node::{EngineKind, GpuHealth, Inventory, NodeSample},
     wire::{Assignment, FactKind, FromNode, Observation, PROTOCOL, Seen, ToNode},
     workload::{HOST_IMAGE, JobKey, Outcome, Usage},
@@ -148,6 +148,8 @@ struct Shell {
     durable: u64,
     session: Option<Session>,
     sessions: u64,
+    /// The gateway has said that it won't have this node, and hasn't taken that back.
+    refused: Option<ApiError>,
     ship: Ship,
     measuring: Measuring,
     checks: HashMap<JobKey, AbortHandle>,
@@ -248,6 +250,7 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
             durable: 0,
             session: None,
             sessions: 0,
+            refused: None,
             ship: Ship::default(),
             measuring,
             checks: HashMap::new(),
@@ -298,7 +301,7 @@ pub(super) async fn who(
     let token = token.ok_or(AgentError::NotJoined("a join token"))?;
     let exact = name.is_some();
     let name = name.unwrap_or_else(|| name_of(hostname));
-    let identity = identity::join(&address, token, name, exact).await?;
+    let identity = identity::join(&address, token, name, exact, identity::joining_secret(data)?).await?;
     identity.save(data)?;
     tracing::info!(node = %identity.name, gateway = %address, "joined");
     Ok((identity, address))
@@ -536,12 +539,12 @@ impl Shell {
                     }
                 }
                 message = link.recv() => {
-                    // The link's task ends only after it has said why.
+                    // The link's task ends only with this one.
                     let Some(message) = message else { return Ok(()) };
-                    self.link(message)?;
+                    self.link(message);
                     for _ in 0..LINK_QUEUE {
                         let Ok(message) = link.try_recv() else { break };
-                        self.link(message)?;
+                        self.link(message);
                     }
                 }
                 () = sleep(nap) => {}
@@ -552,6 +555,13 @@ impl Shell {
                 self.decided.append(effects);
             }
             self.hurry(now.mono_ms);
+            // What runs is this agent's until it has ended: it is fenced by the clock like that of any node whose
+            // gateway doesn't hear it, and whoever mends the matter before then has lost nothing.
+            if !self.agent.running()
+                && let Some(error) = self.refused.take()
+            {
+                return Err(AgentError::Refused(Box::new(error)));
+            }
         }
     }
 
@@ -836,7 +846,7 @@ impl Shell {
 
     // ---- The gateway ----------------------------------------------------------------------------------------
 
-    fn link(&mut self, message: FromLink) -> Result<(), AgentError> {
+    fn link(&mut self, message: FromLink) {
         match message {
             FromLink::Hello(answer) => drop(answer.send(FromNode::Hello {
                 protocol: PROTOCOL,
@@ -854,13 +864,21 @@ impl Shell {
                 let effects = self.agent.connection_refused(at);
                 self.decided.append(effects);
             }
-            FromLink::Never(error) => return Err(AgentError::Refused(Box::new(error))),
+            FromLink::Never(error) => {
+                if self.agent.running() {
+                    tracing::error!(
+                        %error,
+                        "the gateway refuses this node; what runs is stopped when its time without a gateway is over"
+                    );
+                }
+                self.refused = Some(error);
+            }
             FromLink::Message(message) => self.message(message),
         }
-        Ok(())
     }
 
     fn up(&mut self, up: Up) {
+        self.refused = None;
         self.sessions += 1;
         let id = self.sessions;
         let effects = self.agent.connected(up.fence, up.alone, up.hello_ms);
@@ -911,12 +929,7 @@ impl Shell {
                 }
                 self.agent.heartbeat_acked(number)
             }
-            ToNode::Desired {
-                generation,
-                base,
-                put,
-                forget,
-            } => self.agent.desired(generation, base, put, &forget, now),
+            ToNode::Desired(said) => self.agent.desired(said, now),
             ToNode::ObservationsAck { through } => {
                 if session.observations.is_some_and(|last| last <= through) {
                     session.observations = None;

@@ -14,7 +14,8 @@ use api::{
     Cpu, Size,
     node::{EngineInfo, EngineKind, GpuHealth, GpuInfo, GpuPair, GpuSample, Inventory, NodeSample, Vendor},
     wire::{
-        Assignment, ExecEvent, ExecRequest, FromNode, LogLine, Observation, PROTOCOL, PullProgress, Seen, Stop, ToNode,
+        Assignment, Desired, ExecEvent, ExecRequest, FromNode, LogLine, Observation, PROTOCOL, PullProgress, Seen,
+        Stop, ToNode,
     },
     workload::{HealthCheck, JobKey, LogSource, Outcome, Probe, StopReason, Usage},
 };
@@ -534,12 +535,14 @@ impl Peer {
 
     async fn desired(&mut self, base: Option<u64>, put: Vec<Assignment>, forget: &[&str]) {
         self.generation += 1;
-        let message = ToNode::Desired {
+        let message = ToNode::Desired(Desired {
             generation: self.generation,
             base,
+            piece: 0,
+            more: false,
             put,
             forget: forget.iter().map(|job| key(job)).collect(),
-        };
+        });
         self.say(&message).await;
     }
 
@@ -831,6 +834,28 @@ async fn a_refused_node_ends_and_a_busy_gateway_is_asked_again() {
 }
 
 #[tokio::test]
+async fn a_refused_node_that_runs_something_goes_on_under_its_fence() {
+    let gateway = Gateway::new().await;
+    let mut bench = Bench::new(gateway.address());
+    let agent = bench.start();
+    let (mut peer, _) = gateway.hello().await;
+    peer.welcome(api::Span(900), false).await;
+    peer.desired(None, vec![assignment("wl-a.1.0", &[0])], &[]).await;
+    bench.native.until_started("wl-a.1.0").await;
+    drop(peer);
+    let (mut peer, _) = gateway.hello().await;
+    let error = ApiError::new(ErrorCode::AuthFailed, "who are you?");
+    peer.say(&ToNode::Refused { error: error.clone() }).await;
+    peer.closed().await;
+    // It is there to stop its job when the time has come, and goes only then.
+    bench.native.until("stop", |jobs| !jobs.stopped.is_empty()).await;
+    assert!(!agent.task.is_finished());
+    bench.native.ends("wl-a.1.0", 0);
+    let ended = timeout(LIMIT, agent.task).await.unwrap().unwrap();
+    assert!(matches!(ended, Err(AgentError::Refused(refused)) if *refused == error));
+}
+
+#[tokio::test]
 async fn another_protocol_is_refused_with_both_versions() {
     let gateway = Gateway::new().await;
     let mut bench = Bench::new(gateway.address());
@@ -845,7 +870,8 @@ async fn another_protocol_is_refused_with_both_versions() {
     })
     .await;
     let error = timeout(LIMIT, agent.task).await.unwrap().unwrap().unwrap_err();
-    assert!(error.to_string().contains("protocol 2, this agent 1"), "{error}");
+    let versions = format!("protocol {}, this agent {PROTOCOL}", PROTOCOL + 1);
+    assert!(error.to_string().contains(&versions), "{error}");
 }
 
 #[tokio::test]
@@ -897,11 +923,26 @@ async fn a_new_node_joins_once_and_keeps_its_name() {
     options.gateway = Some(format!("http://{}", gateway.address()));
     options.join_token = Some("join-me".to_owned());
     let agent = bench.start_with(options);
+    let asked = |request: &str| -> serde_json::Value {
+        assert!(request.starts_with("POST /api/v1/node/join HTTP/1.1\r\n"), "{request}");
+        assert!(request.to_lowercase().contains("authorization: bearer join-me"));
+        serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    // The first answer says nothing: whether it has joined isn't known.
     let (stream, _) = gateway.listener.accept().await.unwrap();
-    let request = answer(stream, "200 OK", r#"{"name":"box-1","credential":"secret"}"#).await;
-    assert!(request.starts_with("POST /api/v1/node/join HTTP/1.1\r\n"), "{request}");
-    assert!(request.to_lowercase().contains("authorization: bearer join-me"));
-    assert!(request.ends_with(r#"{"name":"box-1","exact":false}"#), "{request}");
+    let first = asked(&answer(stream, "502 Bad Gateway", "").await);
+    let ended = timeout(LIMIT, agent.task).await.unwrap().unwrap();
+    assert!(matches!(ended, Err(AgentError::Join { .. })));
+    assert_eq!((&first["name"], &first["exact"]), (&"box-1".into(), &false.into()));
+    assert_eq!(first["secret"].as_str().unwrap().len(), 64);
+
+    let mut options = bench.options();
+    options.gateway = Some(format!("http://{}", gateway.address()));
+    options.join_token = Some("join-me".to_owned());
+    let agent = bench.start_with(options);
+    let (stream, _) = gateway.listener.accept().await.unwrap();
+    let again = asked(&answer(stream, "200 OK", r#"{"name":"box-1","credential":"secret"}"#).await);
+    assert_eq!(again, first, "it asks for the same");
     gateway.session(vec![]).await;
     agent.stop().await;
     let agent = bench.start();

@@ -1,11 +1,11 @@
 //! The writing side: one writer a job, in whatever process holds the job's output. Knows no runtime.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use api::workload::{JobKey, LogSource};
@@ -233,12 +233,14 @@ fn append(open: &mut Open, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Drops finished segments, oldest first, until the folder fits its limit. A dropped segment leaves an empty file
-/// behind that says so: what is missing without one was acknowledged.
+/// Drops finished segments until the folder fits its limit: always the oldest of the job that has most, so that a job
+/// that floods pays for itself. A dropped segment leaves an empty file behind that says so: what is missing without one
+/// was acknowledged.
 fn drop_oldest(folder: &Path, total_bytes: u64) -> io::Result<()> {
     let names = segment::list(folder)?;
     let mut total = 0;
-    let mut finished: Vec<(SystemTime, u64, &Name)> = Vec::new();
+    // In the list the segments of a job stand together, oldest first.
+    let mut jobs: Vec<(u64, VecDeque<(u64, &Name)>)> = Vec::new();
     for (i, name) in names.iter().enumerate() {
         // Somebody else may have removed it.
         let Ok(meta) = fs::metadata(name.path(folder)) else {
@@ -248,14 +250,20 @@ fn drop_oldest(folder: &Path, total_bytes: u64) -> io::Result<()> {
         let newest = names.get(i + 1).is_none_or(|next| next.job != name.job);
         // The newest of a job holds its numbering.
         if !name.dropped && !newest {
-            finished.push((meta.modified().unwrap_or(SystemTime::UNIX_EPOCH), meta.len(), name));
+            match jobs.last_mut() {
+                Some((bytes, segments)) if segments.front().is_some_and(|(_, first)| first.job == name.job) => {
+                    *bytes += meta.len();
+                    segments.push_back((meta.len(), name));
+                }
+                _ => jobs.push((meta.len(), VecDeque::from([(meta.len(), name)]))),
+            }
         }
     }
-    finished.sort();
-    for (_, size, name) in finished {
-        if total <= total_bytes {
-            break;
-        }
+    while total > total_bytes
+        && let Some((bytes, segments)) = jobs.iter_mut().max_by_key(|(bytes, _)| *bytes)
+        && let Some((size, name)) = segments.pop_front()
+    {
+        *bytes -= size;
         File::create(segment::path(folder, &name.job, name.first, true))?;
         match fs::remove_file(name.path(folder)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -263,4 +271,39 @@ fn drop_oldest(folder: &Path, total_bytes: u64) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_does_not_wash_away_what_others_said_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits {
+            total_bytes: 10_000,
+            segment_bytes: 1_000,
+        };
+        let write = |job: &str, lines: u64| {
+            let mut writer = Writer::open(folder.path(), limits, &job.parse().unwrap()).unwrap();
+            for n in 0..lines {
+                writer.append(LogSource::Stdout, n as i64, &[b'x'; 100], false).unwrap();
+            }
+        };
+        let firsts = |job: &str| -> Vec<u64> {
+            let names = segment::list_job(folder.path(), &job.parse().unwrap()).unwrap();
+            names
+                .iter()
+                .filter(|name| !name.dropped)
+                .map(|name| name.first)
+                .collect()
+        };
+        write("wl-quiet.1.0", 30);
+        let quiet = firsts("wl-quiet.1.0");
+        assert!(quiet.len() > 2);
+        write("wl-flood.1.0", 1_000);
+        assert_eq!(firsts("wl-quiet.1.0"), quiet);
+        let flood = firsts("wl-flood.1.0");
+        assert!(flood.len() > 2 && flood[0] > 800, "{flood:?}");
+    }
 }

@@ -1,12 +1,14 @@
-//! The smallest binary that native jobs can be run by, for the tests: the helper of an engine, or (with the argument
-//! `agent` and a folder) an agent that runs the assignments on its standard input, tells of what happens on its
-//! standard output, and waits to be killed.
+//! The smallest binary that jobs can be run by, for the tests: the helper of an engine, or an agent that runs the
+//! assignments on its standard input, tells of what happens on its standard output, and waits to be killed: of native
+//! jobs with the argument `agent` and a folder, of containers with `containers`, a folder, Docker's socket and the node's
+//! name. A number instead of an assignment is a lease in milliseconds.
 
 use std::{io::BufRead, process::ExitCode, sync::Arc};
 
 use clawbernetes_node::{
     engine::{
-        Engine,
+        Engine, EngineEvent,
+        docker::{DockerEngine, Options},
         native::{self, Config, NativeEngine},
     },
     spool::{Limits, Spool},
@@ -18,29 +20,83 @@ fn main() -> ExitCode {
     }
     let mut arguments = std::env::args().skip(1);
     match (arguments.next().as_deref(), arguments.next()) {
-        (Some("agent"), Some(folder)) => match agent(&folder) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        },
+        (Some("agent"), Some(folder)) => end(agent(&folder)),
+        (Some("containers"), Some(folder)) => end(containers(&folder, arguments)),
         _ => ExitCode::FAILURE,
     }
 }
 
+fn end(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
 fn agent(folder: &str) -> std::io::Result<()> {
-    use std::io::Write;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let folder = std::path::Path::new(folder);
         let spool = Spool::open(folder.join("spool"), Limits::default())?;
-        let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, events) = tokio::sync::mpsc::unbounded_channel();
         let engine = NativeEngine::open(&Config::new(folder.join("data")), &spool, sender)?;
         engine.adopt().await;
         for line in std::io::stdin().lock().lines() {
             engine.start(Arc::new(serde_json::from_str(&line?)?));
         }
-        while let Some(event) = events.recv().await {
-            writeln!(std::io::stdout(), "{event:?}")?;
-        }
-        Ok(())
+        tell(events).await
     })
+}
+
+fn containers(folder: &str, mut arguments: impl Iterator<Item = String>) -> std::io::Result<()> {
+    use std::io::{Error, Write};
+    let mut next = || arguments.next().ok_or_else(|| Error::other("an argument is missing"));
+    let (socket, node) = (next()?, next()?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let folder = std::path::Path::new(folder);
+        let spool = Arc::new(Spool::open(folder.join("spool"), Limits::default())?);
+        let (sender, events) = tokio::sync::mpsc::unbounded_channel();
+        let options = Options {
+            socket: Some(socket.into()),
+            ..Options::new(api::NodeName::new(node))
+        };
+        let engine = DockerEngine::connect(options, spool, sender)
+            .await
+            .map_err(Error::other)?;
+        let engine = Arc::new(engine);
+        engine.guard(&folder.join("containers"), None)?;
+        for found in engine.adopt().await.0 {
+            let fenced = engine.fenced(&found.job);
+            writeln!(std::io::stdout(), "{found:?} fenced: {fenced}")?;
+        }
+        writeln!(std::io::stdout(), "adopted")?;
+        let telling = tokio::spawn(tell(events));
+        let orders = tokio::task::spawn_blocking(move || {
+            for line in std::io::stdin().lock().lines() {
+                match serde_json::from_str(&line?)? {
+                    serde_json::Value::Number(ms) => {
+                        engine.set_lease(ms.as_u64().map(std::time::Duration::from_millis))?;
+                        writeln!(std::io::stdout(), "leased")?;
+                    }
+                    assignment => {
+                        engine.start(Arc::new(serde_json::from_value(assignment)?));
+                    }
+                }
+            }
+            Ok(())
+        });
+        // The end of the orders is this agent's orderly end.
+        let ended: std::io::Result<()> = orders.await?;
+        telling.abort();
+        ended
+    })
+}
+
+async fn tell(mut events: tokio::sync::mpsc::UnboundedReceiver<EngineEvent>) -> std::io::Result<()> {
+    use std::io::Write;
+    while let Some(event) = events.recv().await {
+        writeln!(std::io::stdout(), "{event:?}")?;
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use testkit::docker as fixture;
 
+mod guard;
 mod life;
 mod logs;
 mod pull;

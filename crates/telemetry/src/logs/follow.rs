@@ -129,15 +129,24 @@ impl Follow {
                 shared.engine.read(|snapshot| read::page(snapshot, &workload, &query))
             });
             let page = reading.await.map_err(|_| LogError::Closed)??;
+            let filtered = self.query.level.is_some() || self.query.search.is_some();
+            // From here on the cursor alone says where to go on. Without a filter a tail stays one until there is
+            // something to take it of.
+            if !page.entries.is_empty() || filtered {
+                self.query.cursor = Some(page.cursor.clone());
+                self.query.tail = None;
+            }
             if !page.entries.is_empty() || page.finished != self.told_finished {
-                let news = !page.entries.is_empty() || page.finished;
                 self.told_finished = page.finished;
-                if news {
-                    // From here on the cursor alone says where to go on.
+                if !page.entries.is_empty() || page.finished {
                     self.query.cursor = Some(page.cursor.clone());
                     self.query.tail = None;
                     return Ok(page);
                 }
+            }
+            if !page.complete {
+                // A long search goes on.
+                continue;
             }
             if self.news.changed().await.is_err() {
                 return Err(LogError::Closed);

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use redb::{Database, Durability, ReadableTable, Table};
 
-use super::block::{Encoded, FULL_BYTES_MAX, Header, Packer, Placed, Record, SETTLED_BYTES, unpack};
+use super::block::{Encoded, FULL_BYTES_MAX, Header, Packer, Placed, Record, SETTLED_BYTES, detect, unpack};
 use super::keys::{BLOCKS, STREAMS, StreamKey, TOTALS, WORKLOADS, block_first};
 use super::state::{StreamState, Totals};
 use super::store::Shared;
@@ -308,7 +308,7 @@ impl Group<'_, '_> {
             cut.lines += if !header.gaps {
                 header.records
             } else {
-                let is_line = |p: &Placed| matches!(p.record, Record::Line(_));
+                let is_line = |p: &Placed| matches!(p.record, Record::Line(..));
                 unpack(&header, block)?.into_iter().filter(is_line).count() as u64
             };
             doomed.push(first);
@@ -457,7 +457,8 @@ impl Touched {
             });
         }
         self.state.lines += 1;
-        self.push_record(Record::Line(line));
+        let level = detect(&mut self.state.detectors, line.source, &line.text, line.partial);
+        self.push_record(Record::Line(line, level));
     }
 
     fn finish(&mut self, end: u64) {

@@ -1,7 +1,8 @@
 //! Compaction and the size bound, beside the writer: reads snapshots, lets the writer make the change.
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc::WeakSender;
 
@@ -32,6 +33,7 @@ pub(super) struct Keeper {
     /// Weak, so that the writer ends when the store is dropped.
     commands: WeakSender<Command>,
     packer: Packer,
+    max_age: Option<Duration>,
 }
 
 impl Keeper {
@@ -39,12 +41,14 @@ impl Keeper {
         shared: Arc<Shared>,
         chores: Receiver<Chore>,
         commands: WeakSender<Command>,
+        max_age: Option<Duration>,
     ) -> Result<Self, LogError> {
         Ok(Self {
             shared,
             chores,
             commands,
             packer: Packer::new()?,
+            max_age,
         })
     }
 
@@ -56,7 +60,23 @@ impl Keeper {
                 return;
             }
         }
-        while let Ok(chore) = self.chores.recv() {
+        let mut aged_at = None;
+        loop {
+            if let Some(max_age) = self.max_age
+                && aged_at.is_none_or(|at: Instant| at.elapsed() >= every(max_age))
+            {
+                aged_at = Some(Instant::now());
+                let command = self.aged(max_age);
+                if !self.send(command) {
+                    return;
+                }
+            }
+            let wait = self.max_age.map_or(Duration::MAX, every);
+            let chore = match self.chores.recv_timeout(wait) {
+                Ok(chore) => chore,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             let command = match chore {
                 Chore::Compact(stream) => self.compact(stream),
                 Chore::Evict { bytes } => self.victims(bytes),
@@ -157,6 +177,17 @@ impl Keeper {
         })
     }
 
+    /// Lines that are too old.
+    fn aged(&self, max_age: Duration) -> Command {
+        let before_ns = now_ns().saturating_sub(i64::try_from(max_age.as_nanos()).unwrap_or(i64::MAX));
+        let cuts = self.shared.engine.read(|snapshot| older(snapshot, before_ns));
+        let cuts = cuts.unwrap_or_else(|error| {
+            tracing::warn!(%error, "old logs were not dropped yet");
+            Vec::new()
+        });
+        Command::Evict { cuts }
+    }
+
     /// Which logs to drop.
     fn victims(&self, bytes: u64) -> Command {
         let cuts = self.shared.engine.read(|snapshot| {
@@ -172,6 +203,47 @@ impl Keeper {
         });
         Command::Evict { cuts }
     }
+}
+
+/// How often lines of this age are looked for.
+fn every(max_age: Duration) -> Duration {
+    (max_age / 50).clamp(Duration::from_secs(1), Duration::from_secs(600))
+}
+
+fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// Blocks whose lines are all from before a time.
+fn older(snapshot: &Snapshot, before_ns: i64) -> Result<Vec<(StreamKey, u64)>, LogError> {
+    let mut cuts = Vec::new();
+    for row in snapshot.streams.range::<&[u8; 16]>(..)? {
+        let (key, row) = row?;
+        let key = StreamKey(*key.value());
+        let state = StreamState::decode(row.value())?;
+        if state.last <= state.removed_to {
+            continue;
+        }
+        if state.latest_ns < before_ns {
+            cuts.push((key, state.last));
+            continue;
+        }
+        let mut to = 0;
+        let (low, high) = (key.block(0), key.block(state.settled));
+        for row in snapshot.blocks.range::<&[u8; 24]>(&low..=&high)? {
+            let (first, block) = row?;
+            let header = Header::decode(block_first(first.value()), block.value())?;
+            if header.max_ns >= before_ns {
+                break;
+            }
+            to = header.last;
+        }
+        if to > 0 {
+            cuts.push((key, to));
+        }
+    }
+    Ok(cuts)
 }
 
 /// All lines of the oldest workloads whose streams have all ended, until `bytes` come together.

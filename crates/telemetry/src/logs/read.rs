@@ -7,11 +7,35 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, btree_map};
 
 use super::block::{Header, Placed, Record, unpack};
+use super::cursor::Place;
 use super::engine::Snapshot;
 use super::keys::{StreamKey, block_first};
+use super::select::{Breath, Chosen, Filter, seek_tail as seek_matches};
 use super::state::StreamState;
-use super::types::{Entry, Page, Query};
+use super::types::{Entry, Page, Query, Role};
 use super::{Cursor, LogError};
+
+/// What a reader of one stream has next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// An entry of this time.
+    At(i64),
+    /// Nothing more.
+    End,
+    /// What it has is known only when a later page goes on.
+    Later,
+}
+
+/// One stream, forwards.
+pub(super) trait Reader {
+    /// Looks for the next entry.
+    fn peek(&mut self) -> Result<Next, LogError>;
+    /// The entry that [`Self::peek`] saw.
+    fn take(&mut self) -> Result<Entry, LogError>;
+    /// Where the next page goes on.
+    fn place(&self) -> Place;
+    fn key(&self) -> StreamKey;
+}
 
 /// The workload's streams in key order: by attempt, then rank.
 pub(super) fn streams(snapshot: &Snapshot, workload: &str) -> Result<Vec<(StreamKey, StreamState)>, LogError> {
@@ -39,13 +63,43 @@ pub(super) fn page(snapshot: &Snapshot, workload: &str, query: &Query) -> Result
             if let btree_map::Entry::Vacant(place) = cursor.next.entry((key.attempt(), key.rank())) {
                 let start = since(snapshot, *key, state, since_ns)?;
                 // Lines dropped before the first that is left may belong here: the reader is told.
-                place.insert(if start == state.removed_to + 1 { 1 } else { start });
+                place.insert(Place::at(if start == state.removed_to + 1 { 1 } else { start }));
             }
         }
     }
-    if let Some(tail) = query.tail {
-        seek_tail(snapshot, &wanted, query, tail, &mut cursor)?;
+    let breath = Breath::new(query.scan_bytes);
+    let Some(filter) = Filter::of(query) else {
+        cursor.seek = None;
+        if let Some(tail) = query.tail {
+            seek_tail(snapshot, &wanted, query, tail, &mut cursor)?;
+        }
+        return merge(&wanted, query, cursor, |key, state, place| {
+            (place.next <= state.last).then(|| Forward::new(snapshot, key, state, place.next, query.until_ns))
+        });
+    };
+    if let Some(left) = cursor.seek.or(query.tail)
+        && !seek_matches(snapshot, &wanted, query, (&filter, &breath), left, &mut cursor)?
+    {
+        return Ok(Page {
+            entries: Vec::new(),
+            cursor,
+            complete: false,
+            finished: false,
+        });
     }
+    merge(&wanted, query, cursor, |key, state, place| {
+        let more = place.scan() <= state.last || place.next <= state.removed_to;
+        more.then(|| Chosen::new(snapshot, (key, state), place, query.until_ns, &filter, &breath))
+    })
+}
+
+/// Merges the streams, attempt after attempt; `open` gives the reader of one that has more.
+fn merge<R: Reader>(
+    wanted: &[(StreamKey, StreamState)],
+    query: &Query,
+    mut cursor: Cursor,
+    open: impl Fn(StreamKey, &StreamState, Place) -> Option<R>,
+) -> Result<Page, LogError> {
     let mut entries = Vec::new();
     let mut bytes = 0;
     let mut complete = true;
@@ -54,17 +108,17 @@ pub(super) fn page(snapshot: &Snapshot, workload: &str, query: &Query) -> Result
         let mut readers = Vec::new();
         let mut heads = BinaryHeap::new();
         for (key, state) in attempt {
-            let next = cursor.of(key.attempt(), key.rank());
-            if next > state.last {
+            let Some(mut reader) = open(*key, state, cursor.of(key.attempt(), key.rank())) else {
                 continue;
+            };
+            match reader.peek()? {
+                Next::At(order_ns) => heads.push(Reverse((order_ns, key.rank(), readers.len()))),
+                Next::End => {}
+                Next::Later => complete = false,
             }
-            let mut reader = Forward::new(snapshot, *key, state, next, query.until_ns);
-            if let Some(order_ns) = reader.peek()? {
-                heads.push(Reverse((order_ns, key.rank(), readers.len())));
-                readers.push(reader);
-            }
+            readers.push(reader);
         }
-        while let Some(Reverse((_, rank, index))) = heads.pop() {
+        while complete && let Some(Reverse((_, rank, index))) = heads.pop() {
             if entries.len() >= limit || bytes >= query.page_bytes.max(1) {
                 complete = false;
                 break;
@@ -75,12 +129,14 @@ pub(super) fn page(snapshot: &Snapshot, workload: &str, query: &Query) -> Result
                 bytes += line.text.len();
             }
             entries.push(entry);
-            cursor
-                .next
-                .insert((reader.key.attempt(), reader.key.rank()), reader.next);
-            if let Some(order_ns) = reader.peek()? {
-                heads.push(Reverse((order_ns, rank, index)));
+            match reader.peek()? {
+                Next::At(order_ns) => heads.push(Reverse((order_ns, rank, index))),
+                Next::End => {}
+                Next::Later => complete = false,
             }
+        }
+        for reader in readers {
+            cursor.set(reader.key().attempt(), reader.key().rank(), reader.place());
         }
         if !complete {
             break;
@@ -118,7 +174,7 @@ fn block_covering(snapshot: &Snapshot, key: StreamKey, number: u64) -> Result<(H
 }
 
 /// Number of the first record from `since_ns` on.
-fn since(snapshot: &Snapshot, key: StreamKey, state: &StreamState, since_ns: i64) -> Result<u64, LogError> {
+pub(super) fn since(snapshot: &Snapshot, key: StreamKey, state: &StreamState, since_ns: i64) -> Result<u64, LogError> {
     if state.latest_ns < since_ns {
         return Ok(state.last + 1);
     }
@@ -159,7 +215,7 @@ fn seek_tail(
         let mut readers = Vec::new();
         let mut heads = BinaryHeap::new();
         for (key, state) in attempt {
-            let start = cursor.of(key.attempt(), key.rank());
+            let start = cursor.of(key.attempt(), key.rank()).next;
             let mut reader = Backward::new(snapshot, *key, state, start, query.until_ns)?;
             if let Some(order_ns) = reader.peek()? {
                 heads.push((order_ns, key.rank(), readers.len()));
@@ -188,8 +244,7 @@ fn seek_tail(
                 reader.next
             };
             if next > reader.start {
-                let place = (reader.key.attempt(), reader.key.rank());
-                cursor.next.insert(place, next);
+                cursor.set(reader.key.attempt(), reader.key.rank(), Place::at(next));
             }
         }
     }
@@ -197,7 +252,7 @@ fn seek_tail(
 }
 
 /// Whether a record at `order_ns` is past the end asked for.
-fn past(until_ns: Option<i64>, order_ns: i64) -> bool {
+pub(super) fn past(until_ns: Option<i64>, order_ns: i64) -> bool {
     until_ns.is_some_and(|until_ns| order_ns > until_ns)
 }
 
@@ -229,8 +284,16 @@ impl<'a> Forward<'a> {
         }
     }
 
+    fn open(&mut self, header: &Header, block: &[u8]) -> Result<(), LogError> {
+        let mut records = unpack(header, block)?;
+        let before = records.partition_point(|p| p.record.last() < self.next);
+        records.drain(..before);
+        self.records = records.into_iter().peekable();
+        Ok(())
+    }
+
     /// Time of the next entry; `None` at the end.
-    fn peek(&mut self) -> Result<Option<i64>, LogError> {
+    fn order_ns(&mut self) -> Result<Option<i64>, LogError> {
         if self.next > self.last {
             return Ok(None);
         }
@@ -251,16 +314,21 @@ impl<'a> Forward<'a> {
         };
         Ok(order_ns.filter(|&order_ns| !past(self.until_ns, order_ns)))
     }
+}
 
-    fn open(&mut self, header: &Header, block: &[u8]) -> Result<(), LogError> {
-        let mut records = unpack(header, block)?;
-        let before = records.partition_point(|p| p.record.last() < self.next);
-        records.drain(..before);
-        self.records = records.into_iter().peekable();
-        Ok(())
+impl Reader for Forward<'_> {
+    fn peek(&mut self) -> Result<Next, LogError> {
+        Ok(self.order_ns()?.map_or(Next::End, Next::At))
     }
 
-    /// The entry that [`Self::peek`] saw.
+    fn place(&self) -> Place {
+        Place::at(self.next)
+    }
+
+    fn key(&self) -> StreamKey {
+        self.key
+    }
+
     fn take(&mut self) -> Result<Entry, LogError> {
         let (attempt, rank) = (self.key.attempt(), self.key.rank());
         if self.next <= self.removed_to {
@@ -282,7 +350,14 @@ impl<'a> Forward<'a> {
         let from = self.next;
         self.next = placed.record.last() + 1;
         Ok(match placed.record {
-            Record::Line(line) => Entry::Line { attempt, rank, line },
+            Record::Line(line, level) => Entry::Line {
+                attempt,
+                rank,
+                level,
+                role: Role::Match,
+                apart: false,
+                line,
+            },
             Record::Gap { to, at_ns, .. } => Entry::Gap {
                 attempt,
                 rank,

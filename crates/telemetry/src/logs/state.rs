@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::{LogError, varint};
+use super::{Detector, LogError, varint};
 
 /// The state row of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(super) struct StreamState {
     pub(super) loose_blocks: u64,
     /// Their unpacked size.
     pub(super) loose_bytes: u64,
+    /// What the last lines of standard output and error say of the level of the next.
+    pub(super) detectors: [Detector; 2],
 }
 
 impl Default for StreamState {
@@ -41,6 +43,7 @@ impl Default for StreamState {
             growing: 0,
             loose_blocks: 0,
             loose_bytes: 0,
+            detectors: [Detector::default(); 2],
         }
     }
 }
@@ -62,6 +65,11 @@ impl StreamState {
         ] {
             varint::put(&mut out, value);
         }
+        if self.detectors != [Detector::default(); 2] {
+            for detector in self.detectors {
+                varint::put(&mut out, detector.encode());
+            }
+        }
         out
     }
 
@@ -72,7 +80,7 @@ impl StreamState {
         })?;
         *input = rest;
         let latest_ns = varint::take_signed(input)?;
-        Ok(Self {
+        let mut state = Self {
             finished: finished != 0,
             latest_ns,
             last: varint::take(input)?,
@@ -83,7 +91,15 @@ impl StreamState {
             growing: varint::take(input)?,
             loose_blocks: varint::take(input)?,
             loose_bytes: varint::take(input)?,
-        })
+            detectors: [Detector::default(); 2],
+        };
+        // Rows of earlier versions end here, and those of streams in which nothing goes on.
+        if !input.is_empty() {
+            for detector in &mut state.detectors {
+                *detector = Detector::decode(varint::take(input)?);
+            }
+        }
+        Ok(state)
     }
 }
 
@@ -186,8 +202,12 @@ mod tests {
             growing: 5,
             loose_blocks: 6,
             loose_bytes: 7,
+            detectors: [Detector::default(); 2],
         };
         assert_eq!(StreamState::decode(&state.encode()), Ok(state));
+        let mut failing = state;
+        failing.detectors[1].next(b"Traceback (most recent call last):", true);
+        assert_eq!(StreamState::decode(&failing.encode()), Ok(failing));
         let fresh = StreamState::default();
         assert_eq!(StreamState::decode(&fresh.encode()), Ok(fresh));
         assert!(StreamState::decode(&[]).is_err());

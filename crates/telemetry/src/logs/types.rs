@@ -1,8 +1,10 @@
 //! The words of the log store: streams, lines, queries, pages.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use super::Cursor;
+use super::{Cursor, Level, Search};
 
 /// One numbered sequence of lines: what one attempt of a workload wrote on one rank.
 ///
@@ -65,6 +67,15 @@ impl From<(StreamId, Vec<Line>)> for Chunk {
     }
 }
 
+/// What a line is to a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It is what was asked for; all lines are where there is no filter.
+    Match,
+    /// It is near one that was.
+    Context,
+}
+
 /// What a reader sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
@@ -74,6 +85,12 @@ pub enum Entry {
         attempt: u32,
         /// Rank that wrote it.
         rank: u32,
+        /// How grave it is; `None` where nothing tells, which filters take as [`Level::Info`].
+        level: Option<Level>,
+        /// What it is to the query.
+        role: Role,
+        /// In an answer to a filter: the line before it in its stream is not shown.
+        apart: bool,
         /// The line.
         line: Line,
     },
@@ -115,6 +132,11 @@ pub struct Options {
     /// background, so it can be passed for a moment; the file itself can be somewhat larger, and does not
     /// shrink: its room is used again.
     pub max_bytes: Option<u64>,
+    /// Lines older than this are dropped, also those of streams that go on; `None` (the default) keeps them.
+    ///
+    /// By the node's time of the lines against this machine's clock, when the store is opened and then a few times
+    /// within the age; whole blocks at a time, so a line may stay somewhat longer. Readers see [`Entry::Removed`].
+    pub max_age: Option<Duration>,
     /// Streams whose state is kept in memory; others cost a read of the file. Default 65,536.
     pub cached_streams: usize,
     /// Small blocks of a stream that are merged, though they don't fill a large one. Default 64.
@@ -126,6 +148,7 @@ impl Default for Options {
         Self {
             cache_bytes: 8 << 20,
             max_bytes: None,
+            max_age: None,
             cached_streams: 65_536,
             merge_blocks: 64,
         }
@@ -137,7 +160,8 @@ impl Default for Options {
 pub struct Query {
     /// Go on after what this cursor has seen; `None` starts at the beginning.
     pub cursor: Option<Cursor>,
-    /// Only the last so many entries (of what the other fields leave); `None` is all.
+    /// Only the last so many entries (of what the other fields leave); `None` is all. With a filter the lines of
+    /// context are not counted, and finding the place may take several pages without entries: their cursors know.
     pub tail: Option<u64>,
     /// Only entries from this time on (unix ns, inclusive).
     ///
@@ -150,10 +174,20 @@ pub struct Query {
     pub attempt: Option<u32>,
     /// Only this rank; `None` is all.
     pub rank: Option<u32>,
+    /// Only lines at least so grave; lines without a level count as [`Level::Info`]. Gaps are always shown.
+    pub level: Option<Level>,
+    /// Only lines with a match. A line that was delivered in pieces (`partial`) is searched piece by piece.
+    pub search: Option<Search>,
+    /// With a filter: lines before and after each match that are shown too, of the same stream and by number; context
+    /// does not reach over gaps. 1000 at most.
+    pub context: u32,
     /// Most entries in a page, at least 1. Default 10,000.
     pub limit: usize,
     /// A page ends once its texts reach so many bytes. Default 1 MiB.
     pub page_bytes: usize,
+    /// With a filter: a page ends once so many bytes of text were searched, perhaps without an entry, so that nobody
+    /// holds a thread for long; it looks into one block of each stream at least. Default 32 MiB.
+    pub scan_bytes: usize,
 }
 
 impl Default for Query {
@@ -165,8 +199,12 @@ impl Default for Query {
             until_ns: None,
             attempt: None,
             rank: None,
+            level: None,
+            search: None,
+            context: 0,
             limit: 10_000,
             page_bytes: 1 << 20,
+            scan_bytes: 32 << 20,
         }
     }
 }
@@ -174,7 +212,8 @@ impl Default for Query {
 /// A piece of a workload's logs.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// In order: by attempt, then time, then rank, then number.
+    /// In order: by attempt, then time, then rank, then number. With a filter a page may be empty and yet
+    /// not `complete`: see [`Query::scan_bytes`].
     pub entries: Vec<Entry>,
     /// Where the next page starts; stays valid across restarts of the store.
     pub cursor: Cursor,

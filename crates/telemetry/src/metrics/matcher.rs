@@ -69,6 +69,21 @@ impl Matcher {
         })
     }
 
+    /// The label that it is about; [`NAME_LABEL`] for the metric's name.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The same condition on another label.
+    #[must_use]
+    pub fn on(&self, label: &str) -> Self {
+        Self {
+            label: label.to_owned(),
+            test: self.test.clone(),
+        }
+    }
+
     /// Whether a value passes; `""` stands for an absent label.
     #[must_use]
     pub fn matches(&self, value: &str) -> bool {

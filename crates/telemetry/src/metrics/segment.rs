@@ -84,7 +84,7 @@ struct Header {
 }
 
 impl Header {
-    fn parse(raw: &[u8], columns: usize) -> Result<Self, MetricError> {
+    fn parse(raw: &[u8], first_series: u32, columns: usize) -> Result<Self, MetricError> {
         let (body, checksum) = raw
             .split_at_checked(raw.len().saturating_sub(4))
             .ok_or(MetricError::Corrupt("block header"))?;
@@ -100,7 +100,7 @@ impl Header {
         }
         let count = varint::take(input)? as usize;
         let mut entries = Vec::with_capacity(count.min(4096));
-        let (mut series, mut offset) = (0u32, 0);
+        let (mut series, mut offset) = (first_series, 0);
         for _ in 0..count {
             series = series.wrapping_add(varint::take(input)? as u32);
             let time = varint::take(input)? as usize;
@@ -199,7 +199,7 @@ impl Segment {
         raw.resize(header_bytes as usize, 0);
         let start = self.block_end(at).saturating_sub(u64::from(header_bytes));
         file.read_exact_at(raw, start)?;
-        Header::parse(raw, self.meta.kind.columns())
+        Header::parse(raw, self.blocks[at].first_series, self.meta.kind.columns())
     }
 
     /// Calls `visit` with the place in `series` (ascending) of each that has samples from `from_ms` to `to_ms`,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use telemetry::logs::{Cursor, Entry, Line, LogStore, Options, Query, Source};
+use telemetry::logs::{Cursor, Detector, Entry, Level, Line, LogStore, Options, Query, Role, Source};
 
 use crate::{read_all, runtime, stream};
 
@@ -55,6 +55,7 @@ struct Model {
     latest: Option<i64>,
     clock: i64,
     finished: bool,
+    detectors: [Detector; 2],
 }
 
 impl Model {
@@ -73,7 +74,19 @@ impl Model {
         }
         self.last = line.number;
         self.latest = self.latest.max(Some(line.at_ns));
-        self.entries.push(Entry::Line { attempt, rank, line });
+        let level = match line.source {
+            Source::Stdout => self.detectors[0].next(&line.text, line.partial),
+            Source::Stderr => self.detectors[1].next(&line.text, line.partial),
+            Source::System => Some(Level::Warn),
+        };
+        self.entries.push(Entry::Line {
+            attempt,
+            rank,
+            level,
+            role: Role::Match,
+            apart: false,
+            line,
+        });
     }
 
     /// Entries with their times in the stream's order.

@@ -16,6 +16,7 @@ use crate::{cli::App, failure::Outcome, local, serving};
 #[command(after_help = "Examples:\n  clawbernetes gateway serve\n  \
     clawbernetes gateway serve --listen 127.0.0.1:9100 --data /var/lib/clawbernetes\n\n\
     The first start makes an admin token; this user's command line finds it by itself on this machine.\n\
+    No later start makes another one, unless it is told --reset-admin-token.\n\
     CLAWBERNETES_LOG=debug shows more.")]
 pub(crate) struct Args {
     /// The address to listen on; port 0 takes any free port
@@ -57,6 +58,13 @@ pub(crate) struct Args {
     /// The most disk that metrics may take
     #[arg(long, value_name = "SIZE", default_value = "20Gi")]
     metrics_max: Size,
+    /// Make a new admin token in place of the one that the first start made: for whoever has lost them all
+    #[arg(long)]
+    reset_admin_token: bool,
+    /// Log lines older than this are dropped, also those of workloads that run on; without it they stay as long as
+    /// their workload is kept
+    #[arg(long, value_name = "DURATION")]
+    logs_max_age: Option<Span>,
 }
 
 impl Args {
@@ -96,6 +104,8 @@ impl Args {
             metrics_raw_age: self.metrics_keep_raw,
             metrics_age: self.metrics_keep,
             metrics_max_bytes: self.metrics_max.bytes(),
+            reset_admin_token: self.reset_admin_token,
+            logs_max_age: self.logs_max_age,
             ..Options::default()
         })
     }
@@ -109,13 +119,17 @@ fn is_private(address: IpAddr) -> bool {
 pub(crate) async fn start(options: Options) -> Result<Gateway, ApiError> {
     let data = options.data.clone();
     let gateway = Gateway::start(options).await.map_err(|error| start_error(&error))?;
-    match local::token_path(gateway.address.port()) {
-        Some(path) => local::write_private(&path, &gateway.admin_token).map_err(|error| {
+    match (local::token_path(gateway.address.port()), &gateway.admin_token) {
+        (Some(path), Some(token)) => gateway::private::write(&path, token).map_err(|error| {
             ApiError::internal(format!("{} can't be written", path.display())).cause(error.to_string())
         })?,
-        None => tracing::warn!(
+        (None, Some(_)) => tracing::warn!(
             "no home folder: the command line must be given the token in {}",
             data.display()
+        ),
+        (_, None) => tracing::warn!(
+            "no admin token of this gateway's own works any more; who has lost all others starts it once with \
+             --reset-admin-token"
         ),
     }
     tracing::info!(address = %gateway.address, data = %data.display(), "the gateway serves");

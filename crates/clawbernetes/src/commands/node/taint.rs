@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use api::{
+    nearest,
     node::{Taint, TaintEffect},
     op::{NodeTaint, TaintRequest},
 };
 
-use crate::{cli::App, failure::Outcome, nearest::nearest};
+use crate::{cli::App, failure::Outcome};
 
 /// Set and remove taints of a node: they keep workloads off that don't tolerate them
 #[derive(Debug, clap::Args)]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use api::{
-    ApiError, NodeName, Span,
+    ApiError, ErrorCode, NodeName, Span,
     node::NodeStatus,
     op::{FleetStatus, NodeFilter, NodeList, StatusRequest},
 };
@@ -98,11 +98,19 @@ impl Args {
             ..Options::default()
         };
         let gateway = serve::start(options).await?;
+        let Some(token) = gateway.admin_token.clone() else {
+            gateway.stop().await;
+            let message = "the admin token of this folder's gateway was revoked";
+            return Err(ApiError::new(ErrorCode::AuthFailed, message).hint(format!(
+                "make another one: clawbernetes gateway serve --reset-admin-token --data {}; then end it",
+                data.join("gateway").display()
+            )));
+        };
         let url = format!("ws://localhost:{}", gateway.address.port());
         app.out.note(&format!("gateway  {url}  (data in {})", data.display()));
         let agents_stop = stop.child_token();
-        let mut agents = self.start_agents(&gateway, &data, &agents_stop);
-        let client = Client::new(Endpoint::parse(&url)?, Some(gateway.admin_token.clone()));
+        let mut agents = self.start_agents(&gateway, &token, &data, &agents_stop);
+        let client = Client::new(Endpoint::parse(&url)?, Some(token));
         let wanted = agents.len();
         let used = async {
             wait_for_nodes(app, &client, wanted).await?;
@@ -136,7 +144,13 @@ impl Args {
         ended.map(|()| ExitCode::SUCCESS)
     }
 
-    fn start_agents(&self, gateway: &Gateway, data: &Path, stop: &CancellationToken) -> JoinSet<Result<(), ApiError>> {
+    fn start_agents(
+        &self,
+        gateway: &Gateway,
+        token: &str,
+        data: &Path,
+        stop: &CancellationToken,
+    ) -> JoinSet<Result<(), ApiError>> {
         let mut agents = JoinSet::new();
         let nodes: Vec<(Option<NodeName>, Option<SimulatedGpus>, PathBuf)> = match &self.simulate {
             None => vec![(None, None, data.join("node"))],
@@ -151,7 +165,7 @@ impl Args {
             let options = NodeOptions {
                 gateway: Some(format!("ws://{}", gateway.address)),
                 // An admin's token lets nodes in too, and this one never leaves the process.
-                join_token: Some(gateway.admin_token.clone()),
+                join_token: Some(token.to_owned()),
                 name,
                 engines: self.engine,
                 simulate,

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use api::{
-    Timestamp,
+    ApiError, Timestamp,
     op::{LogEntry, LogsRequest, WorkloadGet, WorkloadLogs, WorkloadRef},
-    workload::LogSource,
+    workload::{LogLevel, LogSource},
 };
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::super::node::past;
 use crate::{
@@ -17,31 +18,55 @@ use crate::{
 };
 
 /// Show a workload's output, also after it has ended or its node is gone
+///
+/// With --level or --search only the lines that match are shown, with --context also those around them, as grep does.
+/// Python tracebacks, panics, CUDA and NCCL errors are errors with all their lines. A line that doesn't say its level
+/// counts as info.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  clawbernetes workload logs gpt-finetune --tail 50\n  clawbernetes workload logs gpt-finetune -f\n  \
-    clawbernetes workload logs wl-7k2 --since 10m -o jsonl"
+    after_help = "Examples:\n  clawbernetes logs gpt-finetune --tail 50\n  clawbernetes logs gpt-finetune --level error --since 1h\n  \
+    clawbernetes logs gpt-finetune -f --search 'loss (nan|inf)' --context 3\n  clawbernetes logs wl-7k2 --since 10m -o jsonl"
 )]
 pub(crate) struct Args {
     /// Its id, its name, or the beginning of either
     #[arg(value_name = "WORKLOAD", add = crate::complete::workloads())]
     id: String,
+    /// Only lines of this level or a graver one
+    #[arg(short = 'l', long, value_name = "LEVEL", value_parser = level())]
+    level: Option<LogLevel>,
+    /// Begin with the last so many lines (or matches); 100 without a number
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100")]
+    tail: Option<u64>,
     /// Go on with lines as they come, until the workload has ended
     #[arg(short = 'f', long)]
     follow: bool,
-    /// Begin with the last so many lines
-    #[arg(long, value_name = "N")]
-    tail: Option<u64>,
     /// Only lines since then: 10m, "1h ago", 2026-02-16T14:00:00Z
     #[arg(long, value_name = "TIME", value_parser = past)]
     since: Option<Timestamp>,
+    /// Only lines in which this regular expression has a match; (?i) before it for any case
+    #[arg(short = 's', long, value_name = "REGEX")]
+    search: Option<String>,
+    /// Show so many lines before and after each match too
+    #[arg(short = 'C', long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    context: u32,
     /// Put the time before each line
     #[arg(long)]
     timestamps: bool,
 }
 
+fn level() -> impl TypedValueParser<Value = LogLevel> {
+    PossibleValuesParser::new(LogLevel::ALL.map(LogLevel::name)).map(|name| {
+        let named = LogLevel::ALL.into_iter().find(|level| level.name() == name);
+        named.unwrap_or(LogLevel::Info)
+    })
+}
+
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Outcome {
+        if self.context > 0 && self.level.is_none() && self.search.is_none() {
+            let error = ApiError::invalid("--context", "--context needs matches to stand around");
+            return Err(error.hint("give --search or --level with it").into());
+        }
         let (client, settings) = app.session()?;
         let request = LogsRequest {
             id: self.id.clone(),
@@ -49,6 +74,9 @@ impl Args {
             follow: self.follow,
             tail: self.tail,
             since: self.since,
+            level: self.level,
+            search: self.search,
+            context: self.context,
             cursor: None,
         };
         stream(app, &client, request, self.timestamps).await?;
@@ -67,6 +95,9 @@ pub(crate) async fn stream(
         app,
         timestamps,
         gang: false,
+        groups: request.context > 0,
+        color: app.out.view().color,
+        begun: false,
         open: None,
     };
     if app.out.format == Format::Table {
@@ -99,6 +130,12 @@ struct Printer<'a> {
     timestamps: bool,
     /// Whether lines say which member they are from.
     gang: bool,
+    /// Whether `--` stands between lines that don't follow on each other.
+    groups: bool,
+    /// Whether lines have the colour of their level.
+    color: bool,
+    /// Whether a line was printed.
+    begun: bool,
     /// The stream whose line isn't complete yet.
     open: Option<(LogSource, u32)>,
 }
@@ -115,9 +152,13 @@ impl Printer<'_> {
     fn text(&mut self, entry: &LogEntry) -> String {
         let mut text = String::new();
         let stream = (entry.source, entry.rank);
-        if self.open != Some(stream) {
+        // In an answer to a search the rest of a long line may be missing.
+        if self.open != Some(stream) || entry.apart {
             if self.open.is_some() {
                 text.push('\n');
+            }
+            if self.groups && self.begun && entry.apart {
+                text.push_str("--\n");
             }
             if self.timestamps {
                 text.push_str(&format!("{} ", entry.at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ")));
@@ -131,7 +172,14 @@ impl Printer<'_> {
                 (false, LogSource::Stdout | LogSource::Stderr) => {}
             }
         }
-        text.push_str(&entry.text);
+        self.begun = true;
+        match entry.level.and_then(color) {
+            // A line with colours of its own keeps them.
+            Some(color) if self.color && !entry.text.contains('\u{1b}') => {
+                text.push_str(&format!("\u{1b}[{color}m{}\u{1b}[0m", entry.text));
+            }
+            _ => text.push_str(&entry.text),
+        }
         if entry.partial {
             self.open = Some(stream);
         } else {
@@ -146,5 +194,15 @@ impl Printer<'_> {
             self.app.out.print("\n")?;
         }
         Ok(())
+    }
+}
+
+/// The colour of a level, as a terminal's number; what is usual has none.
+fn color(level: LogLevel) -> Option<&'static str> {
+    match level {
+        LogLevel::Trace | LogLevel::Debug => Some("2"),
+        LogLevel::Info => None,
+        LogLevel::Warn => Some("33"),
+        LogLevel::Error | LogLevel::Fatal => Some("31"),
     }
 }

@@ -12,7 +12,7 @@ mod usage;
 mod wait;
 pub(super) mod watch;
 
-pub(super) use logs::stream as stream_logs;
+pub(super) use logs::{Args as LogsArgs, stream as stream_logs};
 
 use crate::{cli::App, failure::Outcome};
 
@@ -21,7 +21,7 @@ use crate::{cli::App, failure::Outcome};
 pub(crate) enum Command {
     List(list::Args),
     Status(status::Args),
-    Logs(logs::Args),
+    Logs(Box<logs::Args>),
     Wait(wait::Args),
     Cancel(cancel::Args),
     Exec(exec::Args),

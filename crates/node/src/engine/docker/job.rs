@@ -510,6 +510,11 @@ fn hook(body: &ContainerCreateBody, label: &str) -> Option<Vec<String>> {
     (!command.is_empty()).then_some(command)
 }
 
+/// The grace that a container's job was begun with.
+pub(super) fn grace_of(inspect: &ContainerInspectResponse) -> Span {
+    Span(u64::try_from(grace(&recover(inspect)).as_millis()).unwrap_or(u64::MAX))
+}
+
 fn grace(body: &ContainerCreateBody) -> Duration {
     let text = body.labels.as_ref().and_then(|labels| labels.get(LABEL_GRACE));
     text.and_then(|text| text.parse().ok())

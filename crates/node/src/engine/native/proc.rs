@@ -135,14 +135,14 @@ pub(super) fn all() -> Vec<i32> {
 }
 
 /// Identifies this boot of the machine; empty where the kernel doesn't say.
-pub(super) fn boot_id() -> String {
+pub(in crate::engine) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|id| id.trim().to_owned())
         .unwrap_or_default()
 }
 
 /// Nanoseconds since the boot, sleep included.
-pub(super) fn boottime_ns() -> u64 {
+pub(in crate::engine) fn boottime_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }

@@ -109,7 +109,7 @@ pub(super) fn own_mounts() -> io::Result<()> {
 
 /// Closes whatever this process inherited beside its standard streams: it would keep other people's pipes open for as
 /// long as a job runs. To be called before the process has opened anything.
-pub(super) fn close_inherited() {
+pub(in crate::engine) fn close_inherited() {
     // SAFETY: main has only just begun and owns no descriptor beyond the standard three. A kernel without this call
     // (before Linux 5.9) refuses it, and all stays as it was.
     unsafe {

@@ -62,7 +62,7 @@ fn the_size_is_bounded_and_the_newest_kept() {
     for row in 0..60 * 60 {
         last_ms = START_MS + row * 60_000;
         hand.set(last_ms);
-        let batch: Vec<_> = ids.iter().map(|&id| {
+        let batch = ids.iter().map(|&id| {
             noise ^= noise << 13;
             noise ^= noise >> 7;
             noise ^= noise << 17;
@@ -81,7 +81,7 @@ fn the_size_is_bounded_and_the_newest_kept() {
     }
     let usage = store.usage();
     assert!(
-        usage.oldest_ms.unwrap() > START_MS && usage.samples > 100_000,
+        usage.oldest_raw_ms.unwrap() > START_MS && usage.samples > 100_000,
         "{usage:?}"
     );
     let last = store

@@ -155,7 +155,7 @@ fn a_log_may_end_anywhere() {
             let crashed = copy(crashed.path());
             let log = crashed.path().join(log.file_name().unwrap());
             let mut torn = whole[..cut].to_vec();
-            torn.extend((0..garbage).map(|n| n * 37));
+            torn.extend((0..garbage).map(|n: u8| n.wrapping_mul(37)));
             std::fs::write(&log, torn).unwrap();
             let store = open(crashed.path(), &hand);
             let kept = all_of(&store, "a");
@@ -167,7 +167,8 @@ fn a_log_may_end_anywhere() {
             let id = store.series("a", &[]).unwrap();
             store.append(&[sample(id, START_MS + 100, 1.0)]).unwrap();
             store.sync().unwrap();
-            let again = open(copy(crashed.path()).path(), &hand);
+            let crashed = copy(crashed.path());
+            let again = open(crashed.path(), &hand);
             assert_eq!(all_of(&again, "a").len(), kept.len() + 1);
         }
     }

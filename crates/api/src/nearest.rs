@@ -1,7 +1,8 @@
 //! "Did you mean": the nearest of the names that there are.
 
 /// The name nearest to `word`, where one is near enough to be meant.
-pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     names
         .into_iter()
