@@ -8,11 +8,13 @@
 //! each over WebSocket ([`Frame`]), or one line each over plain HTTP.
 
 mod alerts;
+mod health;
 mod metrics;
 
 use std::collections::BTreeMap;
 
 pub use alerts::*;
+pub use health::*;
 pub use metrics::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -168,6 +170,8 @@ macro_rules! operations {
 operations! {
     /// Answers at once with the gateway's version, role and health.
     GatewayPing = "gateway.ping", Anyone, Reads, Empty => Ping;
+    /// Tells how the fleet does: a score, what it costs, and what was found.
+    FleetHealthGet = "fleet.health", Read, Reads, Empty => FleetHealth;
     /// Shows the fleet: nodes, GPUs, and the workloads that haven't ended.
     FleetStatus = "fleet.status", Read, Reads, StatusRequest => Fleet;
 
@@ -188,6 +192,8 @@ operations! {
     NodeList = "node.list", Read, Reads, NodeFilter => Vec<NodeView>;
     /// Shows all that is known of a node.
     NodeGet = "node.get", Read, Reads, NodeRef => NodeDetail;
+    /// Looks closely at a node: heat, memory, errors, trends.
+    NodeDiagnose = "node.diagnose", Read, Reads, DiagnoseNodeRequest => NodeDiagnosis;
     /// Keeps new work off a node, and empties it.
     NodeDrain = "node.drain", OperateNodes, Writes, DrainRequest => NodeDetail;
     /// Lets a drained node take work again.
@@ -213,6 +219,8 @@ operations! {
     WorkloadMigrate = "workload.migrate", Run, Writes, MigrateRequest => WorkloadSummary;
     /// Explains why a workload is where it is, or why it isn't placed.
     WorkloadExplain = "workload.explain", Read, Reads, WorkloadRef => Explanation;
+    /// Looks closely at a workload: what it uses, its errors, its speed, and what holds it up.
+    WorkloadDiagnose = "workload.diagnose", Read, Reads, DiagnoseWorkloadRequest => WorkloadDiagnosis;
     /// Sums up GPU-hours.
     WorkloadUsage = "workload.usage", Read, Reads, UsageRequest => Vec<UsageRow>;
 

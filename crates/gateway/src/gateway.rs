@@ -18,6 +18,7 @@ use crate::{
     auth,
     control::{self, start_planner},
     decide::{nodes::Patience, sweep::Retention},
+    diagnose,
     draft::Draft,
     hub::{Hub, now},
     live::Nodes,
@@ -215,12 +216,14 @@ impl Gateway {
             unreachable: options.unreachable_after,
             lost: options.lost_after,
         };
+        let journal = Arc::new(diagnose::Journal::default());
         let app = Arc::new(App {
             hub: Arc::clone(&hub),
             live: Arc::clone(&live),
             logs: Arc::clone(&logs),
             metrics: Arc::clone(&metrics),
             alerting: Arc::clone(&alerting),
+            journal: Arc::clone(&journal),
             planner,
             rows: serve::Rows::default(),
             access: serve::Access::new(options.limits),
@@ -264,6 +267,7 @@ impl Gateway {
             tokio::spawn(measuring),
             tokio::spawn(evaluating),
             tokio::spawn(delivering),
+            tokio::spawn(diagnose::follow(journal, Arc::clone(&hub))),
             following,
         ];
         Ok(Self {

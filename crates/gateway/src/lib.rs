@@ -8,6 +8,7 @@ pub mod alerting;
 pub mod auth;
 pub mod control;
 pub mod decide;
+pub mod diagnose;
 pub mod draft;
 pub mod gateway;
 pub mod hub;

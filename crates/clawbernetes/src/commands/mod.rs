@@ -4,8 +4,10 @@ mod alerts;
 mod auth;
 mod completions;
 mod context;
+mod diagnose;
 mod events;
 mod gateway;
+mod health;
 mod man;
 mod metrics;
 mod node;
@@ -21,6 +23,10 @@ use crate::{cli::App, failure::Outcome};
 pub(crate) enum Command {
     Up(up::Args),
     Status(status::Args),
+    Health(health::Args),
+    /// What is wrong with a node or a workload, on what evidence, and what helps
+    #[command(subcommand)]
+    Diagnose(diagnose::Command),
     Run(Box<run::Args>),
     /// Workloads: see, wait for, stop, move and explain them
     #[command(subcommand, visible_alias = "wl")]
@@ -56,6 +62,8 @@ impl Command {
             Self::Up(args) => args.run(app),
             Self::DemoTrain(args) => args.run(app),
             Self::Status(args) => app.block_on(args.run(app)),
+            Self::Health(args) => app.block_on(args.run(app)),
+            Self::Diagnose(command) => command.run(app),
             Self::Run(args) => app.block_on(args.run(app)),
             Self::Workload(command) => command.run(app),
             Self::Logs(args) => app.block_on(args.run(app)),

@@ -4,6 +4,7 @@ mod alerts;
 mod cells;
 mod chart;
 mod fleet;
+mod health;
 mod identity;
 mod metrics;
 mod page;
@@ -19,6 +20,7 @@ use serde::Serialize;
 
 pub(crate) use self::{
     cells::{ago, dash, span_of},
+    health::HealthShown,
     identity::Reported,
     metrics::MetricsShown,
     page::{Grid, Page, View},

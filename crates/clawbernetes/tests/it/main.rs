@@ -16,5 +16,6 @@ mod jobs;
 mod kill;
 mod metrics;
 mod native;
+mod seeing;
 mod with_gateway;
 mod world;

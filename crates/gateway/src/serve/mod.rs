@@ -6,6 +6,7 @@ mod events;
 mod exec;
 mod face;
 mod fleet;
+mod health_ops;
 mod listen;
 mod metric_ops;
 mod node_ops;
@@ -36,7 +37,9 @@ pub use listen::listen;
 pub use rows::Rows;
 pub use tokens::mint as mint_token;
 
-use crate::{alerting::Alerting, control::PlannerHandle, hub::Hub, live::Nodes, metrics::Metrics};
+use crate::{
+    alerting::Alerting, control::PlannerHandle, diagnose::Journal, hub::Hub, live::Nodes, metrics::Metrics,
+};
 
 /// What every handler needs.
 pub struct App {
@@ -50,6 +53,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Alerts.
     pub alerting: Arc<Alerting>,
+    /// What went wrong on nodes in the last day.
+    pub journal: Arc<Journal>,
     /// The scheduler's ear.
     pub planner: PlannerHandle,
     /// Rows of lists that are already written.
@@ -78,6 +83,9 @@ pub fn router(app: Arc<App>) -> Router {
     let mut faces = face::Faces::new(prometheus::routes(router));
     faces.unary::<GatewayPing, _, _, _>(fleet::ping);
     faces.unary::<FleetStatus, _, _, _>(fleet::status);
+    faces.unary::<FleetHealthGet, _, _, _>(health_ops::fleet);
+    faces.unary::<NodeDiagnose, _, _, _>(health_ops::node);
+    faces.unary::<WorkloadDiagnose, _, _, _>(health_ops::workload);
     faces.unary::<WhoAmI, _, _, _>(tokens::whoami);
     faces.unary::<TokenCreate, _, _, _>(tokens::create);
     faces.unary::<TokenList, _, _, _>(tokens::list);
