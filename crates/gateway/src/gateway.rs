@@ -23,7 +23,7 @@ use crate::{
     hub::{Hub, now},
     live::Nodes,
     metrics::Metrics,
-    private,
+    private, remote_write,
     serve::{self, App, Limits},
 };
 
@@ -62,6 +62,8 @@ pub struct Options {
     pub alerts: AlertsFile,
     /// How often rules of alerts are evaluated.
     pub alert_interval: Span,
+    /// Where metrics are written to besides. `None`: nowhere.
+    pub remote_write: Option<remote_write::Target>,
     /// Limits for callers.
     pub limits: Limits,
     /// Make a new admin token, in place of the one that the first start (or an earlier reset) made: for whoever has lost
@@ -88,6 +90,7 @@ impl Default for Options {
             logs_max_age: None,
             alerts: AlertsFile::default(),
             alert_interval: Span::secs(15),
+            remote_write: None,
             limits: Limits::default(),
             reset_admin_token: false,
         }
@@ -149,6 +152,8 @@ pub struct Gateway {
     live: Arc<Nodes>,
     stop: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    /// Follows the store, and ends with it.
+    following: Vec<tokio::task::JoinHandle<()>>,
 }
 
 /// Memory for pages of the store's file: the fleet itself is in the view, so that reads are rare.
@@ -247,7 +252,7 @@ impl Gateway {
             Arc::clone(&hub),
             Arc::clone(&live),
             Arc::clone(&logs),
-            metrics,
+            Arc::clone(&metrics),
             options.data.clone(),
             options.sample,
             stop.clone(),
@@ -261,15 +266,18 @@ impl Gateway {
             stop.clone(),
         );
         let listening = serve::listen(listener, serve::router(app), options.limits.connections, stop.clone());
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(watching),
             tokio::spawn(listening),
             tokio::spawn(measuring),
             tokio::spawn(evaluating),
             tokio::spawn(delivering),
-            tokio::spawn(diagnose::follow(journal, Arc::clone(&hub))),
-            following,
         ];
+        if let Some(target) = options.remote_write {
+            let writing = remote_write::run(metrics, target, options.data.clone(), stop.clone());
+            tasks.push(tokio::spawn(writing));
+        }
+        let following = vec![tokio::spawn(diagnose::follow(journal, Arc::clone(&hub))), following];
         Ok(Self {
             address,
             admin_token,
@@ -277,6 +285,7 @@ impl Gateway {
             live,
             stop,
             tasks,
+            following,
         })
     }
 
@@ -284,13 +293,14 @@ impl Gateway {
     pub async fn stop(self) {
         self.stop.cancel();
         self.live.end_all();
-        let Self { hub, tasks, .. } = self;
-        let mut tasks = tasks.into_iter();
-        for task in tasks.by_ref().take(5) {
+        let Self {
+            hub, tasks, following, ..
+        } = self;
+        for task in tasks {
             let _ = task.await;
         }
         hub.store().close().await;
-        for task in tasks {
+        for task in following {
             let _ = task.await;
         }
     }

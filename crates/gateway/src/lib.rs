@@ -18,6 +18,7 @@ pub mod live;
 pub mod metrics;
 pub mod private;
 pub mod records;
+pub mod remote_write;
 pub mod serve;
 pub mod view;
 

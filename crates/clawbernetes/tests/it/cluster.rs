@@ -86,7 +86,7 @@ impl Cluster {
         Self::start_with(&[])
     }
 
-    /// The same, with more flags for the gateway.
+    /// As [`Self::start`], with more flags of the gateway.
     pub fn start_with(flags: &[&str]) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let home = Home::at(address);
@@ -106,11 +106,9 @@ impl Cluster {
             "--lost-after",
             "60s",
         ];
+        let words = words.iter().chain(flags).map(|word| (*word).to_owned());
         let cluster = Self {
-            gateway: Part::new(
-                "gateway",
-                words.iter().chain(flags).map(|word| (*word).to_owned()).collect(),
-            ),
+            gateway: Part::new("gateway", words.collect()),
             home,
             address,
             agents: Vec::new(),
@@ -399,15 +397,28 @@ pub fn post(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Option<Answer> {
+    let bearer = format!("Bearer {token}");
+    let mut all = vec![("content-type", "application/json")];
+    if !token.is_empty() {
+        all.push(("authorization", &bearer));
+    }
+    all.extend(headers);
+    exchange(address, "POST", &api::op::path(operation), &all, body)
+}
+
+/// One request over a connection of its own. `None`: the connection can't be made, or breaks before the whole answer is
+/// here.
+pub fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Option<Answer> {
     let mut head = format!(
-        "POST {} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         connection: close\r\n",
-        api::op::path(operation),
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\nconnection: close\r\n",
         body.len()
     );
-    if !token.is_empty() {
-        head.push_str(&format!("authorization: Bearer {token}\r\n"));
-    }
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

@@ -16,6 +16,7 @@ mod jobs;
 mod kill;
 mod metrics;
 mod native;
+mod prometheus;
 mod seeing;
 mod with_gateway;
 mod world;

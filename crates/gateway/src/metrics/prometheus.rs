@@ -74,7 +74,7 @@ impl Name {
     }
 
     fn stored_label<'a>(&self, shown: &'a str) -> Stored<'a> {
-        let renamed = [label::UUID, label::MODEL, label::NODE].into_iter();
+        let renamed = [label::UUID, label::NODE].into_iter();
         let mut labels = renamed.chain([shown]);
         match labels.find(|stored| exposition::label_name(self.metric, stored) == shown) {
             // What can't be in a label becomes `_`: there may be several that are shown as this.
@@ -263,7 +263,9 @@ mod tests {
 
     use super::*;
 
-    fn metrics(folder: &tempfile::TempDir, of: &[(&str, &[(&str, &str)], f64)]) -> Metrics {
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+    fn metrics(folder: &tempfile::TempDir, of: &[(&str, Pairs<'_>, f64)]) -> Metrics {
         let options = Options {
             clock: std::sync::Arc::new(|| 2_000),
             ..Options::default()
@@ -284,9 +286,9 @@ mod tests {
         metrics
     }
 
-    fn found(metrics: &Metrics, matchers: &[Matcher]) -> Vec<(String, Vec<(String, String)>, f64)> {
+    fn found(metrics: &Metrics, matchers: &[Matcher]) -> Vec<(Labels, f64)> {
         let found = Named::new(metrics).select(matchers, 0, 2_000).unwrap().into_iter();
-        found.map(|s| (s.labels.name, s.labels.labels, s.points[0].1)).collect()
+        found.map(|s| (s.labels, s.points[0].1)).collect()
     }
 
     #[test]
@@ -303,15 +305,18 @@ mod tests {
             ],
         );
         let all = found(&metrics, &[]);
-        let names: Vec<(&str, f64)> = all.iter().map(|(name, _, value)| (name.as_str(), *value)).collect();
+        let names: Vec<(&str, f64)> = all
+            .iter()
+            .map(|(labels, value)| (labels.name.as_str(), *value))
+            .collect();
         let expected = [
             ("clawbernetes_node_cpu_usage_ratio", 0.5),
             ("clawbernetes_custom_train_loss", 0.5),
             ("DCGM_FI_DEV_FB_USED", 1.0),
         ];
         assert_eq!(names, expected);
-        let of_gpu: Vec<&str> = all[2].1.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(of_gpu, ["Hostname", "UUID", "gpu", "modelName"]);
+        let of_gpu: Vec<&str> = all[2].0.labels.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(of_gpu, ["Hostname", "UUID", "gpu", "model"]);
 
         let count = |matchers: &[Matcher]| found(&metrics, matchers).len();
         assert_eq!(
@@ -335,16 +340,7 @@ mod tests {
 
         let named = Named::new(&metrics);
         let labels = [
-            "Hostname",
-            "UUID",
-            "__name__",
-            "a_b",
-            "gpu",
-            "model",
-            "modelName",
-            "node",
-            "uuid",
-            "workload",
+            "Hostname", "UUID", "__name__", "a_b", "gpu", "model", "node", "uuid", "workload",
         ];
         assert_eq!(named.label_names().into_iter().collect::<Vec<_>>(), labels);
         assert_eq!(named.label_values("Hostname").into_iter().collect::<Vec<_>>(), ["a"]);

@@ -37,9 +37,7 @@ pub use listen::listen;
 pub use rows::Rows;
 pub use tokens::mint as mint_token;
 
-use crate::{
-    alerting::Alerting, control::PlannerHandle, diagnose::Journal, hub::Hub, live::Nodes, metrics::Metrics,
-};
+use crate::{alerting::Alerting, control::PlannerHandle, diagnose::Journal, hub::Hub, live::Nodes, metrics::Metrics};
 
 /// What every handler needs.
 pub struct App {

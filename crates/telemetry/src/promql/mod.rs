@@ -17,6 +17,8 @@ mod eval;
 mod instant;
 mod over_time;
 mod query;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use error::PromqlError;

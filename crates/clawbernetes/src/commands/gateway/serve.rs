@@ -7,7 +7,7 @@ use std::{
 };
 
 use api::{ApiError, ErrorCode, Size, Span};
-use gateway::{AlertsFile, Gateway, Options, StartError};
+use gateway::{AlertsFile, Gateway, Options, StartError, remote_write::Target};
 
 use crate::{cli::App, failure::Outcome, local, serving};
 
@@ -71,6 +71,12 @@ pub(crate) struct Args {
     /// How often rules of alerts are evaluated
     #[arg(long, value_name = "DURATION", default_value = "15s")]
     alert_interval: Span,
+    /// Send all metrics on to this Prometheus remote write receiver: http://prometheus:9090/api/v1/write
+    #[arg(long, value_name = "URL")]
+    remote_write: Option<String>,
+    /// The file with the bearer token that the receiver wants
+    #[arg(long, value_name = "FILE", requires = "remote_write")]
+    remote_write_token_file: Option<PathBuf>,
 }
 
 impl Args {
@@ -108,9 +114,12 @@ impl Args {
             })?,
             None => AlertsFile::default(),
         };
+        let token_file = self.remote_write_token_file;
+        let remote_write = self.remote_write.map(|url| Target::new(&url, token_file)).transpose();
         Ok(Options {
             alerts,
             alert_interval: self.alert_interval,
+            remote_write: remote_write.map_err(|error| ApiError::invalid("remote-write", error.to_string()))?,
             listen: self.listen,
             data: self.data.map_or_else(|| serving::data_dir("gateway"), Ok)?,
             heartbeat: self.heartbeat,

@@ -157,7 +157,7 @@ fn seconds(json: &mut String, ms: i64) {
     let sign = if ms < 0 { "-" } else { "" };
     let ms = ms.unsigned_abs();
     let _ = write!(json, "{sign}{}", ms / 1000);
-    if ms % 1000 > 0 {
+    if !ms.is_multiple_of(1000) {
         let _ = write!(json, ".{:03}", ms % 1000);
     }
 }
