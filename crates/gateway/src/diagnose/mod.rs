@@ -17,6 +17,15 @@ mod node;
 mod samples;
 mod workload;
 
+use api::{
+    Timestamp,
+    metric::label,
+    op::{AlertFilter, AlertSeverity, AlertView},
+};
+use diagnosis::{AlertFact, Severity};
+
+use crate::alerting::Alerting;
+
 pub use fleet::{health, holders};
 pub use journal::{Journal, follow};
 pub use node::{Holders, Looked, Sources, diagnose as diagnose_node};
@@ -27,8 +36,34 @@ pub const DAY: api::Span = api::Span::secs(86_400);
 
 /// Alerts that fire, for `health`.
 #[must_use]
-pub fn firing_alerts(_: &crate::serve::App) -> Vec<diagnosis::AlertFact> {
-    Vec::new()
+pub fn firing_alerts(alerting: &Alerting, now: Timestamp) -> Vec<AlertFact> {
+    let firing = alerting.list(&AlertFilter::default(), now).into_iter();
+    firing
+        .map(|alert| AlertFact {
+            severity: match alert.severity {
+                AlertSeverity::Info => Severity::Info,
+                AlertSeverity::Warning => Severity::Warning,
+                AlertSeverity::Critical => Severity::Critical,
+            },
+            target: target(&alert),
+            since_ms: alert.since.as_millisecond(),
+            silenced: !alert.silenced_by.is_empty(),
+            name: alert.rule,
+            summary: alert.summary,
+        })
+        .collect()
+}
+
+/// What an alert is about: `gpu-7 GPU 3`, a workload's id, or the fleet.
+fn target(alert: &AlertView) -> String {
+    let part = |name: &str| alert.labels.get(name).cloned();
+    let gpu = part(label::GPU).map(|gpu| format!("GPU {gpu}"));
+    let parts = [part(label::NODE), gpu, part(label::MOUNT), part(label::WORKLOAD)];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() {
+        return "the fleet".to_owned();
+    }
+    parts.join(" ")
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub async fn fleet(call: Call, _: Empty) -> Result<FleetHealth, ApiError> {
             let held = diagnose::holders(&view, &nodes, &app.journal, now);
             (nodes, held, diagnose::troubled(&view, now))
         };
-        let alerts = diagnose::firing_alerts(&app);
+        let alerts = diagnose::firing_alerts(&app.alerting, now);
         diagnose::health(
             &nodes,
             &held,

@@ -245,7 +245,7 @@ async fn a_silence_holds_back_and_hides_nothing() {
     let fixture = Fixture::with(options(&receivers(&stand_in))).await;
     let wish = json!({"matchers": ["node=one", "team=~infra|web"], "duration": "1h", "comment": "new rack"});
     let header = "idempotency-key: k1\r\n";
-    let token = Some(fixture.gateway.admin_token.clone());
+    let token = fixture.gateway.admin_token.clone();
     let made = fixture.post("alert.silence", token.as_deref(), &wish, header).await;
     assert_eq!((made.status, &made.body["active"]), (200, &json!(true)), "{made:?}");
     let again = fixture.post("alert.silence", token.as_deref(), &wish, header).await;

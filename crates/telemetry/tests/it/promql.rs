@@ -337,6 +337,14 @@ fn same(ours: &Answer, theirs: &Answer) -> bool {
     ours.keys().eq(theirs.keys()) && ours.values().zip(theirs.values()).all(points)
 }
 
+/// Both refuse, or both answer the same.
+fn agree(ours: Option<&Answer>, theirs: Option<&Answer>) -> bool {
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) => same(ours, theirs),
+        (ours, theirs) => ours.is_none() && theirs.is_none(),
+    }
+}
+
 #[test]
 fn answers_are_those_of_prometheus() {
     let Some(prometheus) = Prometheus::start() else {
@@ -362,12 +370,7 @@ fn answers_are_those_of_prometheus() {
                 Err(_) => None,
             };
             let theirs = prometheus.ask("query", expression, &format!("time={}", at_ms as f64 / 1000.0));
-            if !(ours.is_none() && theirs.is_none())
-                && !ours
-                    .as_ref()
-                    .zip(theirs.as_ref())
-                    .is_some_and(|(ours, theirs)| same(ours, theirs))
-            {
+            if !agree(ours.as_ref(), theirs.as_ref()) {
                 writeln!(
                     wrong,
                     "{expression} at {at_ms}:\n  ours   {ours:?}\n  theirs {theirs:?}"
@@ -385,12 +388,7 @@ fn answers_are_those_of_prometheus() {
             let (start, end) = (FROM_MS as f64 / 1000.0, END_MS as f64 / 1000.0);
             let rest = format!("start={start}&end={end}&step={}", step_ms as f64 / 1000.0);
             let theirs = prometheus.ask("query_range", expression, &rest);
-            if !(ours.is_none() && theirs.is_none())
-                && !ours
-                    .as_ref()
-                    .zip(theirs.as_ref())
-                    .is_some_and(|(ours, theirs)| same(ours, theirs))
-            {
+            if !agree(ours.as_ref(), theirs.as_ref()) {
                 writeln!(
                     wrong,
                     "{expression} by {step_ms}:\n  ours   {ours:?}\n  theirs {theirs:?}"

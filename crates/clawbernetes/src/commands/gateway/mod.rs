@@ -8,7 +8,7 @@ use crate::{cli::App, failure::Outcome};
 /// What can be done with a gateway.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     Ping(ping::Args),
 }
 
