@@ -3,15 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
-    Timestamp,
+    NodeName, Timestamp, WorkloadId,
     metric::label,
-    node::{GpuHealth, Reach},
+    node::{GpuHealth, Node, Reach},
+    workload::Workload,
 };
 use diagnosis::alert::{Labels, Need, Observed, Reading, Rule, RuleSet, Series, Span, States, Take, gather};
 use telemetry::metrics::{Aggregate, Matcher, MetricError, MetricStore};
 
 use super::occurrences::Recent;
-use crate::{decide::nodes, live::Nodes, view::View};
+use crate::{
+    decide::nodes,
+    view::{Versioned, View},
+};
 
 /// Up to this window every sample is given; of longer ones [`POINTS`].
 const RAW_MAX: Span = Span::hours(1);
@@ -32,15 +36,50 @@ pub struct Fleet {
     gone: Vec<Labels>,
 }
 
-impl Fleet {
-    /// What `view` and `live` tell now, and which things that alerts are about exist no more.
+/// What of the view is looked at: shared with it, so that its lock is held for moments.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// By name.
+    nodes: Vec<Versioned<Node>>,
+    /// Workloads that haven't ended, by id.
+    active: Vec<Versioned<Workload>>,
+    /// Workloads that took a step lately.
+    pub stepped: Vec<Versioned<Workload>>,
+    /// Ids of workloads that alerts are about and that aren't there any more.
+    missing: BTreeSet<String>,
+}
+
+impl Snapshot {
+    /// Takes it. `since`: what "lately" means.
     #[must_use]
-    pub fn of(view: &View, live: &Nodes, alerts: &States) -> Self {
+    pub fn of(view: &View, alerts: &States, since: Timestamp) -> Self {
+        let stepped = |workload: &&Versioned<Workload>| workload.timeline.last().is_some_and(|step| step.at >= since);
+        let about = alerts.alerts().filter_map(|alert| alert.target.get(label::WORKLOAD));
+        let missing = about.filter(|id| view.workload(&WorkloadId::new(*id)).is_none());
+        Self {
+            missing: missing.cloned().collect(),
+            nodes: view.nodes().cloned().collect(),
+            active: view.active().cloned().collect(),
+            stepped: view.workloads().filter(stepped).cloned().collect(),
+        }
+    }
+
+    fn node(&self, name: &str) -> Option<&Versioned<Node>> {
+        let at = self.nodes.binary_search_by(|node| node.name.as_str().cmp(name));
+        self.nodes.get(at.ok()?)
+    }
+}
+
+impl Fleet {
+    /// What the snapshot and the moment tell, and which things that alerts are about exist no more. `heard_of`: whether
+    /// a node has given a sign of life since the gateway's start.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, heard_of: impl Fn(&NodeName) -> bool, alerts: &States) -> Self {
         let mut fleet = Self::default();
         let (mut statuses, mut healths) = (Vec::new(), Vec::new());
-        for node in view.nodes() {
+        for node in &snapshot.nodes {
             let labels: Labels = [(label::NODE.to_owned(), node.name.to_string())].into();
-            let heard_of = live.with(&node.name, |live| live.seen_at.is_some());
+            let heard_of = heard_of(&node.name);
             statuses.push(Series {
                 labels: labels.clone(),
                 reading: Reading::State {
@@ -71,23 +110,20 @@ impl Fleet {
             fleet.nodes.push(labels);
         }
         fleet.states = [("node.status", statuses), ("gpu.health", healths)].into();
-        fleet.workloads = view
-            .active()
-            .map(|workload| {
-                [
-                    ("namespace".to_owned(), workload.namespace.clone()),
-                    (label::WORKLOAD.to_owned(), workload.id.to_string()),
-                ]
-                .into()
-            })
-            .collect();
-        fleet.gone = fleet.gone(view, alerts);
+        let workload = |workload: &Versioned<Workload>| {
+            [
+                ("namespace".to_owned(), workload.namespace.clone()),
+                (label::WORKLOAD.to_owned(), workload.id.to_string()),
+            ]
+            .into()
+        };
+        fleet.workloads = snapshot.active.iter().map(workload).collect();
+        fleet.gone = fleet.gone(snapshot, alerts);
         fleet
     }
 
-    fn gone(&self, view: &View, alerts: &States) -> Vec<Labels> {
+    fn gone(&self, snapshot: &Snapshot, alerts: &States) -> Vec<Labels> {
         let gpus: BTreeSet<&Labels> = self.gpus.iter().collect();
-        let known = |node: &str| view.node(&api::NodeName::new(node));
         let mut gone = BTreeSet::new();
         for alert in alerts.alerts() {
             let only = |names: &[&str]| -> Labels {
@@ -96,7 +132,7 @@ impl Fleet {
             };
             if let Some(node) = alert.target.get(label::NODE) {
                 let gpu = only(&[label::NODE, label::GPU, label::UUID]);
-                match known(node) {
+                match snapshot.node(node) {
                     None => {
                         gone.insert(only(&[label::NODE]));
                     }
@@ -107,8 +143,10 @@ impl Fleet {
                     Some(_) => {}
                 }
             }
-            if let Some(workload) = alert.target.get(label::WORKLOAD)
-                && view.workload(&api::WorkloadId::new(workload)).is_none()
+            if alert
+                .target
+                .get(label::WORKLOAD)
+                .is_some_and(|id| snapshot.missing.contains(id))
             {
                 gone.insert(only(&[label::WORKLOAD]));
             }
@@ -262,6 +300,12 @@ impl Answers {
     }
 }
 
+/// Samples of a series: milliseconds, value.
+type Points = [(i64, f64)];
+
+/// What samples come to. `None`: nothing.
+type Read = Box<dyn Fn(&Points) -> Option<Reading>>;
+
 /// Asks for all series of a metric.
 fn ask(metrics: &MetricStore, metric: &str, question: Question, now: Timestamp) -> Result<Vec<Series>, MetricError> {
     let name = [Matcher::name(metric)];
@@ -274,12 +318,11 @@ fn ask(metrics: &MetricStore, metric: &str, question: Question, now: Timestamp) 
             .windows(&name, from(over), end, step, aggregate)
             .map(|w| w.series)
     };
-    let value = |value: f64| Reading::Value { value, at: now };
+    let value = move |value: f64| Reading::Value { value, at: now };
     let whole = |over: Span, aggregate| windows(over, end - from(over), aggregate);
-    let time = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or(now);
-    type Points = [(i64, f64)];
+    let time = move |ms: i64| Timestamp::from_millisecond(ms).unwrap_or(now);
     let last = move |points: &Points| points.last().map(|(_, last)| value(*last));
-    let (found, reading): (_, Box<dyn Fn(&Points) -> Option<Reading>>) = match question {
+    let (found, reading): (_, Read) = match question {
         Question::Points(over) => {
             let found = if over <= RAW_MAX {
                 raw(over)
@@ -368,6 +411,72 @@ mod tests {
             ..Options::default()
         };
         MetricStore::open(dir.path(), options).unwrap()
+    }
+
+    fn node(name: &str, health: GpuHealth) -> Versioned<Node> {
+        let (mut node, _) = nodes::joined(&NodeName::new(name), String::new(), "user:ada", at(0));
+        node.reach = Reach::Online;
+        node.gpu_health = [(1, health)].into();
+        let gpu = |index: u32| {
+            serde_json::json!({"index": index, "uuid": format!("GPU-{name}-{index}"), "vendor": "nvidia", "model": "H100",
+                "memoryTotalBytes": null, "pciAddress": null, "numaNode": null, "powerLimitWatts": null,
+                "driverVersion": null})
+        };
+        let inventory = serde_json::json!({"hostname": name, "cpu": "4", "cpuModel": null, "memoryTotalBytes": 1,
+            "os": null, "kernel": null, "arch": "x86_64", "gpus": [gpu(0), gpu(1)], "engines": [], "agentVersion": "0.1.0"});
+        node.inventory = Some(serde_json::from_value(inventory).unwrap());
+        Versioned {
+            value: Arc::new(node),
+            revision: store::Revision(1),
+        }
+    }
+
+    /// Alerts of the built-in rules an hour after everything was seen so.
+    fn alerts(fleet: &Fleet, before: &States, minute: i64) -> (States, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, rules) = (store(&dir), RuleSet::built_in().unwrap());
+        let recent = Recent::new(&rules);
+        let observed = Answers::default().observe(&rules, &store, fleet, &recent, before, at(minute * 60));
+        let (after, _) = diagnosis::alert::evaluate_all(&rules, &observed, before, at(minute * 60));
+        let firing = after
+            .alerts()
+            .filter(|alert| alert.phase == diagnosis::alert::Phase::Firing);
+        let summaries = firing.map(|alert| alert.summary.clone()).collect();
+        store.close().unwrap();
+        (after, summaries)
+    }
+
+    #[test]
+    fn states_come_from_the_fleet_and_end_with_it() {
+        let failed = || GpuHealth::Failed {
+            reason: "XID 79".to_owned(),
+        };
+        let mut down = node("b", GpuHealth::Ok);
+        Arc::get_mut(&mut down.value).unwrap().reach = Reach::Unreachable;
+        let snapshot = Snapshot {
+            nodes: vec![node("a", failed()), down],
+            ..Snapshot::default()
+        };
+        let fleet = |snapshot: &Snapshot, alerts: &States| Fleet::of(snapshot, |_| true, alerts);
+        let (states, _) = alerts(&fleet(&snapshot, &States::default()), &States::default(), 0);
+        let (states, firing) = alerts(&fleet(&snapshot, &states), &states, 2);
+        assert_eq!(firing, ["GPU 1 of a can't be used: failed", "node b is unreachable"]);
+        // After the gateway's start nothing is known, and nothing changes.
+        let (states, firing) = alerts(&Fleet::of(&snapshot, |_| false, &states), &states, 4);
+        assert_eq!(firing.len(), 2);
+        // One node was removed, the other one has another GPU in that place.
+        let mut other = node("a", GpuHealth::Ok);
+        let inventory = Arc::get_mut(&mut other.value).unwrap().inventory.as_mut().unwrap();
+        inventory.gpus[1].uuid = "GPU-new".to_owned();
+        let snapshot = Snapshot {
+            nodes: vec![other],
+            ..Snapshot::default()
+        };
+        let (states, firing) = alerts(&fleet(&snapshot, &states), &states, 5);
+        assert_eq!(firing, [""; 0]);
+        let gone =
+            |alert: &&diagnosis::alert::Alert| alert.resolution == Some(diagnosis::alert::Resolution::TargetGone);
+        assert_eq!(states.alerts().filter(gone).count(), 2);
     }
 
     /// A sample each ten seconds.

@@ -165,3 +165,68 @@ fn event(transition: &Transition, rules: &RuleSet) -> Option<Event> {
         fact: None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use diagnosis::alert::{Labels, Observation, Observed, Reading, evaluate_all};
+    use store::Op;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    /// The built-in rules, where one node has this status.
+    fn step(rules: &RuleSet, before: &States, status: &str, second: i64) -> (States, Vec<Transition>) {
+        let observation = Observation {
+            target: [("node".to_owned(), "gpu-7".to_owned())].into(),
+            readings: vec![Reading::State {
+                value: status.to_owned(),
+                since: None,
+            }],
+            context: Labels::new(),
+        };
+        let observed = Observed {
+            observations: vec![observation],
+            gone: Vec::new(),
+        };
+        evaluate_all(rules, &[("node-down".to_owned(), observed)].into(), before, at(second))
+    }
+
+    fn puts(draft: Draft, prefix: &str) -> usize {
+        let wanted = |op: &&Op| matches!(op, Op::Put { key, .. } if key.starts_with(prefix));
+        draft.finish().ops.iter().filter(wanted).count()
+    }
+
+    #[test]
+    fn transitions_are_written_at_once_and_times_now_and_then() {
+        let rules = RuleSet::built_in().unwrap();
+        let mut written = Written::default();
+        let mut states = States::default();
+        let mut writes = Vec::new();
+        for second in (0..=180).step_by(15) {
+            let (after, transitions) = step(&rules, &states, "unreachable", second);
+            states = after;
+            if let Some((draft, now)) = written.draft(&states, &rules, &transitions, at(second), false) {
+                written = now;
+                writes.push((second, puts(draft.clone(), keys::ALERTS), puts(draft, keys::EVENTS)));
+            }
+        }
+        // Pending; firing, which is an event; and that it was seen since.
+        assert_eq!(writes, [(0, 1, 0), (60, 1, 1), (120, 1, 0), (180, 1, 0)]);
+        assert!(
+            written.draft(&states, &rules, &[], at(181), true).is_none(),
+            "nothing is new"
+        );
+        // It is over, and forgotten after a day.
+        let (states, _) = step(&rules, &states, "healthy", 195);
+        let (mut states, transitions) = step(&rules, &states, "healthy", 270);
+        let (draft, written) = written.draft(&states, &rules, &transitions, at(270), false).unwrap();
+        assert_eq!(puts(draft, keys::EVENTS), 1);
+        states.prune(&diagnosis::alert::Ledger::default(), at(2 * 86_400));
+        let (draft, _) = written.draft(&states, &rules, &[], at(2 * 86_400), false).unwrap();
+        let deleted = |op: &Op| matches!(op, Op::Delete { key } if key.starts_with(keys::ALERTS));
+        assert!(draft.finish().ops.iter().any(deleted));
+    }
+}

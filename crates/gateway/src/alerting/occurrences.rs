@@ -66,7 +66,7 @@ impl Recent {
     /// Those of the store.
     pub async fn read(&mut self, store: &Store, now: Timestamp) -> Result<Watch, StoreError> {
         self.kept.clear();
-        let since = before(now, self.longest()).as_microsecond().max(0);
+        let since = self.horizon(now).as_microsecond().max(0);
         let mut rest = Range::between(format!("{}{since:016}", keys::EVENTS), format!("{}~", keys::EVENTS));
         let mut page = store.range(rest.clone(), PAGE, Order::Ascending).await?;
         let first = page.revision;
@@ -82,6 +82,12 @@ impl Recent {
             }
             page = store.range(rest.clone(), PAGE, Order::Ascending).await?;
         }
+    }
+
+    /// What lies before isn't counted any more.
+    #[must_use]
+    pub fn horizon(&self, now: Timestamp) -> Timestamp {
+        before(now, self.longest())
     }
 
     fn longest(&self) -> Span {
@@ -100,16 +106,13 @@ impl Recent {
 
     /// Forgets what no window reaches any more.
     pub fn prune(&mut self, now: Timestamp) {
-        let horizon = before(now, self.longest());
+        let horizon = self.horizon(now);
         self.kept.retain(|occurrence| occurrence.at >= horizon);
     }
 
     /// Adds how attempts of a workload ended lately; done anew for each evaluation, from what is kept of the workload.
     pub fn add(&mut self, workload: &Workload, now: Timestamp) {
-        let horizon = before(now, self.longest());
-        if workload.timeline.last().is_none_or(|step| step.at < horizon) {
-            return;
-        }
+        let horizon = self.horizon(now);
         for step in workload.timeline.iter().rev().take_while(|step| step.at >= horizon) {
             let Some(reason) = &step.reason else { continue };
             let again = step.phase == Phase::Pending && !NOT_FAILED.contains(&reason.as_str());

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use api::{Span, Timestamp};
+use api::{NodeName, Span, Timestamp};
 use diagnosis::alert::{Delivery, Ledger, Receiver, evaluate_all, plan};
 use futures_util::{StreamExt, stream};
 use store::{Change, StoreError, Watch};
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Alerting,
-    answers::{Answers, Fleet},
+    answers::{Answers, Fleet, Snapshot},
     keep::{self, Written},
     occurrences::Recent,
     send::Sender,
@@ -104,13 +104,10 @@ impl Round {
         let previous = Arc::clone(&before);
         // Reads files.
         let judged = tokio::task::spawn_blocking(move || {
-            let fleet = {
-                let view = sources.hub.view();
-                for workload in view.workloads() {
-                    recent.add(workload, at);
-                }
-                Fleet::of(&view, &sources.live, &previous)
-            };
+            let snapshot = Snapshot::of(&sources.hub.view(), &previous, recent.horizon(at));
+            snapshot.stepped.iter().for_each(|workload| recent.add(workload, at));
+            let heard_of = |node: &NodeName| sources.live.with(node, |live| live.seen_at.is_some());
+            let fleet = Fleet::of(&snapshot, heard_of, &previous);
             let observed = answers.observe(&alerting.rules, &sources.metrics.store, &fleet, &recent, &previous, at);
             let outcome = evaluate_all(&alerting.rules, &observed, &previous, at);
             (outcome, answers)
