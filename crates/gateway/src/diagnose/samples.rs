@@ -113,13 +113,16 @@ fn kept(name: &str) -> Kept {
     }
 }
 
+/// Times in milliseconds since the epoch, ascending, and values.
+pub(super) type Points = Vec<(i64, f64)>;
+
 /// The points of a metric's series that match. A point stands at the beginning of its step, and never in the future.
 pub(super) fn read(
     store: &MetricStore,
     name: &str,
     more: &[Matcher],
     stretch: Stretch,
-) -> Result<Vec<(Labels, Vec<(i64, f64)>)>, ApiError> {
+) -> Result<Vec<(Labels, Points)>, ApiError> {
     let matchers: Vec<Matcher> = [Matcher::name(name)].into_iter().chain(more.iter().cloned()).collect();
     let ask = |aggregate| store.windows(&matchers, stretch.from_ms, stretch.to_ms, stretch.step_ms, aggregate);
     let found = match ask(kept(name)) {
@@ -132,7 +135,7 @@ pub(super) fn read(
 }
 
 /// A series of the catalogue as the diagnosis'.
-pub(super) fn series(name: &'static str, labels: &Labels, points: Vec<(i64, f64)>) -> Series {
+pub(super) fn series(name: &'static str, labels: &Labels, points: Points) -> Series {
     let device = labels.get(label::MOUNT).or_else(|| labels.get(label::DEVICE));
     Series {
         metric: name.into(),

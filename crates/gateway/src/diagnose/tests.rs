@@ -521,7 +521,7 @@ fn a_workload_that_waits_has_nothing_to_be_judged_by() {
     assert_eq!(found.resources.memory_bytes, None);
 }
 
-/// Of the size that the brief asks for: `cargo test --release -- --ignored --nocapture thousand`.
+/// How long a fleet of a thousand nodes takes: `cargo test --release -- --ignored --nocapture thousand`.
 #[test]
 #[ignore = "a measurement"]
 fn a_thousand_nodes_of_eight_gpus() {

@@ -21,7 +21,7 @@ use super::{
     DAY, Sources, answer,
     journal::kernel,
     node::scan,
-    samples::{self, Stretch},
+    samples::{self, Points, Stretch},
 };
 use crate::{
     metrics::{Held, Metrics, held},
@@ -175,7 +175,7 @@ fn nodes_of(last: &[Held]) -> Vec<String> {
 }
 
 /// The stretch's part in which a member had what it had.
-fn while_held(had: &Held, now_ms: i64, points: Vec<(i64, f64)>) -> Vec<(i64, f64)> {
+fn while_held(had: &Held, now_ms: i64, points: Points) -> Points {
     let (from, to) = (had.from.as_millisecond(), had.to.map_or(now_ms, |t| t.as_millisecond()));
     points.into_iter().filter(|p| p.0 >= from && p.0 <= to).collect()
 }
