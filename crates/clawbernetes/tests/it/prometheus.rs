@@ -227,6 +227,13 @@ fn run_counting(cluster: &Cluster) -> String {
     cluster.run(&words)
 }
 
+/// Ends everything in order; a workload would outlive its agent.
+fn end(cluster: Cluster, workload: &str) {
+    cluster.home.run(&format!("workload cancel {workload}")).ok();
+    cluster.wait_phase(workload, "cancelled");
+    cluster.end();
+}
+
 #[track_caller]
 fn promtool(text: &str) {
     let mut child = Command::new("promtool")
@@ -374,7 +381,7 @@ fn a_real_prometheus_scrapes_the_fleet_and_dashboards_find_data_in_both() {
     );
 
     prometheus.stop();
-    cluster.end();
+    end(cluster, &workload);
 }
 
 #[test]
@@ -416,7 +423,7 @@ fn the_query_api_refuses_as_prometheus_does() {
     gateway.authorization = Some(format!("Basic {}", base64(&format!("any:{}", cluster.token()))));
     assert!(!gateway.query("clawbernetes_nodes").is_empty());
     let basic = gateway.authorization.clone().unwrap();
-    let path = api::op::path("token.list");
+    let path = api::op::path("auth.token.list");
     let answer = exchange(cluster.address(), "POST", &path, &[("authorization", &basic)], b"{}").unwrap();
     assert_eq!(answer.status, 401, "{answer:?}");
     for nobody in [None, Some("Bearer cbt_x_y".to_owned())] {
@@ -518,7 +525,7 @@ fn what_is_written_to_a_prometheus_arrives_also_after_it_was_down_and_both_compu
     let prometheus = Prometheus::start(&cluster.home, port, "global: {}\n");
     cluster.join("a", SIMULATED);
     cluster.join("b", SIMULATED);
-    run_counting(&cluster);
+    let workload = run_counting(&cluster);
     let gateway = Api::of(&cluster);
     let last = |api: &Api| {
         let told =
@@ -601,5 +608,5 @@ fn what_is_written_to_a_prometheus_arrives_also_after_it_was_down_and_both_compu
     );
 
     prometheus.stop();
-    cluster.end();
+    end(cluster, &workload);
 }
