@@ -26,7 +26,7 @@ pub struct Event {
     pub id: String,
     /// When.
     pub at: Timestamp,
-    /// `workload` or `node`, and other kinds of things later.
+    /// `workload`, `node` or `alert`, and other kinds of things later.
     pub kind: String,
     /// The id of what it happened to.
     pub subject: String,

@@ -300,6 +300,7 @@ catalogue! {
     "gateway.metrics.bytes", "clawbernetes_gateway_metrics_bytes" * 1.0, Bytes, Gauge, Gateway, Max, "Disk space of metrics.";
     "gateway.metrics.series", "clawbernetes_gateway_metrics_series" * 1.0, Count, Gauge, Gateway, Max, "Series of metrics that are kept.";
     "gateway.metrics.dropped", "clawbernetes_gateway_metrics_dropped_total" * 1.0, Count, Counter, Gateway, Max, "Samples that weren't kept: sent twice, out of order, or not finite.";
+    "gateway.metrics.lost", "clawbernetes_gateway_metrics_lost_total" * 1.0, Count, Counter, Gateway, Max, "Samples that are lost: ahead of the clock, too old, or not finite.";
     "gateway.remote_write.lag", "clawbernetes_gateway_remote_write_lag_seconds" * SECONDS, Millis, Gauge, Gateway, Max, "Up to how long ago everything was sent by remote write.";
     "gateway.remote_write.sent", "clawbernetes_gateway_remote_write_samples_total" * 1.0, Count, Counter, Gateway, Max, "Samples that the receiver of remote write took.";
     "gateway.remote_write.failures", "clawbernetes_gateway_remote_write_failures_total" * 1.0, Count, Counter, Gateway, Max, "Attempts at remote write that failed and are tried again.";

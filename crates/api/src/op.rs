@@ -7,10 +7,14 @@
 //! answer GET with the request in the query as well. A [`Streaming`] operation answers many items: one JSON text frame
 //! each over WebSocket ([`Frame`]), or one line each over plain HTTP.
 
+mod alerts;
+mod health;
 mod metrics;
 
 use std::collections::BTreeMap;
 
+pub use alerts::*;
+pub use health::*;
 pub use metrics::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -166,6 +170,8 @@ macro_rules! operations {
 operations! {
     /// Answers at once with the gateway's version, role and health.
     GatewayPing = "gateway.ping", Anyone, Reads, Empty => Ping;
+    /// Tells how the fleet does: a score, what it costs, and what was found.
+    FleetHealthGet = "fleet.health", Read, Reads, Empty => FleetHealth;
     /// Shows the fleet: nodes, GPUs, and the workloads that haven't ended.
     FleetStatus = "fleet.status", Read, Reads, StatusRequest => Fleet;
 
@@ -186,6 +192,8 @@ operations! {
     NodeList = "node.list", Read, Reads, NodeFilter => Vec<NodeView>;
     /// Shows all that is known of a node.
     NodeGet = "node.get", Read, Reads, NodeRef => NodeDetail;
+    /// Looks closely at a node: heat, memory, errors, trends.
+    NodeDiagnose = "node.diagnose", Read, Reads, DiagnoseNodeRequest => NodeDiagnosis;
     /// Keeps new work off a node, and empties it.
     NodeDrain = "node.drain", OperateNodes, Writes, DrainRequest => NodeDetail;
     /// Lets a drained node take work again.
@@ -211,6 +219,8 @@ operations! {
     WorkloadMigrate = "workload.migrate", Run, Writes, MigrateRequest => WorkloadSummary;
     /// Explains why a workload is where it is, or why it isn't placed.
     WorkloadExplain = "workload.explain", Read, Reads, WorkloadRef => Explanation;
+    /// Looks closely at a workload: what it uses, its errors, its speed, and what holds it up.
+    WorkloadDiagnose = "workload.diagnose", Read, Reads, DiagnoseWorkloadRequest => WorkloadDiagnosis;
     /// Sums up GPU-hours.
     WorkloadUsage = "workload.usage", Read, Reads, UsageRequest => Vec<UsageRow>;
 
@@ -220,6 +230,19 @@ operations! {
     MetricsList = "metrics.list", Read, Reads, Empty => Vec<MetricInfo>;
     /// Tells what metrics take on disk.
     MetricsUsed = "metrics.usage", Read, Reads, Empty => MetricsUsage;
+
+    /// Lists the alerts that fire, or all of them.
+    AlertList = "alert.list", Read, Reads, AlertFilter => Vec<AlertView>;
+    /// Lists what is looked for, and what it sees.
+    AlertRules = "alert.rules", Read, Reads, Empty => Vec<AlertRuleView>;
+    /// Lists who is told of alerts, and whether that works.
+    AlertReceivers = "alert.receivers", Read, Reads, Empty => Vec<AlertReceiverView>;
+    /// Holds alerts back for a while; they are listed all the same.
+    AlertSilence = "alert.silence", OperateNodes, Creates, SilenceRequest => SilenceView;
+    /// Lists silences.
+    AlertSilenceList = "alert.silence.list", Read, Reads, SilenceFilter => Vec<SilenceView>;
+    /// Ends a silence before its time.
+    AlertSilenceEnd = "alert.silence.end", OperateNodes, Writes, SilenceRef => SilenceView;
 
     /// Lists events, oldest first.
     EventList = "event.list", Read, Reads, EventFilter => Vec<Event>;
@@ -296,7 +319,8 @@ pub struct Fleet {
     pub workloads: Vec<WorkloadBrief>,
     /// MOLT participation.
     pub molt: MoltBrief,
-    /// Alerts that are firing.
+    /// Alerts that fire, the worst first: `critical: node gpu-7 is unreachable`. Silenced ones, and those that others
+    /// explain, are left out.
     pub alerts: Vec<String>,
 }
 
@@ -806,7 +830,7 @@ pub struct UsageRow {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct EventFilter {
-    /// Only of this kind of thing: `workload` or `node`.
+    /// Only of this kind of thing: `workload`, `node` or `alert`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Only of this workload or node (id or name).

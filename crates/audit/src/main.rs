@@ -27,32 +27,23 @@ const LICENCES: &[&str] = &[
     "Unlicense",
 ];
 
+/// The machine that the product is built for.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
 /// Crates that are there in more than one version, and why nothing can be done about it.
 const DOUBLED: &[(&str, &str)] = &include!("doubled.in");
 
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
-    resolve: Resolve,
 }
 
 #[derive(Deserialize)]
 struct Package {
-    id: String,
     name: String,
     version: String,
     license: Option<String>,
     source: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Resolve {
-    nodes: Vec<Node>,
-}
-
-#[derive(Deserialize)]
-struct Node {
-    id: String,
 }
 
 /// Whether a licence expression can be met with the list: any side of an `OR`, all sides of an `AND`.
@@ -66,34 +57,43 @@ fn allowed(expression: &str) -> bool {
     })
 }
 
-fn metadata() -> Result<Metadata, String> {
+/// What one of cargo's own commands prints.
+fn cargo(arguments: &[&str]) -> Result<String, String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo)
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--locked",
-            "--filter-platform",
-            "x86_64-unknown-linux-gnu",
-        ])
+        .args(arguments)
+        .args(["--locked"])
         .output()
-        .map_err(|error| format!("cargo metadata can't be run: {error}"))?;
+        .map_err(|error| format!("cargo {} can't be run: {error}", arguments[0]))?;
     if !output.status.success() {
-        return Err(format!(
-            "cargo metadata failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        ));
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("cargo {} failed: {said}", arguments[0]));
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| format!("cargo metadata can't be read: {error}"))
+    String::from_utf8(output.stdout).map_err(|error| format!("cargo {} can't be read: {error}", arguments[0]))
 }
 
-fn audit(metadata: &Metadata) -> Vec<String> {
-    let used: BTreeSet<&str> = metadata.resolve.nodes.iter().map(|node| node.id.as_str()).collect();
+/// All crates that the lock file names; some of them no feature asks for, and they are never built.
+fn metadata() -> Result<Metadata, String> {
+    let text = cargo(&["metadata", "--format-version", "1", "--filter-platform", TARGET])?;
+    serde_json::from_str(&text).map_err(|error| format!("cargo metadata can't be read: {error}"))
+}
+
+/// Name and version of the crates that are built, tests and build scripts included.
+fn built() -> Result<BTreeSet<(String, String)>, String> {
+    let format = ["--prefix", "none", "--format", "{p}", "--edges", "normal,build,dev"];
+    let text = cargo(&[&["tree", "--workspace", "--target", TARGET], &format[..]].concat())?;
+    let crates = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.to_owned(), words.next()?.strip_prefix('v')?.to_owned()))
+    });
+    Ok(crates.collect())
+}
+
+fn audit(metadata: &Metadata, built: &BTreeSet<(String, String)>) -> Vec<String> {
     let packages = metadata
         .packages
         .iter()
-        .filter(|package| used.contains(package.id.as_str()));
+        .filter(|package| built.contains(&(package.name.clone(), package.version.clone())));
     let mut found = Vec::new();
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for package in packages {
@@ -138,8 +138,8 @@ fn audit(metadata: &Metadata) -> Vec<String> {
     reason = "this is what the program is for"
 )]
 fn main() -> ExitCode {
-    let found = match metadata() {
-        Ok(metadata) => audit(&metadata),
+    let found = match metadata().and_then(|metadata| Ok((metadata, built()?))) {
+        Ok((metadata, built)) => audit(&metadata, &built),
         Err(error) => vec![error],
     };
     for line in &found {

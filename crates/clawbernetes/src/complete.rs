@@ -2,7 +2,10 @@
 
 use std::{future::Future, time::Duration};
 
-use api::op::{Empty, MetricsList, NodeFilter, NodeList, TokenList, WorkloadFilter, WorkloadList};
+use api::op::{
+    AlertFilter, AlertList, AlertRules, AlertSilenceList, Empty, MetricsList, NodeFilter, NodeList, SilenceFilter,
+    TokenList, WorkloadFilter, WorkloadList,
+};
 use clap_complete::{ArgValueCandidates, CompletionCandidate};
 
 use crate::{
@@ -62,6 +65,43 @@ pub(crate) fn metrics() -> ArgValueCandidates {
             let candidate =
                 |metric: api::op::MetricInfo| CompletionCandidate::new(metric.name).help(Some(metric.help.into()));
             Some(metrics.into_iter().map(candidate).collect())
+        })
+    })
+}
+
+/// The alerts that fire.
+pub(crate) fn alerts() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        fetch(async |client| {
+            let alerts = client.call::<AlertList>(&AlertFilter::default()).await.ok()?;
+            let candidate =
+                |alert: api::op::AlertView| CompletionCandidate::new(alert.id).help(Some(alert.summary.into()));
+            Some(alerts.into_iter().map(candidate).collect())
+        })
+    })
+}
+
+/// The rules of alerts.
+pub(crate) fn alert_rules() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        fetch(async |client| {
+            let rules = client.call::<AlertRules>(&Empty {}).await.ok()?;
+            let candidate =
+                |rule: api::op::AlertRuleView| CompletionCandidate::new(rule.name).help(Some(rule.summary.into()));
+            Some(rules.into_iter().map(candidate).collect())
+        })
+    })
+}
+
+/// The silences that hold.
+pub(crate) fn silences() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        fetch(async |client| {
+            let silences = client.call::<AlertSilenceList>(&SilenceFilter::default()).await.ok()?;
+            let candidate = |silence: api::op::SilenceView| {
+                CompletionCandidate::new(silence.id).help(Some(silence.matchers.join(" ").into()))
+            };
+            Some(silences.into_iter().map(candidate).collect())
         })
     })
 }

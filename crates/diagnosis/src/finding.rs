@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +69,18 @@ pub enum Target {
         /// Its number, from 0.
         rank: u32,
     },
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node { node } => f.write_str(node),
+            Self::Gpu { node, gpu } => write!(f, "{node} GPU {gpu}"),
+            Self::Device { node, device } => write!(f, "{node} {device}"),
+            Self::Workload { workload } => f.write_str(workload),
+            Self::Rank { workload, rank } => write!(f, "{workload} rank {rank}"),
+        }
+    }
 }
 
 impl Target {
@@ -178,12 +191,17 @@ impl Evidence {
         }
     }
 
-    /// How often something was seen over a time.
+    /// How often something was seen.
     pub fn count(kind: impl Into<Cow<'static, str>>, count: u64, text: impl Into<String>) -> Self {
         Self {
+            metric: kind.into(),
             value: Some(count as f64),
+            unit: Unit::Count,
+            threshold: None,
             at_ms: None,
-            ..Self::event(kind, 0, text)
+            window_ms: None,
+            method: None,
+            text: text.into(),
         }
     }
 

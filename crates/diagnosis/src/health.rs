@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Evidence, Finding, NodeDiagnosis, NodeFacts, Series, Severity, Status, Target, finding, metric, stats};
+use crate::{Evidence, Finding, NodeFacts, Series, Severity, Status, Target, check_node, finding, metric, stats};
 
 /// Ten-thousandths of points; printed as points.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -112,15 +112,16 @@ pub struct Usage {
 }
 
 impl NodeHealth {
-    /// Of a node that was looked at.
+    /// Looks at a node.
     #[must_use]
-    pub fn new(state: NodeState, facts: &NodeFacts, diagnosis: &NodeDiagnosis) -> Self {
+    pub fn new(state: NodeState, facts: &NodeFacts) -> Self {
+        let (status, findings) = check_node(facts);
         Self {
             name: facts.name.clone(),
             state,
-            measured: diagnosis.status != Status::Unknown,
+            measured: status != Status::Unknown,
             gpus: facts.gpus.len() as u32,
-            findings: diagnosis.findings.clone(),
+            findings,
             usage: Usage::of(facts),
         }
     }

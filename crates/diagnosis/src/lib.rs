@@ -37,9 +37,9 @@ pub use health::{
     AlertFact, Deduction, FleetFacts, Health, NodeCounts, NodeHealth, NodeState, Overview, Points, Share, Usage, health,
 };
 pub use node::{
-    AmdTrouble, ErrorGroup, ErrorsSection, GpuFacts, GpuMemory, GpuThermal, Kernel, KernelEvent, LogGroup,
+    AmdTrouble, Direction, ErrorGroup, ErrorsSection, GpuFacts, GpuMemory, GpuThermal, Kernel, KernelEvent, LogGroup,
     MemorySection, MetricStats, NodeDiagnosis, NodeFacts, Peer, ThermalSection, ThrottleShare, Trend, TrendsSection,
-    diagnose_node, node_rules,
+    check_node, diagnose_node, node_rules,
 };
 pub use rule::{RuleInfo, Section, Unchecked};
 pub use series::{Series, SeriesSet, increase};

@@ -129,8 +129,10 @@ impl From<Vec<Series>> for SeriesSet {
     fn from(mut all: Vec<Series>) -> Self {
         for series in &mut all {
             series.points.retain(|p| p.1.is_finite());
-            series.points.sort_by_key(|p| p.0);
-            series.points.dedup_by_key(|p| p.0);
+            if !series.points.is_sorted_by(|a, b| a.0 < b.0) {
+                series.points.sort_by_key(|p| p.0);
+                series.points.dedup_by_key(|p| p.0);
+            }
         }
         all.retain(|s| !s.points.is_empty());
         all.sort_by(|a, b| (&a.metric, a.gpu, &a.device).cmp(&(&b.metric, b.gpu, &b.device)));
@@ -192,11 +194,17 @@ impl SeriesSet {
     /// The same, of samples in `[from_ms, to_ms]` only.
     #[must_use]
     pub fn between(&self, from_ms: i64, to_ms: i64) -> Self {
-        let cut = |s: &Series| Series {
-            points: s.since(from_ms).iter().filter(|p| p.0 <= to_ms).copied().collect(),
-            ..s.clone()
+        let cut = |s: &Series| {
+            let end = s.points.partition_point(|p| p.0 <= to_ms);
+            let from = s.points.partition_point(|p| p.0 < from_ms).min(end);
+            Series {
+                metric: s.metric.clone(),
+                gpu: s.gpu,
+                device: s.device.clone(),
+                points: s.points[from..end].to_vec(),
+            }
         };
-        Self::from(self.0.iter().map(cut).collect::<Vec<_>>())
+        Self(self.0.iter().map(cut).filter(|s| !s.points.is_empty()).collect())
     }
 }
 

@@ -1,5 +1,8 @@
 //! Statistics that a few wild samples don't upset.
 
+/// What [`line()`] does, in words.
+pub const TREND_METHOD: &str = "Theil-Sen slope, Mann-Kendall test corrected for autocorrelation";
+
 /// Samples below which nothing is said about what is usual.
 pub const SAMPLES_MIN: usize = 8;
 
@@ -15,19 +18,23 @@ fn sorted(values: &[f64]) -> Vec<f64> {
     v
 }
 
-fn middle(sorted: &[f64]) -> Option<f64> {
-    let n = sorted.len();
-    match n {
-        0 => None,
-        _ if n % 2 == 1 => Some(sorted[n / 2]),
-        _ => Some(f64::midpoint(sorted[n / 2 - 1], sorted[n / 2])),
-    }
-}
-
 /// The middle value. `None` without numbers.
 #[must_use]
 pub fn median(values: &[f64]) -> Option<f64> {
-    middle(&sorted(values))
+    let mut v: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+    let half = v.len() / 2;
+    if v.is_empty() {
+        return None;
+    }
+    // Selection rather than sorting: slopes are thousands.
+    let odd = v.len() % 2 == 1;
+    let (below, upper, _) = v.select_nth_unstable_by(half, f64::total_cmp);
+    let upper = *upper;
+    if odd {
+        return Some(upper);
+    }
+    let lower = below.iter().copied().max_by(f64::total_cmp)?;
+    Some(f64::midpoint(lower, upper))
 }
 
 /// The value that a share of all (0–1) is at or below, by linear interpolation. `None` without numbers.
@@ -77,7 +84,8 @@ pub struct Line {
     pub now: f64,
     /// Kendall's tau, -1 to 1: how steadily the values rise or fall.
     pub tau: f64,
-    /// Probability of so steady a course by chance (Mann–Kendall, two-sided).
+    /// Probability of so steady a course by chance (Mann–Kendall, two-sided, corrected for autocorrelation of first
+    /// order of what the line leaves over).
     pub p: f64,
 }
 
@@ -134,13 +142,29 @@ pub fn line(points: &[(i64, f64)]) -> Option<Line> {
         .collect();
     let count = n as f64;
     let variance = count * (count - 1.0) * (2.0 * count + 5.0) / 18.0;
-    let z = (score.abs() as f64 - 1.0).max(0.0) / variance.sqrt();
+    // Neighbours that lie on the same side of the line are no independent witnesses: fewer count.
+    let alike = autocorrelation(&levels).clamp(0.0, 0.95);
+    let inflated = variance * (1.0 + alike) / (1.0 - alike);
+    let z = (score.abs() as f64 - 1.0).max(0.0) / inflated.sqrt();
     Some(Line {
         per_second,
         now: median(&levels)?,
         tau: score as f64 / (count * (count - 1.0) / 2.0),
         p: two_sided(z),
     })
+}
+
+/// How much each value is like the one before it, -1 to 1. Of values that are all the same 0.
+fn autocorrelation(values: &[f64]) -> f64 {
+    let Some(mean) = mean(values) else { return 0.0 };
+    let total: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+    let shared: f64 = values.windows(2).map(|w| (w[0] - mean) * (w[1] - mean)).sum();
+    // Rounding makes something of nothing.
+    if total <= 1e-12 * mean.powi(2) * values.len() as f64 {
+        0.0
+    } else {
+        shared / total
+    }
 }
 
 /// Probability that a standard normal variable is at least `z` away from zero.
@@ -222,6 +246,8 @@ mod tests {
     fn medians_and_quantiles() {
         assert_eq!(median(&[3.0, f64::NAN, 1.0]), Some(2.0));
         assert_eq!(median(&[]), None);
+        assert_eq!(median(&[5.0, 1.0, 4.0]), Some(4.0));
+        assert_eq!(median(&[5.0, 1.0, 4.0, 2.0]), Some(3.0));
         assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0, 5.0], 0.95), Some(4.8));
     }
 
@@ -235,6 +261,17 @@ mod tests {
         let line = line(&points).unwrap();
         assert!((line.per_second - 2.0).abs() < 0.01 && line.is_steady(), "{line:?}");
         assert!((line.seconds_to(198.0).unwrap() - 50.0).abs() < 0.5);
+    }
+
+    #[test]
+    fn a_level_that_wanders_is_no_trend() {
+        // A wave whose half shows in the window rises from end to end; a line with noise does, too.
+        let wave: Vec<(i64, f64)> = (0..60).map(|i| (i * 1000, (i as f64 / 12.0 - 2.5).sin())).collect();
+        assert!(!line(&wave).unwrap().is_steady());
+        let noisy: Vec<(i64, f64)> = (0..60)
+            .map(|i| (i * 1000, i as f64 + 5.0 * (i as f64 * 7.3).sin()))
+            .collect();
+        assert!(line(&noisy).unwrap().is_steady());
     }
 
     #[test]

@@ -18,130 +18,72 @@ struct Cause {
 /// All NVLink 5 errors.
 const NVLINK5: &[u32] = &[144, 145, 146, 147, 148, 149, 150, 155];
 
+const fn cause(codes: &'static [u32], followers: &'static [u32], within_s: i64) -> Cause {
+    Cause {
+        codes,
+        followers,
+        within_ms: within_s * 1000,
+        early_ms: 0,
+    }
+}
+
+/// A cause that may be logged a moment after what it causes.
+const fn late(cause: Cause) -> Cause {
+    Cause {
+        early_ms: 2_000,
+        ..cause
+    }
+}
+
 /// In order of how far back in the chain they stand: where two could be the cause at the same moment, the first row is.
 const CAUSES: &[Cause] = &[
     // No power: everything else follows.
-    Cause {
-        codes: &[54],
-        followers: &[79, 62, 119, 120, 45, 154],
-        within_ms: 60_000,
-        early_ms: 0,
-    },
+    cause(&[54], &[79, 62, 119, 120, 45, 154], 60),
     // Uncorrectable memory error: containment, retirement and clean-up follow.
-    Cause {
-        codes: &[48],
-        followers: &[63, 64, 94, 95, 13, 31, 43, 45, 92, 140, 154, 156, 157, 119, 120],
-        within_ms: 120_000,
-        early_ms: 2_000,
-    },
-    Cause {
-        codes: &[95],
-        followers: &[63, 64, 94, 13, 31, 43, 45, 119, 120, 140, 154, 156, 157],
-        within_ms: 120_000,
-        early_ms: 2_000,
-    },
-    Cause {
-        codes: &[94],
-        followers: &[63, 64, 13, 31, 43, 45, 154, 156, 157],
-        within_ms: 120_000,
-        early_ms: 2_000,
-    },
-    Cause {
-        codes: &[140],
-        followers: &[63, 64, 43, 45, 154],
-        within_ms: 120_000,
-        early_ms: 2_000,
-    },
-    Cause {
-        codes: &[92],
-        followers: &[63, 64, 154],
-        within_ms: 120_000,
-        early_ms: 0,
-    },
-    Cause {
-        codes: &[63, 64, 156, 157],
-        followers: &[64, 45, 154],
-        within_ms: 60_000,
-        early_ms: 0,
-    },
+    late(cause(
+        &[48],
+        &[63, 64, 94, 95, 13, 31, 43, 45, 92, 140, 154, 156, 157, 119, 120],
+        120,
+    )),
+    late(cause(
+        &[95],
+        &[63, 64, 94, 13, 31, 43, 45, 119, 120, 140, 154, 156, 157],
+        120,
+    )),
+    late(cause(&[94], &[63, 64, 13, 31, 43, 45, 154, 156, 157], 120)),
+    late(cause(&[140], &[63, 64, 43, 45, 154], 120)),
+    cause(&[92], &[63, 64, 154], 120),
+    cause(&[63, 64, 156, 157], &[64, 45, 154], 60),
     // Off the bus: nothing answers any more. The system processor's silence may come first; then it is the cause.
-    Cause {
-        codes: &[79],
-        followers: &[
+    cause(
+        &[79],
+        &[
             13, 31, 32, 43, 45, 46, 48, 61, 62, 74, 94, 95, 109, 119, 120, 122, 123, 140, 143, 154, 158,
         ],
-        within_ms: 180_000,
-        early_ms: 0,
-    },
+        180,
+    ),
     // Controllers of the GPU: the others time out waiting.
-    Cause {
-        codes: &[62, 61],
-        followers: &[43, 45, 46, 79, 109, 119, 120, 122, 123, 143, 154, 158],
-        within_ms: 180_000,
-        early_ms: 0,
-    },
-    Cause {
-        codes: &[120],
-        followers: &[43, 45, 46, 61, 62, 79, 109, 119, 143, 154, 158],
-        within_ms: 180_000,
-        early_ms: 0,
-    },
-    Cause {
-        codes: &[119],
-        followers: &[43, 45, 46, 61, 62, 79, 109, 120, 143, 154, 158],
-        within_ms: 180_000,
-        early_ms: 0,
-    },
-    Cause {
-        codes: &[158, 143, 110, 46],
-        followers: &[43, 45, 79, 109, 119, 154],
-        within_ms: 120_000,
-        early_ms: 0,
-    },
+    cause(
+        &[62, 61],
+        &[43, 45, 46, 79, 109, 119, 120, 122, 123, 143, 154, 158],
+        180,
+    ),
+    cause(&[120], &[43, 45, 46, 61, 62, 79, 109, 119, 143, 154, 158], 180),
+    cause(&[119], &[43, 45, 46, 61, 62, 79, 109, 120, 143, 154, 158], 180),
+    cause(&[158, 143, 110, 46], &[43, 45, 79, 109, 119, 154], 120),
     // Links: what used them fails.
-    Cause {
-        codes: &[136],
-        followers: &[74, 43, 45, 108, 137, 143, 154],
-        within_ms: 60_000,
-        early_ms: 0,
-    },
-    Cause {
-        codes: &[74],
-        followers: &[13, 31, 43, 45, 108, 137, 154],
-        within_ms: 60_000,
-        early_ms: 0,
-    },
-    Cause {
-        codes: NVLINK5,
-        followers: &[13, 31, 43, 45, 74, 108, 137, 154, 144, 145, 146, 147, 148, 149, 150],
-        within_ms: 60_000,
-        early_ms: 0,
-    },
+    cause(&[136], &[74, 43, 45, 108, 137, 143, 154], 60),
+    cause(&[74], &[13, 31, 43, 45, 108, 137, 154], 60),
+    cause(
+        NVLINK5,
+        &[13, 31, 43, 45, 74, 108, 137, 154, 144, 145, 146, 147, 148, 149, 150],
+        60,
+    ),
     // A program's fault: its work is cleaned up.
-    Cause {
-        codes: &[109],
-        followers: &[43, 45, 154],
-        within_ms: 60_000,
-        early_ms: 0,
-    },
-    Cause {
-        codes: &[31],
-        followers: &[13, 43, 45, 137, 154],
-        within_ms: 60_000,
-        early_ms: 0,
-    },
-    Cause {
-        codes: &[13, 32, 69, 8, 11, 44],
-        followers: &[43, 45, 154],
-        within_ms: 60_000,
-        early_ms: 0,
-    },
-    Cause {
-        codes: &[43],
-        followers: &[45, 154],
-        within_ms: 60_000,
-        early_ms: 0,
-    },
+    cause(&[109], &[43, 45, 154], 60),
+    cause(&[31], &[13, 43, 45, 137, 154], 60),
+    cause(&[13, 32, 69, 8, 11, 44], &[43, 45, 154], 60),
+    cause(&[43], &[45, 154], 60),
 ];
 
 /// An error of one GPU.

@@ -196,6 +196,7 @@ pub async fn measure(
                 ("gateway.metrics.bytes", usage.disk_bytes),
                 ("gateway.metrics.series", usage.series),
                 ("gateway.metrics.dropped", usage.dropped.total()),
+                ("gateway.metrics.lost", usage.dropped.lost()),
             ];
             let process = metrics::Process::read(&data);
             metrics::record(&metrics.store, &hub.view(), &live, &process, &sizes, now())

@@ -175,6 +175,21 @@ impl Draft {
         }
     }
 
+    /// A record that only one controller writes.
+    pub fn keep<T: Serialize>(&mut self, key: &str, value: &T) {
+        self.with(|txn| txn.put(key.to_owned(), json(value)));
+    }
+
+    /// A record that must not be there yet.
+    pub fn create<T: Serialize>(&mut self, key: &str, value: &T) {
+        self.with(|txn| txn.absent(key.to_owned()).put(key.to_owned(), json(value)));
+    }
+
+    /// Removes a record that only one controller writes.
+    pub fn forget(&mut self, key: &str) {
+        self.with(|txn| txn.delete(key.to_owned()));
+    }
+
     /// The answer to a creating call, kept with a lease; the transaction fails if there is one already.
     pub fn answer<T: Serialize>(&mut self, identity: &str, key: &str, answer: &T, lease: LeaseId) {
         let key = keys::answer(identity, key);

@@ -14,9 +14,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    alerting::{self, Alerting, AlertsFile, Sender, SenderError},
     auth,
     control::{self, start_planner},
     decide::{nodes::Patience, sweep::Retention},
+    diagnose,
     draft::Draft,
     hub::{Hub, now},
     live::Nodes,
@@ -56,6 +58,10 @@ pub struct Options {
     pub metrics_max_bytes: u64,
     /// Log lines older than this are dropped, also those of workloads that run on. `None`: none are.
     pub logs_max_age: Option<Span>,
+    /// Rules of alerts, and who is told.
+    pub alerts: AlertsFile,
+    /// How often rules of alerts are evaluated.
+    pub alert_interval: Span,
     /// Where metrics are written to besides. `None`: nowhere.
     pub remote_write: Option<remote_write::Target>,
     /// Limits for callers.
@@ -82,6 +88,8 @@ impl Default for Options {
             metrics_age: Span::secs(365 * 86_400),
             metrics_max_bytes: 20 << 30,
             logs_max_age: None,
+            alerts: AlertsFile::default(),
+            alert_interval: Span::secs(15),
             remote_write: None,
             limits: Limits::default(),
             reset_admin_token: false,
@@ -119,6 +127,12 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// Rules of alerts, or their receivers, can't be used.
+    #[error("alerts: {0}")]
+    Alerts(String),
+    /// Nothing can be sent to receivers of alerts.
+    #[error("alerts can't be sent")]
+    Sender(#[from] SenderError),
     /// The times don't fit each other.
     #[error("{0}")]
     Times(String),
@@ -139,7 +153,7 @@ pub struct Gateway {
     stop: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     /// Follows the store, and ends with it.
-    following: tokio::task::JoinHandle<()>,
+    following: Vec<tokio::task::JoinHandle<()>>,
 }
 
 /// Memory for pages of the store's file: the fleet itself is in the view, so that reads are rare.
@@ -156,6 +170,11 @@ impl Gateway {
     /// [`StartError`]; nothing is left running.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         check_times(&options)?;
+        let rules = options.alerts.rule_set().map_err(StartError::Alerts)?;
+        let sender = match options.alerts.receivers.as_slice() {
+            [] => None,
+            _ => Some(Sender::new()?),
+        };
         let data = |path: &Path, source| StartError::Data {
             path: path.to_owned(),
             source,
@@ -191,6 +210,7 @@ impl Gateway {
             address: options.listen,
             source,
         })?;
+        let alerting = Arc::new(Alerting::load(rules, &options.alerts, &store).await?);
         let (hub, touched, following) = Hub::start(store).await?;
         let token_file = options.data.join("admin.token");
         let admin_token = admin_token(&hub, &token_file, options.reset_admin_token).await?;
@@ -201,11 +221,14 @@ impl Gateway {
             unreachable: options.unreachable_after,
             lost: options.lost_after,
         };
+        let journal = Arc::new(diagnose::Journal::default());
         let app = Arc::new(App {
             hub: Arc::clone(&hub),
             live: Arc::clone(&live),
             logs: Arc::clone(&logs),
             metrics: Arc::clone(&metrics),
+            alerting: Arc::clone(&alerting),
+            journal: Arc::clone(&journal),
             planner,
             rows: serve::Rows::default(),
             access: serve::Access::new(options.limits),
@@ -218,6 +241,13 @@ impl Gateway {
             age: options.keep_age,
             count: options.keep_count,
         };
+        let sources = alerting::Sources {
+            hub: Arc::clone(&hub),
+            live: Arc::clone(&live),
+            metrics: Arc::clone(&metrics),
+        };
+        let evaluating = alerting::watch(Arc::clone(&alerting), sources, options.alert_interval, stop.clone());
+        let delivering = alerting::deliver(alerting, Arc::clone(&hub), sender, stop.clone());
         let measuring = control::measure(
             Arc::clone(&hub),
             Arc::clone(&live),
@@ -236,11 +266,18 @@ impl Gateway {
             stop.clone(),
         );
         let listening = serve::listen(listener, serve::router(app), options.limits.connections, stop.clone());
-        let mut tasks = vec![tokio::spawn(watching), tokio::spawn(listening), tokio::spawn(measuring)];
+        let mut tasks = vec![
+            tokio::spawn(watching),
+            tokio::spawn(listening),
+            tokio::spawn(measuring),
+            tokio::spawn(evaluating),
+            tokio::spawn(delivering),
+        ];
         if let Some(target) = options.remote_write {
             let writing = remote_write::run(metrics, target, options.data.clone(), stop.clone());
             tasks.push(tokio::spawn(writing));
         }
+        let following = vec![tokio::spawn(diagnose::follow(journal, Arc::clone(&hub))), following];
         Ok(Self {
             address,
             admin_token,
@@ -263,7 +300,9 @@ impl Gateway {
             let _ = task.await;
         }
         hub.store().close().await;
-        let _ = following.await;
+        for task in following {
+            let _ = task.await;
+        }
     }
 }
 
@@ -279,6 +318,11 @@ fn check_times(options: &Options) -> Result<(), StartError> {
             "a node can't be unreachable after {unreachable_after} when it gives a sign of life every {heartbeat}: \
              allow at least two of them"
         )));
+    }
+    if options.alert_interval.is_zero() {
+        return Err(StartError::Times(
+            "rules of alerts can't be evaluated every 0s".to_owned(),
+        ));
     }
     if lost_after <= unreachable_after {
         return Err(StartError::Times(format!(

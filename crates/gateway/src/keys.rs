@@ -18,6 +18,12 @@ pub const TOKENS: &str = "/token/";
 pub const JOINS: &str = "/join/";
 /// Answers to creating calls, by identity and idempotency key.
 pub const ANSWERS: &str = "/answer/";
+/// Every rule's alerts: [`diagnosis::alert::Alerts`].
+pub const ALERTS: &str = "/alert/state/";
+/// What receivers of alerts were told: [`diagnosis::alert::Ledger`].
+pub const ALERT_LEDGER: &str = "/alert/told";
+/// Every silence: [`diagnosis::alert::Silence`].
+pub const SILENCES: &str = "/alert/silence/";
 /// Every event, by time: [`api::event::Event`].
 pub const EVENTS: &str = "/event/";
 

@@ -4,9 +4,11 @@
 //! transaction. The [`hub`] commits drafts to the store and feeds the store's changes back into the view; controllers
 //! look at the view and take one step at a time. [`serve`] holds the faces: HTTP, WebSocket and node sessions.
 
+pub mod alerting;
 pub mod auth;
 pub mod control;
 pub mod decide;
+pub mod diagnose;
 pub mod draft;
 pub mod gateway;
 pub mod hub;
@@ -20,5 +22,6 @@ pub mod remote_write;
 pub mod serve;
 pub mod view;
 
+pub use alerting::AlertsFile;
 pub use gateway::{Gateway, Options, StartError};
 pub use serve::Limits;

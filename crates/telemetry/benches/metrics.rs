@@ -196,14 +196,18 @@ fn median(mut times: Vec<Duration>) -> f64 {
     times[times.len() / 2].as_secs_f64() * 1e3
 }
 
-fn timed(rounds: usize, mut work: impl FnMut()) -> f64 {
+/// Reports the median of the time that `work` takes, and the mean of its CPU, over `rounds`.
+fn timed(what: &str, pid: &str, rounds: usize, mut work: impl FnMut()) {
     work();
+    let before = cpu(pid);
     let once = |_| {
         let since = Instant::now();
         work();
         since.elapsed()
     };
-    median((0..rounds).map(once).collect())
+    let wall = median((0..rounds).map(once).collect());
+    let busy = cpu(pid).saturating_sub(before).as_secs_f64() * 1e3 / rounds as f64;
+    println!("  {what:<54} {wall:>12.3} ms, of CPU {busy:.3} ms");
 }
 
 fn report(what: &str, figure: f64, unit: &str) {
@@ -290,6 +294,7 @@ fn embedded(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
     let from_ms = to_ms - 3_600_000;
     let name = Matcher::name("gpu.utilization");
     let node = Matcher::eq("node", "gpu-00007");
+    let (named, on_node, both) = ([name.clone()], [node.clone()], [name, node]);
     let ask = |matchers: &[Matcher], step_ms, wanted: usize| {
         let answer = store
             .windows(matchers, from_ms, to_ms, step_ms, Aggregate::Avg)
@@ -298,34 +303,15 @@ fn embedded(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
     };
     let hour = 3_600_000;
     let what = format!("one-hour average of {} series", nodes * GPUS);
-    report(&what, timed(rounds, || ask(&[name.clone()], hour, nodes * GPUS)), "ms");
-    report(
-        "  in minutes",
-        timed(rounds, || ask(&[name.clone()], 60_000, nodes * GPUS)),
-        "ms",
-    );
-    report(
-        "of one node's 8",
-        timed(rounds * 5, || ask(&[name.clone(), node.clone()], hour, 8)),
-        "ms",
-    );
-    report(
-        "of one node's 80",
-        timed(rounds * 5, || ask(&[node.clone()], hour, 80)),
-        "ms",
-    );
+    timed(&what, "self", rounds, || ask(&named, hour, nodes * GPUS));
+    timed("  in minutes", "self", rounds, || ask(&named, 60_000, nodes * GPUS));
+    timed("of one node's 8", "self", rounds * 50, || ask(&both, hour, 8));
+    timed("of one node's 80", "self", rounds * 50, || ask(&on_node, hour, 80));
     let all = |step_ms| {
-        let matchers = [name.clone(), node.clone()];
-        let answer = store
-            .windows(&matchers, START_MS, to_ms, step_ms, Aggregate::Max)
-            .unwrap();
+        let answer = store.windows(&both, START_MS, to_ms, step_ms, Aggregate::Max).unwrap();
         assert_eq!(answer.series.len(), 8);
     };
-    report(
-        "all hours of one node's 8, in minutes",
-        timed(rounds, || all(60_000)),
-        "ms",
-    );
+    timed("all hours of one node's 8, in minutes", "self", rounds, || all(60_000));
     report("memory after queries", memory("self", "VmRSS"), "MB");
     let since = Instant::now();
     store.close().unwrap();
@@ -387,19 +373,14 @@ fn beside(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
     let at = (START_MS + rows * STEP_MS) / 1000;
     let what = format!("one-hour average of {} series", nodes * GPUS);
     let all = "avg(avg_over_time(gpu_utilization[1h]))";
-    report(&what, timed(rounds, || prometheus.query(all, at)), "ms");
+    timed(&what, &pid, rounds, || prometheus.query(all, at));
     let node = r#"avg_over_time(gpu_utilization{node="gpu-00007"}[1h])"#;
-    report(
-        "of one node's 8",
-        timed(rounds * 5, || prometheus.query(node, at)),
-        "ms",
-    );
-    let node = r#"avg_over_time({node="gpu-00007"}[1h])"#;
-    report(
-        "of one node's 80",
-        timed(rounds * 5, || prometheus.query(node, at)),
-        "ms",
-    );
+    timed("of one node's 8", &pid, rounds * 50, || prometheus.query(node, at));
+    // An average would drop the names that tell them apart.
+    let node = r#"last_over_time({node="gpu-00007"}[1h])"#;
+    timed("the same of its 80, the last value", &pid, rounds * 50, || {
+        prometheus.query(node, at)
+    });
     report("memory after queries", memory(&pid, "VmRSS"), "MB");
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(short = 'f', long)]
     follow: bool,
     /// Only events of this kind of thing
-    #[arg(long, value_name = "KIND", value_parser = ["workload", "node"])]
+    #[arg(long, value_name = "KIND", value_parser = ["workload", "node", "alert"])]
     kind: Option<String>,
     /// Only what happened on this node, or to it
     #[arg(long, value_name = "NODE", add = crate::complete::nodes())]

@@ -1,10 +1,13 @@
 //! The commands: one file each, its path spelling the command.
 
+mod alerts;
 mod auth;
 mod completions;
 mod context;
+mod diagnose;
 mod events;
 mod gateway;
+mod health;
 mod man;
 mod metrics;
 mod node;
@@ -20,6 +23,10 @@ use crate::{cli::App, failure::Outcome};
 pub(crate) enum Command {
     Up(up::Args),
     Status(status::Args),
+    Health(health::Args),
+    /// What is wrong with a node or a workload, on what evidence, and what helps
+    #[command(subcommand)]
+    Diagnose(diagnose::Command),
     Run(Box<run::Args>),
     /// Workloads: see, wait for, stop, move and explain them
     #[command(subcommand, visible_alias = "wl")]
@@ -29,6 +36,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Node(node::Command),
     Events(events::Args),
+    /// Alerts: see what fires, hold back what is known
+    #[command(subcommand)]
+    Alerts(alerts::Command),
     Metrics(metrics::Args),
     /// The gateway: the fleet's control plane
     #[command(subcommand)]
@@ -52,11 +62,14 @@ impl Command {
             Self::Up(args) => args.run(app),
             Self::DemoTrain(args) => args.run(app),
             Self::Status(args) => app.block_on(args.run(app)),
+            Self::Health(args) => app.block_on(args.run(app)),
+            Self::Diagnose(command) => command.run(app),
             Self::Run(args) => app.block_on(args.run(app)),
             Self::Workload(command) => command.run(app),
             Self::Logs(args) => app.block_on(args.run(app)),
             Self::Node(command) => command.run(app),
             Self::Events(args) => app.block_on(args.run(app)),
+            Self::Alerts(command) => command.run(app),
             Self::Metrics(args) => app.block_on(args.run(app)),
             Self::Gateway(command) => command.run(app),
             Self::Auth(command) => command.run(app),

@@ -1,8 +1,10 @@
 //! One value, shown as a table for people or as JSON, YAML, names or lines for programs. Data goes to standard output.
 
+mod alerts;
 mod cells;
 mod chart;
 mod fleet;
+mod health;
 mod identity;
 mod metrics;
 mod page;
@@ -18,6 +20,7 @@ use serde::Serialize;
 
 pub(crate) use self::{
     cells::{ago, dash, span_of},
+    health::HealthShown,
     identity::Reported,
     metrics::MetricsShown,
     page::{Grid, Page, View},

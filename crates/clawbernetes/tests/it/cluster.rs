@@ -123,6 +123,11 @@ impl Cluster {
 
     /// Lets an agent join by a token from the command line, and waits until it is healthy.
     pub fn join(&mut self, name: &str, flags: &[&str]) {
+        self.join_as(name, flags, "healthy");
+    }
+
+    /// Lets an agent join by a token from the command line, and waits until its node has this status.
+    pub fn join_as(&mut self, name: &str, flags: &[&str], status: &str) {
         let token = self.home.run("auth join-token --expires 10m --uses 1").ok().to_owned();
         let data = self.home.path(name).display().to_string();
         let url = format!("ws://{}", self.address);
@@ -139,9 +144,9 @@ impl Cluster {
         let part = Part::new(name, again);
         *part.child() = child;
         self.agents.push(part);
-        wait_for(&format!("{name} to be healthy"), || {
+        wait_for(&format!("{name} to be {status}"), || {
             let node = self.try_call("node.get", &json!({ "id": name }))?;
-            (node["status"] == "healthy").then_some(())
+            (node["status"] == status).then_some(())
         });
     }
 

@@ -7,6 +7,7 @@
     reason = "a test that can't go on says where and why, on its own output"
 )]
 
+mod alerts;
 mod alone;
 mod bad_input;
 mod cluster;
@@ -16,5 +17,6 @@ mod kill;
 mod metrics;
 mod native;
 mod prometheus;
+mod seeing;
 mod with_gateway;
 mod world;

@@ -147,11 +147,6 @@ pub(super) fn like(label: &str, expression: &str) -> Vec<Matcher> {
     Matcher::new(label, MatchOp::Like, expression).into_iter().collect()
 }
 
-/// The opposite of [`like`].
-pub(super) fn unlike(label: &str, expression: &str) -> Vec<Matcher> {
-    Matcher::new(label, MatchOp::NotLike, expression).into_iter().collect()
-}
-
 /// Whether the text can name a label here and, dots replaced, in Prometheus.
 pub(super) fn is_label_name(text: &str) -> bool {
     let mut chars = text.chars();

@@ -10,7 +10,7 @@ use super::Span;
 use super::condition::{Bound, Condition};
 use super::matcher::Matcher;
 use super::payload::label_name;
-use super::reading::Take;
+use super::reading::{Need, Take};
 use super::rule::Rule;
 use super::template::{self, Piece};
 use super::unit::Unit;
@@ -22,6 +22,8 @@ pub struct PrometheusMetric {
     pub name: String,
     /// What to multiply the series by to have the rule's unit: 1000 for a series in seconds and a rule in milliseconds.
     pub factor: f64,
+    /// Labels that have other names there: ours, theirs. A rule's first metric speaks for all of its metrics.
+    pub labels: &'static [(&'static str, &'static str)],
 }
 
 /// A rules file with all rules that `metric` has the names for; the others are named in a comment.
@@ -35,9 +37,9 @@ pub fn to_prometheus_rules<'a>(
     let mut left_out = Vec::new();
     let mut body = String::new();
     for rule in rules {
-        let writer = Writer { rule, metric };
+        let writer = Writer::new(rule, metric);
         match writer.expression(&rule.condition) {
-            Ok(expression) => write_rule(&mut body, rule, &expression),
+            Ok(expression) => write_rule(&mut body, &writer, &expression),
             Err(missing) => left_out.push(format!("# Not here: {} (no series for {missing}).\n", rule.name)),
         }
     }
@@ -48,7 +50,8 @@ pub fn to_prometheus_rules<'a>(
     )
 }
 
-fn write_rule(out: &mut String, rule: &Rule, expression: &str) {
+fn write_rule(out: &mut String, writer: &Writer<'_>, expression: &str) {
+    let rule = writer.rule;
     let mut line = |indent: usize, text: &str| {
         // Writing to a string doesn't fail.
         let _ = writeln!(out, "{:indent$}{text}", "");
@@ -67,15 +70,15 @@ fn write_rule(out: &mut String, rule: &Rule, expression: &str) {
         line(10, &format!("{}: {}", label_name(name), quoted(&escaped_go(value))));
     }
     line(8, "annotations:");
-    line(10, &format!("summary: {}", quoted(&sentence(rule, &rule.summary))));
+    line(10, &format!("summary: {}", quoted(&sentence(writer, &rule.summary))));
     if !rule.description.is_empty() {
         line(
             10,
-            &format!("description: {}", quoted(&sentence(rule, &rule.description))),
+            &format!("description: {}", quoted(&sentence(writer, &rule.description))),
         );
     }
     if !rule.commands.is_empty() {
-        let commands: Vec<String> = rule.commands.iter().map(|command| sentence(rule, command)).collect();
+        let commands: Vec<String> = rule.commands.iter().map(|command| sentence(writer, command)).collect();
         line(10, &format!("commands: {}", quoted(&commands.join("\n"))));
     }
 }
@@ -86,12 +89,13 @@ fn quoted(text: &str) -> String {
 }
 
 /// A sentence as a template of Go.
-fn sentence(rule: &Rule, text: &str) -> String {
+fn sentence(writer: &Writer<'_>, text: &str) -> String {
+    let rule = writer.rule;
     let Ok(pieces) = template::pieces(text) else {
         return escaped_go(text);
     };
     let facts = facts(&rule.condition);
-    let label = |name: &str| format!("{{{{ $labels.{} }}}}", label_name(name));
+    let label = |name: &str| format!("{{{{ $labels.{} }}}}", writer.label(name));
     let mut value = match facts.unit {
         Unit::Bytes => "{{ $value | humanize1024 }}B",
         Unit::BytesPerSecond => "{{ $value | humanize1024 }}B/s",
@@ -192,15 +196,32 @@ fn escaped_go(text: &str) -> String {
 struct Writer<'a> {
     rule: &'a Rule,
     metric: &'a dyn Fn(&str) -> Option<PrometheusMetric>,
+    labels: &'static [(&'static str, &'static str)],
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(rule: &'a Rule, metric: &'a dyn Fn(&str) -> Option<PrometheusMetric>) -> Self {
+        let first = rule.needs().into_iter().next().and_then(|need| match need {
+            Need::Metric { metric: name, .. } | Need::Points { metric: name, .. } => metric(&name),
+            Need::State { state, .. } => metric(&state),
+            Need::Events { event, .. } => metric(&event),
+        });
+        let labels = first.map_or(&[] as &[_], |series| series.labels);
+        Self { rule, metric, labels }
+    }
+
+    /// A label's name there.
+    fn label(&self, name: &str) -> String {
+        let renamed = self.labels.iter().find(|(ours, _)| *ours == name);
+        renamed.map_or_else(|| label_name(name), |(_, theirs)| (*theirs).to_owned())
+    }
+
     /// An expression that has a series for each broken target; else the name that has no series.
     fn expression(&self, condition: &Condition) -> Result<String, String> {
         Ok(match condition {
             Condition::Threshold(test) => {
                 let series = self.series(&test.metric)?;
-                let value = taken(&selector(&series.name, &test.labels), test.take, test.over);
+                let value = taken(&self.selector(&series.name, &test.labels), test.take, test.over);
                 let value = scaled(value, series.factor);
                 // `increase` extrapolates: three may read as 2.98. Numbers of things are whole.
                 let counts = test.take == Take::Increase && test.unit == Unit::None;
@@ -209,7 +230,7 @@ impl Writer<'_> {
             }
             Condition::Bits(test) => {
                 let series = self.series(&test.metric)?;
-                let selector = selector(&series.name, &test.labels);
+                let selector = self.selector(&series.name, &test.labels);
                 let bits = (0..53).filter(|bit| test.mask & (1 << bit) != 0);
                 // PromQL has no bitwise operators.
                 let bits = bits.map(|bit| {
@@ -223,7 +244,7 @@ impl Writer<'_> {
             }
             Condition::Trend(test) => {
                 let series = self.series(&test.metric)?;
-                let selector = selector(&series.name, &test.labels);
+                let selector = self.selector(&series.name, &test.labels);
                 let value = format!(
                     "predict_linear({selector}[{}], {})",
                     test.over,
@@ -232,7 +253,7 @@ impl Writer<'_> {
                 self.compare(&scaled(value, series.factor), test.op.symbol(), &test.bound)?
             }
             Condition::Absent(test) => {
-                let selector = selector(&self.series(&test.metric)?.name, &test.labels);
+                let selector = self.selector(&self.series(&test.metric)?.name, &test.labels);
                 // `absent()` would lose the target's labels.
                 format!(
                     "count_over_time({selector}[1d]) unless count_over_time({selector}[{}])",
@@ -242,7 +263,7 @@ impl Writer<'_> {
             Condition::State(test) => {
                 let series = self.series(&test.state)?;
                 let words: Vec<String> = test.words.iter().map(|word| regex::escape(word)).collect();
-                let mut matchers: Vec<String> = test.labels.iter().map(matcher).collect();
+                let mut matchers: Vec<String> = test.labels.iter().map(|matcher| self.matcher(matcher)).collect();
                 matchers.push(format!("state=~{}", quoted(&words.join("|"))));
                 // One alert, whichever of the words it is.
                 format!(
@@ -254,7 +275,11 @@ impl Writer<'_> {
             }
             Condition::Events(test) => {
                 let series = self.series(&test.event)?;
-                let value = taken(&selector(&series.name, &test.labels), Take::Increase, Some(test.over));
+                let value = taken(
+                    &self.selector(&series.name, &test.labels),
+                    Take::Increase,
+                    Some(test.over),
+                );
                 format!("round(sum by ({}) ({value})) >= {}", self.labels(), test.at_least)
             }
             Condition::Any { of } => self.join(of, &format!(" or on ({}) ", self.labels()))?,
@@ -290,31 +315,31 @@ impl Writer<'_> {
         self.rule
             .by
             .iter()
-            .map(|name| label_name(name))
+            .map(|name| self.label(name))
             .collect::<Vec<_>>()
             .join(", ")
+    }
+
+    fn selector(&self, name: &str, labels: &[Matcher]) -> String {
+        if labels.is_empty() {
+            return name.to_owned();
+        }
+        let matchers: Vec<String> = labels.iter().map(|matcher| self.matcher(matcher)).collect();
+        format!("{name}{{{}}}", matchers.join(","))
+    }
+
+    fn matcher(&self, matcher: &Matcher) -> String {
+        format!(
+            "{}{}{}",
+            self.label(matcher.label()),
+            matcher.op().symbol(),
+            quoted(matcher.value())
+        )
     }
 
     fn series(&self, name: &str) -> Result<PrometheusMetric, String> {
         (self.metric)(name).ok_or_else(|| name.to_owned())
     }
-}
-
-fn selector(name: &str, labels: &[Matcher]) -> String {
-    if labels.is_empty() {
-        return name.to_owned();
-    }
-    let matchers: Vec<String> = labels.iter().map(matcher).collect();
-    format!("{name}{{{}}}", matchers.join(","))
-}
-
-fn matcher(matcher: &Matcher) -> String {
-    format!(
-        "{}{}{}",
-        label_name(matcher.label()),
-        matcher.op().symbol(),
-        quoted(matcher.value())
-    )
 }
 
 fn scaled(value: String, factor: f64) -> String {

@@ -21,7 +21,7 @@ pub enum Unit {
     Celsius,
     /// `2m5s`.
     Seconds,
-    /// `53 ms`.
+    /// `53 ms`; from ten seconds on `2m5s`.
     Milliseconds,
     /// `700 W`.
     Watts,
@@ -40,6 +40,8 @@ impl Unit {
             Self::Celsius => format!("{number} °C"),
             Self::Seconds if (0.0..1e12).contains(&value) => Span::millis((value * 1_000.0) as u64).rough(),
             Self::Seconds => format!("{number} s"),
+            // A wait rather than an offset.
+            Self::Milliseconds if (10_000.0..1e15).contains(&value) => Span::millis(value as u64).rough(),
             Self::Milliseconds => format!("{number} ms"),
             Self::Watts => format!("{number} W"),
         }

@@ -34,7 +34,7 @@ impl Filling {
         )
         .against(self.limit)
         .over(series.span_ms())
-        .by("Theil-Sen slope, Mann-Kendall test")
+        .by(stats::TREND_METHOD)
     }
 }
 

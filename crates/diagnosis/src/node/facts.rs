@@ -245,23 +245,35 @@ fn address(pci: &str) -> Option<(u32, u32, u32)> {
     }
 }
 
+/// By time; at one moment by what they say, so that the order they came in makes no difference.
+pub(crate) fn sort_events(events: &mut [KernelEvent]) {
+    events.sort_by_cached_key(|e| (e.at_ms, format!("{:?}", e.event)));
+}
+
 impl NodeFacts {
     /// The same in order, of the window and the day before only.
     pub(super) fn cleaned(&self) -> Self {
         let from = self.now_ms - self.window_ms;
-        let mut it = Self {
+        let day = self.now_ms - DAY_MS;
+        let mut kernel: Vec<KernelEvent> = self
+            .kernel
+            .iter()
+            .filter(|e| e.at_ms > day && e.at_ms <= self.now_ms)
+            .cloned()
+            .collect();
+        sort_events(&mut kernel);
+        let mut gpus = self.gpus.clone();
+        gpus.sort_by_key(|g| g.index);
+        Self {
+            name: self.name.clone(),
             series: self.series.between(from, self.now_ms),
             history: self.history.between(i64::MIN, from - 1),
-            ..self.clone()
-        };
-        it.kernel
-            .retain(|e| e.at_ms > self.now_ms - DAY_MS && e.at_ms <= self.now_ms);
-        it.kernel
-            .sort_by(|a, b| (a.at_ms, format!("{:?}", a.event)).cmp(&(b.at_ms, format!("{:?}", b.event))));
-        it.logs.retain(|l| l.last_ms > self.now_ms - DAY_MS);
-        it.gpus.sort_by_key(|g| g.index);
-        it.peers.retain(|p| p.median.is_finite());
-        it
+            peers: self.peers.iter().filter(|p| p.median.is_finite()).cloned().collect(),
+            kernel,
+            logs: self.logs.iter().filter(|l| l.last_ms > day).cloned().collect(),
+            gpus,
+            ..*self
+        }
     }
 
     pub(super) fn node_target(&self) -> Target {

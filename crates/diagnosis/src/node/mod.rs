@@ -19,15 +19,46 @@ mod xids;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use course::{Filling, filling, urgency};
+pub(crate) use facts::sort_events;
 pub use facts::{AmdTrouble, GpuFacts, Kernel, KernelEvent, LogGroup, NodeFacts, Peer};
 pub use sections::{
     ErrorGroup, ErrorsSection, GpuMemory, GpuThermal, MemorySection, MetricStats, ThermalSection, ThrottleShare,
     TrendsSection,
 };
-pub use trends::Trend;
+pub use trends::{Direction, Trend};
 
 use crate::rule::{self, Rule, RuleInfo, Section, Unchecked};
 use crate::{Finding, Status, Target, command, finding, metric};
+
+/// What says nothing beside what says it better, about the same thing.
+const SAID_BETTER: &[(&str, &[&str])] = &[
+    (
+        "gpu-temperature-rising",
+        &["gpu-thermal-throttle", "gpu-temperature-high", "gpu-fan-failed"],
+    ),
+    ("gpu-temperature-high", &["gpu-thermal-throttle", "gpu-fan-failed"]),
+    ("gpu-hw-slowdown", &["gpu-thermal-throttle", "gpu-power-brake"]),
+];
+
+/// Leaves out what is said better by another finding. An unusual level is, where its metric is another's evidence.
+fn drop_repetitions(found: &mut Vec<(Section, Finding)>) {
+    let all: Vec<Finding> = found.iter().map(|(_, f)| f.clone()).collect();
+    let better = |weak: &Finding, strong: &Finding| {
+        let by_id = SAID_BETTER
+            .iter()
+            .any(|(id, by)| weak.id == *id && by.contains(&&*strong.id));
+        let same_metric = || {
+            strong
+                .evidence
+                .iter()
+                .any(|e| weak.evidence.iter().any(|w| w.metric == e.metric))
+        };
+        let unusual = |f: &Finding| f.id == trends::UNUSUAL;
+        strong.target == weak.target && (by_id || (unusual(weak) && !unusual(strong) && same_metric()))
+    };
+    // A passing slow-down doesn't stand for heat that lasts.
+    found.retain(|(_, f)| !all.iter().any(|s| s.severity >= f.severity && better(f, s)));
+}
 
 /// What is known about a node after looking closely.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,10 +106,8 @@ pub fn node_rules() -> impl Iterator<Item = RuleInfo> {
     RULES.iter().flat_map(|rules| rules.iter()).map(Rule::info)
 }
 
-/// Looks closely at a node. `verbose` adds the figures of each metric.
-#[must_use]
-pub fn diagnose_node(facts: &NodeFacts, verbose: bool) -> NodeDiagnosis {
-    let facts = &facts.cleaned();
+/// What the rules find, by section, each with its commands.
+fn look(facts: &NodeFacts) -> (Vec<(Section, Finding)>, Vec<Unchecked>) {
     let mut found = Vec::new();
     let mut unchecked = Vec::new();
     for rules in RULES {
@@ -86,6 +115,7 @@ pub fn diagnose_node(facts: &NodeFacts, verbose: bool) -> NodeDiagnosis {
         found.extend(f);
         unchecked.extend(u);
     }
+    drop_repetitions(&mut found);
     for (_, f) in &mut found {
         let workload = match &f.target {
             Target::Gpu { gpu, .. } => facts.gpu(*gpu).and_then(|g| g.workload.as_deref()),
@@ -93,6 +123,24 @@ pub fn diagnose_node(facts: &NodeFacts, verbose: bool) -> NodeDiagnosis {
         };
         f.commands = command::for_node(f.remedy, &facts.name, workload);
     }
+    (found, unchecked)
+}
+
+/// Looks at a node without writing down figures: what the fleet's health needs. Findings are as
+/// [`diagnose_node`]'s, worst first.
+#[must_use]
+pub fn check_node(facts: &NodeFacts) -> (Status, Vec<Finding>) {
+    let facts = &facts.cleaned();
+    let mut findings: Vec<Finding> = look(facts).0.into_iter().map(|(_, f)| f).collect();
+    finding::sort(&mut findings);
+    (finding::status(&findings, is_measured(facts)), findings)
+}
+
+/// Looks closely at a node. `verbose` adds the figures of each metric.
+#[must_use]
+pub fn diagnose_node(facts: &NodeFacts, verbose: bool) -> NodeDiagnosis {
+    let facts = &facts.cleaned();
+    let (found, unchecked) = look(facts);
     let of = |section: Section| -> Vec<Finding> {
         found
             .iter()
@@ -100,14 +148,13 @@ pub fn diagnose_node(facts: &NodeFacts, verbose: bool) -> NodeDiagnosis {
             .map(|(_, f)| f.clone())
             .collect()
     };
-    let measured = is_measured(facts);
     let mut findings: Vec<Finding> = found.iter().map(|(_, f)| f.clone()).collect();
     finding::sort(&mut findings);
     NodeDiagnosis {
         node: facts.name.clone(),
         now_ms: facts.now_ms,
         window_ms: facts.window_ms,
-        status: finding::status(&findings, measured),
+        status: finding::status(&findings, is_measured(facts)),
         thermal: sections::thermal(facts, &of(Section::Thermal)),
         memory: sections::memory(facts, &of(Section::Memory)),
         errors: sections::errors(facts, &of(Section::Errors)),

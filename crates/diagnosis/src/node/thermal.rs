@@ -129,7 +129,7 @@ fn clock_evidence(facts: &NodeFacts, gpu: u32, slowed: &Series, holds: impl Fn(u
     let clock = facts.series.of_gpu(metric::GPU_CLOCK_SM, gpu)?;
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for (at, value) in &clock.points {
-        let reasons = slowed.points.iter().rev().find(|p| p.0 <= *at)?;
+        let reasons = slowed.before(at + 1).last()?;
         if holds(throttle::of_sample(reasons.1)) {
             with.push(*value)
         } else {
@@ -137,14 +137,10 @@ fn clock_evidence(facts: &NodeFacts, gpu: u32, slowed: &Series, holds: impl Fn(u
         }
     }
     let (slow, usual) = (stats::median(&with)?, stats::median(&without));
-    Some(match usual {
-        Some(usual) if usual > slow => Evidence::value(
-            metric::GPU_CLOCK_SM,
-            slow,
-            format!("clock at {slow:.0} MHz instead of {usual:.0} MHz"),
-        )
-        .against(usual),
-        _ => Evidence::value(metric::GPU_CLOCK_SM, slow, format!("clock at {slow:.0} MHz meanwhile")),
+    // A few percent are noise.
+    usual.filter(|usual| slow < 0.95 * usual).map(|usual| {
+        let text = format!("clock at {slow:.0} MHz instead of {usual:.0} MHz");
+        Evidence::value(metric::GPU_CLOCK_SM, slow, text).against(usual)
     })
 }
 
@@ -251,8 +247,20 @@ fn temperature_rising(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<F
         let limit = facts.slowdown(gpu)?;
         let course = filling(series, limit, facts.history.of_gpu(metric::GPU_TEMPERATURE, gpu))?;
         let grown = course.line.per_second * series.span_ms() as f64 / 1000.0;
-        // What is still far from its limit, or has hardly moved, warms up with its work.
-        if course.usual || course.full_in_ms > HOUR_MS || grown < 5.0 || course.level < limit - 15.0 {
+        // More power is more work: that it warms up by, and stays.
+        let harder = facts
+            .series
+            .of_gpu(metric::GPU_POWER, gpu)
+            .and_then(|s| stats::line(&s.points));
+        let worked_harder = harder.is_some_and(|l| l.is_steady() && l.per_second > 0.0);
+        // What is still far from its limit, has hardly moved, or goes up and down warms up with its work.
+        if course.usual
+            || worked_harder
+            || course.line.tau < 0.75
+            || course.full_in_ms > HOUR_MS
+            || grown < 5.0
+            || course.level < limit - 15.0
+        {
             return None;
         }
         let text = format!(
@@ -264,8 +272,14 @@ fn temperature_rising(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<F
         let evidence = Evidence::value(metric::GPU_TEMPERATURE, course.level, text)
             .against(limit)
             .over(series.span_ms())
-            .by("Theil-Sen slope, Mann-Kendall test");
-        Some(rule.finding(Severity::Warning, facts.gpu_target(gpu), 0.7, vec![evidence]))
+            .by(stats::TREND_METHOD);
+        // A forecast from afar is worth knowing; near the limit it is worth acting on.
+        let severity = if course.level >= limit - 6.0 {
+            Severity::Warning
+        } else {
+            Severity::Info
+        };
+        Some(rule.finding(severity, facts.gpu_target(gpu), 0.7, vec![evidence]))
     })
 }
 

@@ -7,6 +7,9 @@ use crate::metric::{self, Unit};
 use crate::rule::{Rule, Section};
 use crate::{Evidence, Finding, Remedy, Series, Severity, stats, words};
 
+/// Id of the rule about levels unlike the past.
+pub(super) const UNUSUAL: &str = "unusual-level";
+
 /// Deviations from the usual that count as an anomaly.
 const STRANGE: f64 = 5.0;
 
@@ -33,7 +36,7 @@ pub(super) static RULES: &[Rule<NodeFacts>] = &[
         check: clock_low,
     },
     Rule {
-        id: "unusual-level",
+        id: UNUSUAL,
         section: Section::Trends,
         title: "unlike its own past",
         remedy: Remedy::Watch,
@@ -84,10 +87,10 @@ pub enum Direction {
 }
 
 /// What the past was like, as medians of 60 blocks at most: neighbouring samples say the same.
-fn past<'a>(facts: &'a NodeFacts, series: &Series) -> Option<(&'a Series, Vec<f64>)> {
+fn past(facts: &NodeFacts, series: &Series) -> Option<Vec<f64>> {
     let same = |s: &&Series| s.metric == series.metric && s.gpu == series.gpu && s.device == series.device;
     let past = facts.history.iter().find(same)?;
-    Some((past, stats::thin(&past.points, 60).into_iter().map(|p| p.1).collect()))
+    Some(stats::thin(&past.points, 60).into_iter().map(|p| p.1).collect())
 }
 
 /// The least deviation that is taken for granted, so that constants don't make wonders.
@@ -111,7 +114,7 @@ pub(super) fn trends(facts: &NodeFacts) -> Vec<Trend> {
     let trend = |s: &Series| {
         let median = s.median()?;
         let line = stats::line(&s.points);
-        let past = past(facts, s).map(|p| p.1).filter(|p| p.len() >= stats::SAMPLES_MIN);
+        let past = past(facts, s).filter(|p| p.len() >= stats::SAMPLES_MIN);
         let usual = past.as_deref().and_then(stats::median);
         Some(Trend {
             metric: s.metric.to_string(),
@@ -131,7 +134,7 @@ pub(super) fn trends(facts: &NodeFacts) -> Vec<Trend> {
                 .as_deref()
                 .and_then(|p| stats::robust_z(median, p, sigma_min(usual.unwrap_or(0.0)))),
             z_peers: stats::robust_z(median, &facts.peers_of(&s.metric), sigma_min(median)),
-            method: "median; Theil-Sen slope, Mann-Kendall test; z by median and MAD".to_owned(),
+            method: format!("median; {}; z by median and MAD", stats::TREND_METHOD),
         })
     };
     facts
@@ -148,7 +151,7 @@ fn unusual(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
     }
     let look = |series: &Series| {
         let (_, share, least) = WATCHED.iter().find(|w| w.0 == series.metric)?;
-        let (_, usual) = past(facts, series)?;
+        let usual = past(facts, series)?;
         let level = series.median()?;
         let middle = stats::median(&usual)?;
         let z = stats::robust_z(level, &usual, sigma_min(middle))?;
@@ -159,7 +162,8 @@ fn unusual(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
         let evidence = Evidence {
             metric: series.metric.clone(),
             text: format!(
-                "{} where {} is usual ({z:+.0} deviations)",
+                "{}: {} where {} is usual ({z:+.0} deviations)",
+                series.metric,
                 words::value(level, unit),
                 words::value(middle, unit)
             ),

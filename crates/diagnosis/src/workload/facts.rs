@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::node::KernelEvent;
+use crate::node::{KernelEvent, sort_events};
 use crate::patterns::LogFact;
 use crate::{Series, SeriesSet, Target, metric};
 
@@ -15,7 +15,7 @@ const WARM_UP_MS: i64 = 5 * 60_000;
 pub struct WorkloadFacts {
     /// Its id.
     pub id: String,
-    /// As of when.
+    /// As of when: now, or when it ended.
     pub now_ms: i64,
     /// Length of the window that is looked at, which ends now.
     pub window_ms: i64,
@@ -30,6 +30,8 @@ pub struct WorkloadFacts {
     /// Samples of the window: of its GPUs while it held them (numbered through), of itself (`workload.…`), what it
     /// reports (`reported.…`, see [`crate::metric::reported`]), and of its nodes what bears on it (`pressure.…`, `network.throughput`).
     pub series: SeriesSet,
+    /// Samples of the same run before the window, for what is usual: of its memory and its throughput. Coarser ones do.
+    pub history: SeriesSet,
     /// What an interface of its nodes can carry. `None`: not known.
     pub network_capacity_bytes_per_second: Option<f64>,
     /// What a GPU's NVLinks can carry. `None`: not known, or none.
@@ -145,12 +147,12 @@ impl WorkloadFacts {
         let from = self.now_ms - self.window_ms;
         let mut it = Self {
             series: self.series.between(from, self.now_ms),
+            history: self.history.between(i64::MIN, from - 1),
             ..self.clone()
         };
         it.attempts.sort_by_key(|a| a.number);
         it.logs.sort_by(|a, b| a.pattern.cmp(&b.pattern));
-        it.kernel
-            .sort_by(|a, b| (a.at_ms, format!("{:?}", a.event)).cmp(&(b.at_ms, format!("{:?}", b.event))));
+        sort_events(&mut it.kernel);
         it.ranks.sort_by_key(|r| r.rank);
         for r in &mut it.ranks {
             r.series = r.series.between(from, self.now_ms);

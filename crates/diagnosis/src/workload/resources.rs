@@ -161,7 +161,8 @@ pub(super) fn section(facts: &WorkloadFacts) -> UseSection {
 fn growth(facts: &WorkloadFacts, rule: &Rule<WorkloadFacts>) -> Option<Vec<Finding>> {
     let limit = facts.requests.memory_bytes?;
     let series = facts.series.get(metric::WORKLOAD_MEMORY)?;
-    let found = filling(series, limit, None).and_then(|f| Some((f, urgency(&f)?)));
+    let found =
+        filling(series, limit, facts.history.get(metric::WORKLOAD_MEMORY)).and_then(|f| Some((f, urgency(&f)?)));
     let finding = |(f, severity): (crate::node::Filling, Severity)| {
         rule.finding(
             severity,

@@ -67,14 +67,18 @@ fn falling(facts: &WorkloadFacts, rule: &Rule<WorkloadFacts>) -> Option<Vec<Find
     let lost = -line.per_second * series.span_ms() as f64 / 1000.0;
     let began = line.now + lost;
     let percent = if began > 0.0 { lost / began * 100.0 } else { 0.0 };
-    if !line.is_steady() || percent < SLOWER {
+    // It has been about as slow before, and got over it.
+    let past = facts.history.get(metric::REPORTED_THROUGHPUT).map(Series::values);
+    let away = past.and_then(|p| stats::robust_z(line.now, &p, 0.02 * began.abs()));
+    let usual = away.is_some_and(|z| z > -3.0);
+    if !line.is_steady() || percent < SLOWER || usual {
         return Some(Vec::new());
     }
     let text = format!("from {began:.1} to {:.1} a second: {percent:.0} % less", line.now);
     let evidence = Evidence::value(metric::REPORTED_THROUGHPUT, line.now, text)
         .against(began)
         .over(series.span_ms())
-        .by("Theil-Sen slope, Mann-Kendall test");
+        .by(stats::TREND_METHOD);
     Some(vec![rule.finding(
         Severity::Warning,
         facts.target(),

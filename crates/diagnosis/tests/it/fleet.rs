@@ -1,12 +1,13 @@
 //! From nodes to the fleet.
 
-use diagnosis::{FleetFacts, Health, NodeHealth, NodeState, Points, Status, diagnose_node, health, metric};
+use diagnosis::{FleetFacts, Health, NodeHealth, NodeState, Points, Status, check_node, diagnose_node, health, metric};
 
 use crate::world::World;
 
 fn looked_at(name: &str, world: World) -> NodeHealth {
     let facts = world.with(|f| f.name = name.into()).facts();
-    NodeHealth::new(NodeState::Ready, &facts, &diagnose_node(&facts, false))
+    assert_eq!(check_node(&facts).1, diagnose_node(&facts, false).findings);
+    NodeHealth::new(NodeState::Ready, &facts)
 }
 
 fn fleet(nodes: Vec<NodeHealth>) -> Health {

@@ -6,7 +6,7 @@ use diagnosis::{AmdTrouble, Kernel, Severity, diagnose_node, metric, xid};
 use crate::scenario::{Scenario, assert_all};
 use crate::world::{GIB, HOUR, MINUTE, NOW, Random, World};
 
-/// Nodes at uneven work that are looked at; 2,000 were when the rules were made.
+/// Nodes at uneven work that are looked at; of 2,000 none was taken for faulty when the rules were made.
 const SEEDS: u64 = 12;
 
 fn fault(name: &'static str, world: World, expected: &[(&'static str, Severity)]) -> Scenario {
@@ -51,7 +51,7 @@ fn thermal() -> Vec<Scenario> {
                     Some(2),
                     |m| if m >= 30.0 { 900.0 } else { 1750.0 },
                 ),
-            &[("gpu-thermal-throttle", Critical), ("gpu-temperature-high", Warning)],
+            &[("gpu-thermal-throttle", Critical)],
             &["gpu-hotter-than-peers"],
         ),
         fault(
@@ -79,7 +79,7 @@ fn thermal() -> Vec<Scenario> {
             World::busy(6).set(metric::GPU_TEMPERATURE, Some(4), |_| 85.0),
             &[("gpu-temperature-high", Warning), ("gpu-hotter-than-peers", Warning)],
         ),
-        with_also(
+        fault(
             "fan failed",
             World::busy(7)
                 .set_all(metric::GPU_FAN, |_| 60.0)
@@ -88,17 +88,15 @@ fn thermal() -> Vec<Scenario> {
                     if m > 40.0 { 66.0 + (m - 40.0) * 0.7 } else { 66.0 }
                 }),
             &[("gpu-fan-failed", Critical)],
-            &["gpu-temperature-rising"],
         ),
-        with_also(
+        fault(
             "one GPU much hotter than its neighbours",
             World::busy(8).set(metric::GPU_TEMPERATURE, Some(7), |_| 80.0),
             &[("gpu-hotter-than-peers", Warning)],
-            &[],
         ),
         fault(
             "hotter and hotter",
-            World::busy(10).set(metric::GPU_TEMPERATURE, Some(2), |m| 66.0 + m * 0.2),
+            World::busy(10).set(metric::GPU_TEMPERATURE, Some(2), |m| 66.0 + m * 0.28),
             &[("gpu-temperature-rising", Warning)],
         ),
         fault(

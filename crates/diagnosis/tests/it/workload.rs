@@ -8,7 +8,7 @@ use diagnosis::{
 };
 
 use crate::scenario::{Scenario, assert_all};
-use crate::world::{GIB, HOUR, MINUTE, NOW, Random, hour};
+use crate::world::{GIB, HOUR, MINUTE, NOW, Random, STEP, hour, span};
 
 /// A training job on four GPUs, two hours under way, which computes as fast as it can.
 struct Job {
@@ -457,6 +457,49 @@ fn confidence_falls_where_signals_are_missing() {
     let fewest = class(Job::training(1).without(&[metric::GPU_MEMORY_BANDWIDTH, metric::GPU_POWER])).1;
     assert!(all > fewer && fewer > fewest, "{all} {fewer} {fewest}");
     assert_eq!(class(Job::training(1).without(&[metric::GPU_UTILIZATION])), (None, 0.0));
+}
+
+#[test]
+fn uneven_jobs_raise_nothing_whatever_the_seed() {
+    // Levels that forget where they were after ten minutes or so, now as in the five hours before.
+    let wander = |mut job: Job, name: &'static str, middle: f64, spread: f64, highest: f64, seed: u64| {
+        let mut random = Random(seed);
+        let mut away = random.normal();
+        let keep: f64 = 0.95;
+        let mut next = |_: f64| {
+            away = away * keep + random.normal() * (1.0 - keep * keep).sqrt();
+            (middle + spread * away).clamp(0.0, highest)
+        };
+        let past = Series::new(name, span(5 * HOUR, STEP, NOW - HOUR - STEP, &mut next));
+        let mut history: Vec<Series> = job.facts.history.into();
+        history.push(past);
+        job.facts.history = SeriesSet::from(history);
+        let points: Vec<f64> = (0..=120).map(|_| next(0.0)).collect();
+        job.course(name, move |m| points[(m * 2.0) as usize])
+    };
+    let wrong: Vec<String> = (0..40)
+        .flat_map(|seed| {
+            let job = Job::training(seed);
+            let job = wander(job, metric::GPU_UTILIZATION, 90.0, 6.0, 100.0, seed);
+            let job = wander(job, metric::GPU_POWER, 600.0, 50.0, 700.0, seed + 100);
+            let job = wander(job, metric::WORKLOAD_CPU, 16.0, 5.0, 32.0, seed + 200);
+            let job = wander(
+                job,
+                metric::WORKLOAD_MEMORY,
+                80.0 * GIB,
+                8.0 * GIB,
+                120.0 * GIB,
+                seed + 300,
+            );
+            let job = wander(job, metric::REPORTED_THROUGHPUT, 1000.0, 60.0, 2000.0, seed + 400);
+            let findings = diagnose_workload(&job.facts(), None).findings;
+            findings
+                .into_iter()
+                .filter(|f| f.severity >= Warning)
+                .map(move |f| format!("{seed}: {} {}", f.id, f.evidence[0].text))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

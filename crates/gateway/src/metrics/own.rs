@@ -138,7 +138,9 @@ fn fleet(view: &View, live: &Nodes, at: Timestamp) -> Vec<Value> {
     for workload in view.active() {
         *phases.entry(workload.phase).or_default() += 1;
         if workload.phase == Phase::Pending {
-            oldest = Some(oldest.map_or(workload.submitted_at, |o| o.min(workload.submitted_at)));
+            // One that runs again after days has waited since it was stopped, not since it was submitted.
+            let since = workload.timeline.last().map_or(workload.submitted_at, |step| step.at);
+            oldest = Some(oldest.map_or(since, |o| o.min(since)));
         }
     }
     for (phase, count) in phases {

@@ -70,7 +70,7 @@ pub async fn status(call: Call, request: StatusRequest) -> Result<Fleet, ApiErro
         nodes,
         workloads,
         molt: MoltBrief::default(),
-        alerts: Vec::new(),
+        alerts: app.alerting.firing(at),
     })
 }
 
@@ -107,6 +107,8 @@ fn running_since(w: &Workload) -> Option<Timestamp> {
     started.min().filter(|_| w.phase == Phase::Running)
 }
 
+/// The score counts nodes by their status. That of `health` looks at a quarter of an hour of every series, which takes
+/// longer than `status` may.
 fn cluster(nodes: &[NodeBrief], active: &[Versioned<Workload>]) -> ClusterStatus {
     let count = |wanted: &[NodeStatus]| nodes.iter().filter(|n| wanted.contains(&n.status)).count();
     let healthy = count(&[NodeStatus::Healthy]);

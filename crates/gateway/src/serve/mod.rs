@@ -1,10 +1,12 @@
 //! The faces of the gateway: HTTP/JSON, streams, node sessions, the OpenAPI document.
 
 mod access;
+mod alert_ops;
 mod events;
 mod exec;
 mod face;
 mod fleet;
+mod health_ops;
 mod listen;
 mod metric_ops;
 mod node_ops;
@@ -35,7 +37,7 @@ pub use listen::listen;
 pub use rows::Rows;
 pub use tokens::mint as mint_token;
 
-use crate::{control::PlannerHandle, hub::Hub, live::Nodes, metrics::Metrics};
+use crate::{alerting::Alerting, control::PlannerHandle, diagnose::Journal, hub::Hub, live::Nodes, metrics::Metrics};
 
 /// What every handler needs.
 pub struct App {
@@ -47,6 +49,10 @@ pub struct App {
     pub logs: Arc<telemetry::logs::LogStore>,
     /// Numbers over time.
     pub metrics: Arc<Metrics>,
+    /// Alerts.
+    pub alerting: Arc<Alerting>,
+    /// What went wrong on nodes in the last day.
+    pub journal: Arc<Journal>,
     /// The scheduler's ear.
     pub planner: PlannerHandle,
     /// Rows of lists that are already written.
@@ -75,6 +81,9 @@ pub fn router(app: Arc<App>) -> Router {
     let mut faces = face::Faces::new(prometheus::routes(router));
     faces.unary::<GatewayPing, _, _, _>(fleet::ping);
     faces.unary::<FleetStatus, _, _, _>(fleet::status);
+    faces.unary::<FleetHealthGet, _, _, _>(health_ops::fleet);
+    faces.unary::<NodeDiagnose, _, _, _>(health_ops::node);
+    faces.unary::<WorkloadDiagnose, _, _, _>(health_ops::workload);
     faces.unary::<WhoAmI, _, _, _>(tokens::whoami);
     faces.unary::<TokenCreate, _, _, _>(tokens::create);
     faces.unary::<TokenList, _, _, _>(tokens::list);
@@ -99,6 +108,12 @@ pub fn router(app: Arc<App>) -> Router {
     faces.unary::<MetricsQuery, _, _, _>(metric_ops::query);
     faces.unary::<MetricsList, _, _, _>(metric_ops::list);
     faces.unary::<MetricsUsed, _, _, _>(metric_ops::usage);
+    faces.unary::<AlertList, _, _, _>(alert_ops::list);
+    faces.unary::<AlertRules, _, _, _>(alert_ops::rules);
+    faces.unary::<AlertReceivers, _, _, _>(alert_ops::receivers);
+    faces.unary::<AlertSilence, _, _, _>(alert_ops::silence);
+    faces.unary::<AlertSilenceList, _, _, _>(alert_ops::silences);
+    faces.unary::<AlertSilenceEnd, _, _, _>(alert_ops::end);
     faces.unary::<EventList, _, _, _>(events::list);
     faces.streaming::<WorkloadLogs, _, _>(stream::logs);
     faces.streaming::<WorkloadWatch, _, _>(stream::watch);

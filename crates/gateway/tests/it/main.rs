@@ -3,9 +3,12 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::print_stderr,
     reason = "a test that can't go on says where and why"
 )]
 
 mod access;
+mod alerts;
 mod fixture;
+mod prometheus_rules;
 mod submit;

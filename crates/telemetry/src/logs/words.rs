@@ -79,7 +79,7 @@ impl Words {
 fn bits(group: u16, bytes: usize) -> [usize; 2] {
     // Fibonacci hashing: the high halves are well mixed.
     let hash = u64::from(group).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let place = |part: u64| ((part & 0xffff_ffff) * (bytes as u64 * 8) >> 32) as usize;
+    let place = |part: u64| (((part & 0xffff_ffff) * (bytes as u64 * 8)) >> 32) as usize;
     [
         place(hash >> 32),
         place(hash.rotate_left(23).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32),

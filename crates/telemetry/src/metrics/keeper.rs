@@ -374,10 +374,11 @@ fn merge_files(shared: &Shared, work: &mut Work, due: &Merge) -> Result<(), Metr
     // The head doesn't wait for a merge: it is written in between.
     let mut between = |work: &mut Work| {
         passed += 1;
-        if passed % PAUSE_SERIES == 0 && is_due(shared, &shared.hot()) {
-            if let Err(error) = flush(shared, work) {
-                tracing::warn!(%error, "metrics could not be written into files yet");
-            }
+        if passed % PAUSE_SERIES == 0
+            && is_due(shared, &shared.hot())
+            && let Err(error) = flush(shared, work)
+        {
+            tracing::warn!(%error, "metrics could not be written into files yet");
         }
     };
     let mut added = Vec::new();

@@ -196,7 +196,8 @@ impl View {
             let mut times = Vec::new();
             for (offset, (&one, fold)) in series.iter().zip(folds).enumerate() {
                 if let Some(frozen) = &self.frozen {
-                    (times.clear(), values.clear());
+                    times.clear();
+                    values.clear();
                     frozen.gather(one, range.0, range.1, &mut times, &mut values);
                     spent.spend(times.len())?;
                     fold.push(&times, &values);

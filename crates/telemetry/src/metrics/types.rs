@@ -91,6 +91,12 @@ impl Dropped {
         self.not_finite + self.not_newer + self.too_new + self.too_old + self.unknown
     }
 
+    /// Those that nothing else makes up for: neither sent twice nor of a series that is asked for anew.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.not_finite + self.too_new + self.too_old
+    }
+
     pub(super) fn add(&mut self, more: &Self) {
         self.not_finite += more.not_finite;
         self.not_newer += more.not_newer;

@@ -6,6 +6,7 @@ mod kill;
 mod metrics;
 mod model;
 mod order;
+mod promql;
 mod search;
 
 use telemetry::logs::{Entry, Line, LogStore, Options, Page, Query, Source, StreamId};

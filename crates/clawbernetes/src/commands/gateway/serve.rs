@@ -7,7 +7,7 @@ use std::{
 };
 
 use api::{ApiError, ErrorCode, Size, Span};
-use gateway::{Gateway, Options, StartError, remote_write::Target};
+use gateway::{AlertsFile, Gateway, Options, StartError, remote_write::Target};
 
 use crate::{cli::App, failure::Outcome, local, serving};
 
@@ -65,6 +65,12 @@ pub(crate) struct Args {
     /// their workload is kept
     #[arg(long, value_name = "DURATION")]
     logs_max_age: Option<Span>,
+    /// Own rules of alerts, and who is told (docs/reference/alerts.yaml shows all of it) [default: built-in rules, nobody]
+    #[arg(long, value_name = "FILE")]
+    alerts: Option<PathBuf>,
+    /// How often rules of alerts are evaluated
+    #[arg(long, value_name = "DURATION", default_value = "15s")]
+    alert_interval: Span,
     /// Send all metrics on to this Prometheus remote write receiver: http://prometheus:9090/api/v1/write
     #[arg(long, value_name = "URL")]
     remote_write: Option<String>,
@@ -97,9 +103,22 @@ impl Args {
             )
             .hint("listen on 127.0.0.1 and let an SSH tunnel or a VPN lead there, or say --insecure"));
         }
+        let alerts = match &self.alerts {
+            Some(path) => AlertsFile::read(path).map_err(|error| {
+                let told = serving::chain(ErrorCode::InvalidArgument, &error);
+                ApiError {
+                    message: format!("{}: {}", path.display(), told.message),
+                    field: Some("alerts".to_owned()),
+                    ..told
+                }
+            })?,
+            None => AlertsFile::default(),
+        };
         let token_file = self.remote_write_token_file;
         let remote_write = self.remote_write.map(|url| Target::new(&url, token_file)).transpose();
         Ok(Options {
+            alerts,
+            alert_interval: self.alert_interval,
             remote_write: remote_write.map_err(|error| ApiError::invalid("remote-write", error.to_string()))?,
             listen: self.listen,
             data: self.data.map_or_else(|| serving::data_dir("gateway"), Ok)?,
@@ -156,8 +175,11 @@ fn start_error(error: &StartError) -> ApiError {
         StartError::Store(store::StoreError::StorageFull { .. }) => serving::chain(ErrorCode::StorageFull, error),
         StartError::Times(message) => ApiError::invalid("heartbeat", message.clone()),
         StartError::State(error) => error.clone(),
-        StartError::Data { .. } | StartError::Store(_) | StartError::Logs(_) | StartError::Metrics(_) => {
-            serving::chain(ErrorCode::Internal, error)
-        }
+        StartError::Alerts(message) => ApiError::invalid("alerts", message.clone()),
+        StartError::Sender(_)
+        | StartError::Data { .. }
+        | StartError::Store(_)
+        | StartError::Logs(_)
+        | StartError::Metrics(_) => serving::chain(ErrorCode::Internal, error),
     }
 }

@@ -1,7 +1,7 @@
-//! The gateway itself: its disk, and what it had to drop.
+//! The gateway itself: its disk, and what it lost.
 
 use super::super::Span;
-use super::super::condition::{Bound, Condition, Op};
+use super::super::condition::{Bound, Op};
 use super::super::reading::Take;
 use super::super::rule::{Rule, Severity};
 use super::super::unit::Unit;
@@ -11,7 +11,7 @@ use super::{last, over, rule};
 const GATEWAY: &[&str] = &["gateway"];
 
 pub(super) fn rules() -> Vec<Rule> {
-    vec![storage_full(), telemetry_dropping()]
+    vec![storage_full(), metrics_lost()]
 }
 
 /// A gateway that can't write accepts nothing: earlier than on nodes.
@@ -27,38 +27,39 @@ fn storage_full() -> Rule {
             GATEWAY,
             "the gateway's disk is filling up: {value}, limit {limit}",
             last(
-                "gateway.storage.used",
+                "gateway.disk.used",
                 Op::AtLeast,
-                Bound::share(0.9, "gateway.storage.total"),
+                Bound::share(0.9, "gateway.disk.total"),
                 Unit::Bytes,
             ),
         )
     }
 }
 
-fn telemetry_dropping() -> Rule {
-    let dropped = |metric| {
-        let none = Bound::Number(0.0);
-        over(metric, Take::Increase, Span::minutes(10), Op::Above, none, Unit::None)
-    };
+/// What is sent twice is no loss and isn't counted.
+fn metrics_lost() -> Rule {
     Rule {
-        description: "Lines or samples came faster than they could be written and are lost; charts and searches have \
-                      holes, and so have other alerts."
+        description: "Samples were ahead of the clock, too old or no numbers, and are lost; charts have holes, and so \
+                      have other alerts. Mostly a node's clock is wrong."
             .to_owned(),
         keep_firing_for: Span::minutes(10),
         commands: vec![
-            "clawbernetes gateway ping".to_owned(),
-            "clawbernetes metrics gateway.logs.dropped --last 1h".to_owned(),
-            "clawbernetes metrics gateway.metrics.dropped --last 1h".to_owned(),
+            "clawbernetes metrics usage".to_owned(),
+            "clawbernetes metrics clock.offset --last 1h".to_owned(),
         ],
         ..rule(
-            "telemetry-dropping",
+            "metrics-lost",
             Severity::Warning,
             GATEWAY,
-            "the gateway drops logs or metrics: {why}",
-            Condition::Any {
-                of: vec![dropped("gateway.logs.dropped"), dropped("gateway.metrics.dropped")],
-            },
+            "{value} samples of metrics were lost in ten minutes",
+            over(
+                "gateway.metrics.lost",
+                Take::Increase,
+                Span::minutes(10),
+                Op::Above,
+                Bound::Number(0.0),
+                Unit::None,
+            ),
         )
     }
 }
@@ -66,7 +67,6 @@ fn telemetry_dropping() -> Rule {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{fires, value};
-    use crate::alert::Reading;
 
     #[test]
     fn gateway_storage_full() {
@@ -76,14 +76,12 @@ mod tests {
     }
 
     #[test]
-    fn telemetry_dropping() {
-        let at = |logs: f64, metrics: Reading| move |m| vec![value(logs, m), metrics.clone()];
-        let (minute, summary) = fires("telemetry-dropping", &[], at(3.0, Reading::Missing)).unwrap();
-        assert_eq!(minute, 0);
-        assert!(
-            summary.contains("increase of gateway.logs.dropped over 10m is 3"),
-            "{summary}"
+    fn metrics_lost() {
+        let fired = fires("metrics-lost", &[], |m| vec![value(3.0, m)]);
+        assert_eq!(
+            fired,
+            Some((0, "3 samples of metrics were lost in ten minutes".to_owned()))
         );
-        assert_eq!(fires("telemetry-dropping", &[], at(0.0, Reading::Missing)), None);
+        assert_eq!(fires("metrics-lost", &[], |m| vec![value(0.0, m)]), None);
     }
 }

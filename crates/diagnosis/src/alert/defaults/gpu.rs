@@ -67,7 +67,7 @@ fn lost() -> Rule {
             Condition::State(StateIs {
                 state: "gpu.health".to_owned(),
                 labels: Vec::new(),
-                words: words(&["failed", "lost"]),
+                words: words(&["failed"]),
                 unknown: unknown(),
             }),
         )
@@ -196,7 +196,7 @@ fn xid_critical() -> Rule {
             GPU,
             "GPU {gpu} of {node} reported {value} fatal XID errors in the last hour",
             Condition::Events(Events {
-                event: "XID".to_owned(),
+                event: "Xid".to_owned(),
                 labels: super::super::matcher::like("xid", XIDS_FATAL),
                 over: Span::hours(1),
                 at_least: 1,
@@ -215,8 +215,8 @@ mod tests {
 
     #[test]
     fn gpu_lost() {
-        let fired = fires("gpu-lost", GPU_3, |_| vec![state("lost")]);
-        assert_eq!(fired, Some((1, "GPU 3 of gpu-7 can't be used: lost".to_owned())));
+        let fired = fires("gpu-lost", GPU_3, |_| vec![state("failed")]);
+        assert_eq!(fired, Some((1, "GPU 3 of gpu-7 can't be used: failed".to_owned())));
         for word in ["ok", "degraded", "unknown"] {
             assert_eq!(fires("gpu-lost", GPU_3, |_| vec![state(word)]), None, "{word}");
         }

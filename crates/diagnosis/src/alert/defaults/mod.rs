@@ -5,13 +5,13 @@
 //! | name | unit | labels |
 //! | --- | --- | --- |
 //! | state `node.status` | the words of `node list` | `node` |
-//! | state `gpu.health` | `ok`, `degraded`, `failed`, `lost` (known, but no more there), `unknown` | `node`, `gpu`, `uuid` |
-//! | event `XID` | – | `node`, `gpu`, `uuid`, `xid` |
-//! | event `OOM_KILLED` | – | `namespace`, `workload` |
-//! | `workload.restarts` | counter | `namespace`, `workload` |
-//! | `queue.oldest.age` | seconds, of the longest waiting workload | `reason`: why it waits |
-//! | `gateway.storage.used`, `gateway.storage.total` | bytes, of the file system of its data | – |
-//! | `gateway.logs.dropped`, `gateway.metrics.dropped` | counters | – |
+//! | state `gpu.health` | `ok`, `degraded`, `failed` (also where it is no more there), `unknown` | `node`, `gpu`, `uuid` |
+//! | event `Xid` | of a node's kernel log | `node`, `gpu`, `uuid`, `xid` |
+//! | event `OOM_KILLED` | an attempt's end | `namespace`, `workload` |
+//! | event `Restarted` | an attempt that failed and is followed by another one | `namespace`, `workload`, `reason` |
+//! | `queue.wait` | ms, of the workload that waits longest | – |
+//! | `gateway.disk.used`, `gateway.disk.total` | bytes, of the file system of its data | – |
+//! | `gateway.metrics.lost` | counter | – |
 
 mod disk;
 mod gateway;
@@ -106,8 +106,8 @@ mod tests {
         assert_eq!(
             names.join(" "),
             "disk-filling disk-full gateway-storage-full gpu-ecc-uncorrected gpu-lost gpu-power-brake \
-             gpu-row-remap-failed gpu-thermal gpu-xid-critical node-clock-skew node-degraded node-down \
-             node-memory-low node-swap-storm queue-stuck telemetry-dropping workload-crash-loop workload-oom"
+             gpu-row-remap-failed gpu-thermal gpu-xid-critical metrics-lost node-clock-skew node-degraded node-down \
+             node-memory-low node-swap-storm queue-stuck workload-crash-loop workload-oom"
         );
         // Whatever a name was given to twice would be missing.
         assert_eq!(set.iter().count(), rules().len());

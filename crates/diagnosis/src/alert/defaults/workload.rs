@@ -1,14 +1,15 @@
 //! Workloads: crashing again and again, killed for memory, waiting without end.
 
 use super::super::Span;
-use super::super::condition::{Bound, Condition, Events, Op, Threshold};
-use super::super::matcher::{like, unlike};
-use super::super::reading::Take;
+use super::super::condition::{Bound, Condition, Events, Op};
 use super::super::rule::{Rule, Severity};
 use super::super::unit::Unit;
-use super::{over, rule};
+use super::{last, rule};
 
 const WORKLOAD: &[&str] = &["namespace", "workload"];
+
+/// Which gateway, where there are several.
+const GATEWAY: &[&str] = &["gateway"];
 
 pub(super) fn rules() -> Vec<Rule> {
     vec![crash_loop(), oom(), queue_stuck()]
@@ -35,15 +36,13 @@ fn crash_loop() -> Rule {
             "workload-crash-loop",
             Severity::Warning,
             WORKLOAD,
-            "workload {workload} restarted {value} times in 15 minutes",
-            over(
-                "workload.restarts",
-                Take::Increase,
-                Span::minutes(15),
-                Op::AtLeast,
-                Bound::Number(3.0),
-                Unit::None,
-            ),
+            "workload {workload} failed and restarted {value} times in 15 minutes",
+            Condition::Events(Events {
+                event: "Restarted".to_owned(),
+                labels: Vec::new(),
+                over: Span::minutes(15),
+                at_least: 3,
+            }),
         )
     }
 }
@@ -68,24 +67,10 @@ fn oom() -> Rule {
     }
 }
 
-/// Why the oldest workload of a reason waits. A full fleet is no fault, so that its queue may be a day old; whatever
-/// else holds work back should be gone within a quarter of an hour.
+/// A full fleet is no fault, so that its queue may be a day old. What could never be placed is told at submission.
 fn queue_stuck() -> Rule {
-    let older = |labels, limit: Span| {
-        Condition::Threshold(Threshold {
-            metric: "queue.oldest.age".to_owned(),
-            labels,
-            take: Take::Last,
-            over: None,
-            op: Op::Above,
-            bound: Bound::Number(limit.as_seconds()),
-            unit: Unit::Seconds,
-        })
-    };
-    const FULL: &str = "NO_GPUS_AVAILABLE";
     Rule {
-        description: "Work waits longer than it should. Without room (NO_GPUS_AVAILABLE) the fleet is too small or \
-                      something holds GPUs that it doesn't use; with another reason no node will ever fit."
+        description: "The fleet is too small, something holds GPUs that it doesn't use, or no node will ever fit."
             .to_owned(),
         for_: Span::minutes(5),
         keep_firing_for: Span::minutes(5),
@@ -96,23 +81,22 @@ fn queue_stuck() -> Rule {
         ..rule(
             "queue-stuck",
             Severity::Warning,
-            &["reason"],
-            "work has waited for {value} ({reason})",
-            Condition::Any {
-                of: vec![
-                    older(unlike("reason", FULL), Span::minutes(15)),
-                    older(like("reason", FULL), Span::hours(24)),
-                ],
-            },
+            GATEWAY,
+            "a workload has waited for more than a day ({value})",
+            last(
+                "queue.wait",
+                Op::Above,
+                Bound::Number(Span::hours(24).as_seconds() * 1_000.0),
+                Unit::Milliseconds,
+            ),
         )
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{fires, rule, run, value};
-    use crate::alert::scene::labels;
-    use crate::alert::{Need, Phase, Reading, Series, gather, scene};
+    use super::super::testing::{fires, run, value};
+    use crate::alert::Phase;
 
     const WL: &[(&str, &str)] = &[("namespace", "default"), ("workload", "wl-1")];
 
@@ -121,7 +105,7 @@ mod tests {
         let fired = fires("workload-crash-loop", WL, |m| vec![value(3.0, m)]);
         assert_eq!(
             fired,
-            Some((0, "workload wl-1 restarted 3 times in 15 minutes".to_owned()))
+            Some((0, "workload wl-1 failed and restarted 3 times in 15 minutes".to_owned()))
         );
         assert_eq!(fires("workload-crash-loop", WL, |m| vec![value(2.0, m)]), None);
     }
@@ -140,36 +124,8 @@ mod tests {
 
     #[test]
     fn queue_stuck() {
-        let rule = rule("queue-stuck");
-        // What a store answers: each question has its own filter.
-        let fired = |reason: &str, seconds: f64| {
-            fires("queue-stuck", &[("reason", reason)], |m| {
-                let needs = rule.needs();
-                let answers: Vec<Option<Vec<Series>>> = (needs.iter())
-                    .map(|need| {
-                        let Need::Metric { labels: filter, .. } = need else {
-                            panic!("{need:?}")
-                        };
-                        let labels = labels(&[("reason", reason)]);
-                        let kept = filter.iter().all(|matcher| matcher.matches(&labels));
-                        let reading = value(seconds + 60.0 * m as f64, m);
-                        Some(if kept {
-                            vec![Series { labels, reading }]
-                        } else {
-                            Vec::new()
-                        })
-                    })
-                    .collect();
-                gather(&rule, &answers, &[], scene::at(m)).remove(0).readings
-            })
-        };
-        let (minute, summary) = fired("NO_NODE", 900.0).unwrap();
-        assert_eq!(minute, 6);
-        assert!(summary.ends_with("(NO_NODE)"), "{summary}");
-        assert_eq!(fired("NO_GPUS_AVAILABLE", 7_200.0), None);
-        assert_eq!(fired("NO_GPUS_AVAILABLE", 86_400.0).unwrap().0, 6);
-        // Two hours of half a minute each.
-        let young = |m| vec![value(30.0, m), Reading::Missing];
-        assert_eq!(fires("queue-stuck", &[("reason", "NO_NODE")], young), None);
+        let waits = |hours: f64| fires("queue-stuck", &[], |m| vec![value(hours * 3_600_000.0, m)]);
+        assert_eq!(waits(24.5).unwrap().0, 5);
+        assert_eq!(waits(23.5), None);
     }
 }

@@ -9,6 +9,11 @@ fn named(name: &str) -> Option<PrometheusMetric> {
     (!name.starts_with("queue.")).then(|| PrometheusMetric {
         name: format!("clawbernetes_{}", name.replace('.', "_").to_lowercase()),
         factor,
+        labels: if name.starts_with("gpu.") {
+            &[("uuid", "UUID")]
+        } else {
+            &[]
+        },
     })
 }
 
@@ -24,7 +29,7 @@ fn it_is_yaml_of_the_right_shape() {
     let rules = file["groups"][0]["rules"].as_array().unwrap();
     assert_eq!(rules.len(), RuleSet::built_in().unwrap().iter().count() - 1);
     assert!(
-        text.contains("# Not here: queue-stuck (no series for queue.oldest.age)."),
+        text.contains("# Not here: queue-stuck (no series for queue.wait)."),
         "{text}"
     );
     for rule in rules {
@@ -78,10 +83,7 @@ fn every_condition_has_an_expression() {
             condition: serde_json::from_str(condition).unwrap(),
             ..RuleSet::built_in().unwrap().get("node-down").unwrap().clone()
         };
-        let writer = Writer {
-            rule: &rule,
-            metric: &named,
-        };
+        let writer = Writer::new(&rule, &named);
         assert_eq!(writer.expression(&rule.condition).unwrap(), wanted);
     }
 }
