@@ -10,6 +10,7 @@ mod metrics;
 mod node;
 mod run;
 mod status;
+mod top;
 mod up;
 mod workload;
 
@@ -20,6 +21,7 @@ use crate::{cli::App, failure::Outcome};
 pub(crate) enum Command {
     Up(up::Args),
     Status(status::Args),
+    Top(top::Args),
     Run(Box<run::Args>),
     /// Workloads: see, wait for, stop, move and explain them
     #[command(subcommand, visible_alias = "wl")]
@@ -52,6 +54,7 @@ impl Command {
             Self::Up(args) => args.run(app),
             Self::DemoTrain(args) => args.run(app),
             Self::Status(args) => app.block_on(args.run(app)),
+            Self::Top(args) => args.run(app),
             Self::Run(args) => app.block_on(args.run(app)),
             Self::Workload(command) => command.run(app),
             Self::Logs(args) => app.block_on(args.run(app)),

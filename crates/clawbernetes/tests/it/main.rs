@@ -15,5 +15,6 @@ mod jobs;
 mod kill;
 mod metrics;
 mod native;
+mod top;
 mod with_gateway;
 mod world;
