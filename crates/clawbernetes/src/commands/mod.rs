@@ -13,6 +13,7 @@ mod metrics;
 mod node;
 mod run;
 mod status;
+mod top;
 mod up;
 mod workload;
 
@@ -27,6 +28,7 @@ pub(crate) enum Command {
     /// What is wrong with a node or a workload, on what evidence, and what helps
     #[command(subcommand)]
     Diagnose(diagnose::Command),
+    Top(top::Args),
     Run(Box<run::Args>),
     /// Workloads: see, wait for, stop, move and explain them
     #[command(subcommand, visible_alias = "wl")]
@@ -64,6 +66,7 @@ impl Command {
             Self::Status(args) => app.block_on(args.run(app)),
             Self::Health(args) => app.block_on(args.run(app)),
             Self::Diagnose(command) => command.run(app),
+            Self::Top(args) => args.run(app),
             Self::Run(args) => app.block_on(args.run(app)),
             Self::Workload(command) => command.run(app),
             Self::Logs(args) => app.block_on(args.run(app)),

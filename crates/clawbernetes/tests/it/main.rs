@@ -18,5 +18,6 @@ mod metrics;
 mod native;
 mod prometheus;
 mod seeing;
+mod top;
 mod with_gateway;
 mod world;
