@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use api::{ApiError, Span, auth::Role};
@@ -138,6 +139,7 @@ pub struct Gateway {
     /// The state, for whoever runs in the same process.
     pub hub: Arc<Hub>,
     live: Arc<Nodes>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -146,6 +148,10 @@ pub struct Gateway {
 const STORE_CACHE_BYTES: usize = 8 << 20;
 /// Memory for changes that watchers haven't seen yet; the view follows closely, and reads anew if it fell behind.
 const STORE_HISTORY_BYTES: usize = 8 << 20;
+
+/// How long a stop waits for streams to let go of the data folder, and how often it looks.
+const RELEASE: Duration = Duration::from_secs(5);
+const RELEASE_STEP: Duration = Duration::from_millis(5);
 
 impl Gateway {
     /// Opens the data folder, takes up where the last one left off, and begins to serve.
@@ -233,7 +239,7 @@ impl Gateway {
             Arc::clone(&hub),
             Arc::clone(&live),
             Arc::clone(&logs),
-            metrics,
+            Arc::clone(&metrics),
             options.data.clone(),
             options.sample,
             stop.clone(),
@@ -260,6 +266,7 @@ impl Gateway {
             admin_token,
             hub,
             live,
+            metrics,
             stop,
             tasks,
         })
@@ -269,7 +276,9 @@ impl Gateway {
     pub async fn stop(self) {
         self.stop.cancel();
         self.live.end_all();
-        let Self { hub, tasks, .. } = self;
+        let Self {
+            hub, metrics, tasks, ..
+        } = self;
         let mut tasks = tasks.into_iter();
         for task in tasks.by_ref().take(5) {
             let _ = task.await;
@@ -278,6 +287,17 @@ impl Gateway {
         for task in tasks {
             let _ = task.await;
         }
+        // Streams end by the store's close, a moment later. Whoever opens the folder next must find it free.
+        let released = async {
+            while Arc::strong_count(&metrics) > 1 {
+                tokio::time::sleep(RELEASE_STEP).await;
+            }
+        };
+        if tokio::time::timeout(RELEASE, released).await.is_err() {
+            tracing::warn!("a caller's stream still holds the data folder");
+        }
+        // Closing writes files.
+        let _ = tokio::task::spawn_blocking(move || drop(metrics)).await;
     }
 }
 

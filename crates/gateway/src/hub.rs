@@ -232,6 +232,18 @@ impl Hub {
         self.changes.subscribe()
     }
 
+    /// Waits until the view has a revision: what the store already has may not be in the view yet.
+    ///
+    /// # Errors
+    /// The gateway is shutting down.
+    pub async fn reached(&self, revision: Revision) -> Result<(), ApiError> {
+        let mut applied = self.applied.subscribe();
+        match applied.wait_for(|done| *done >= revision).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ApiError::internal("the gateway is shutting down")),
+        }
+    }
+
     /// Commits a draft, and waits until the view has it.
     ///
     /// # Errors
@@ -239,10 +251,7 @@ impl Hub {
     pub async fn commit(&self, draft: Draft) -> Result<Committed, ApiError> {
         match self.store.txn(draft.finish()).await.map_err(|e| store_error(&e))? {
             TxnOutcome::Committed(revision) => {
-                let mut applied = self.applied.subscribe();
-                if applied.wait_for(|done| *done >= revision).await.is_err() {
-                    return Err(ApiError::internal("the gateway is shutting down"));
-                }
+                self.reached(revision).await?;
                 Ok(Committed::Done)
             }
             TxnOutcome::Conflict { failed } => Ok(Committed::Overtaken(failed)),

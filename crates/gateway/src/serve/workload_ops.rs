@@ -161,6 +161,8 @@ async fn earlier_answer(call: &Call, key: &str) -> Result<Option<Vec<WorkloadId>
         .await
         .map_err(|e| store_error(&e))?;
     let Some(record) = record else { return Ok(None) };
+    // A call that came at the same time may have made it this moment.
+    call.app.hub.reached(record.modified).await?;
     let ids = serde_json::from_slice(&record.value);
     ids.map(Some)
         .map_err(|e| ApiError::internal("a kept answer can't be read").cause(e.to_string()))
