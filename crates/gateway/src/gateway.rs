@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use api::{ApiError, Span, auth::Role};
@@ -150,6 +151,7 @@ pub struct Gateway {
     /// The state, for whoever runs in the same process.
     pub hub: Arc<Hub>,
     live: Arc<Nodes>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     /// Follows the store, and ends with it.
@@ -162,6 +164,10 @@ const STORE_CACHE_BYTES: usize = 8 << 20;
 const STORE_HISTORY_BYTES: usize = 8 << 20;
 /// Who the gateway's own admin token is made by.
 const MADE_BY: &str = "gateway";
+
+/// How long a stop waits for streams to let go of the data folder, and how often it looks.
+const RELEASE: Duration = Duration::from_secs(5);
+const RELEASE_STEP: Duration = Duration::from_millis(5);
 
 impl Gateway {
     /// Opens the data folder, takes up where the last one left off, and begins to serve.
@@ -283,6 +289,7 @@ impl Gateway {
             admin_token,
             hub,
             live,
+            metrics,
             stop,
             tasks,
             following,
@@ -294,7 +301,11 @@ impl Gateway {
         self.stop.cancel();
         self.live.end_all();
         let Self {
-            hub, tasks, following, ..
+            hub,
+            metrics,
+            tasks,
+            following,
+            ..
         } = self;
         for task in tasks {
             let _ = task.await;
@@ -303,6 +314,17 @@ impl Gateway {
         for task in following {
             let _ = task.await;
         }
+        // Streams end by the store's close, a moment later. Whoever opens the folder next must find it free.
+        let released = async {
+            while Arc::strong_count(&metrics) > 1 {
+                tokio::time::sleep(RELEASE_STEP).await;
+            }
+        };
+        if tokio::time::timeout(RELEASE, released).await.is_err() {
+            tracing::warn!("a caller's stream still holds the data folder");
+        }
+        // Closing writes files.
+        let _ = tokio::task::spawn_blocking(move || drop(metrics)).await;
     }
 }
 

@@ -47,6 +47,18 @@ fn a_node_dies_is_told_of_silenced_and_comes_back() {
     ] {
         assert!(table.contains(part), "{part}: {table}");
     }
+    cluster.kill_gateway();
+    cluster.start_gateway();
+    let kept = wait_for("the gateway", || {
+        let answer = cluster.try_call("alert.list", &serde_json::json!({}))?;
+        answer.as_array().unwrap().first().cloned()
+    });
+    assert_eq!(
+        (&kept["id"], &kept["startsAt"]),
+        (&alert["id"], &alert["startsAt"]),
+        "after kill -9"
+    );
+
     let told = "critical: node gpu-7 is unreachable";
     assert_eq!(home.run("status --json").json()["alerts"], serde_json::json!([told]));
     assert!(home.run("status").ok().contains(told));

@@ -15,7 +15,7 @@ use super::face::Call;
 use crate::{
     alerting, auth,
     draft::Draft,
-    hub::{Committed, now},
+    hub::{Committed, now, store_error},
     keys,
 };
 
@@ -101,8 +101,17 @@ pub async fn silence(call: Call, request: SilenceRequest) -> Result<SilenceView,
     let mut draft = Draft::new();
     draft.create(&key(&silence.id), &silence);
     if let Committed::Overtaken(_) = call.app.hub.commit(draft).await? {
-        // The same call came in between.
-        return Ok(shown(&call, &alerting.find_silence(&silence.id)?));
+        // The same call came in between; what it made may not be in memory yet.
+        let record = call
+            .app
+            .hub
+            .store()
+            .get(key(&silence.id))
+            .await
+            .map_err(|e| store_error(&e))?;
+        let made = record.and_then(|record| serde_json::from_slice::<Silence>(&record.value).ok());
+        let made = made.ok_or_else(|| ApiError::conflict("it changed meanwhile: try again"))?;
+        return Ok(shown(&call, &made));
     }
     alerting.put_silence(silence.clone());
     Ok(shown(&call, &silence))
