@@ -23,7 +23,7 @@ use crate::{hub::now, metrics::Metrics};
 
 use pending::{Pending, Request};
 use place::Place;
-use receiver::{Outcome, Receiver};
+use receiver::Outcome;
 
 pub use receiver::{Target, TargetError};
 
@@ -51,8 +51,8 @@ struct Counts {
 pub async fn run(metrics: Arc<Metrics>, target: Target, folder: PathBuf, stop: CancellationToken) {
     let file = folder.join("remote-write.json");
     let mut writer = Writer {
-        place: Place::read(&file, &target.url(), now().as_millisecond()),
-        receiver: Receiver::new(target),
+        place: Place::read(&file, target.url(), now().as_millisecond()),
+        target,
         counts: Counts::default(),
         metrics,
         file,
@@ -83,7 +83,7 @@ pub async fn run(metrics: Arc<Metrics>, target: Target, folder: PathBuf, stop: C
 
 struct Writer {
     metrics: Arc<Metrics>,
-    receiver: Receiver,
+    target: Target,
     place: Place,
     file: PathBuf,
     counts: Counts,
@@ -118,10 +118,10 @@ impl Writer {
                 tracing::warn!(%error, "metrics for remote write can't be read");
                 WAIT
             })?;
-            for request in requests {
+            for mut request in requests {
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
-                    outcome = self.send(&request) => outcome?,
+                    outcome = self.send(&mut request) => outcome?,
                 }
                 pending.sent(&request);
             }
@@ -146,8 +146,8 @@ impl Writer {
         oldest
     }
 
-    async fn send(&mut self, request: &Request) -> Result<(), Duration> {
-        match self.receiver.send(&request.body).await {
+    async fn send(&mut self, request: &mut Request) -> Result<(), Duration> {
+        match self.target.send(std::mem::take(&mut request.body)).await {
             Outcome::Taken => self.counts.sent += request.samples,
             Outcome::Refused(why) => {
                 self.counts.dropped += request.samples;

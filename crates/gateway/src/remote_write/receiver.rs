@@ -1,68 +1,96 @@
-//! The other end: where samples are posted to.
+//! The other end: where samples are posted to, over HTTP or HTTPS.
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
-use axum::http::{Request, Response, StatusCode, Uri, header};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use reqwest::{Client, Response, StatusCode, Url, header};
 
 /// Longest that one request may take, connecting included.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How much of a refusal is read.
-const REFUSAL_MAX: usize = 4 << 10;
+/// How much of a refusal is told.
+const REFUSAL_MAX: usize = 1 << 10;
 
 /// Where samples go.
 #[derive(Debug, Clone)]
 pub struct Target {
-    uri: Uri,
-    /// Host and port.
-    address: (String, u16),
+    url: Url,
     token_file: Option<PathBuf>,
+    client: Client,
 }
 
 /// Why an address can't be one to write to.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TargetError {
-    /// It isn't a URL with a host.
-    #[error("'{0}' is no URL such as http://prometheus:9090/api/v1/write")]
+    /// It isn't a URL of HTTP, or holds a password.
+    #[error("'{0}' is no URL such as http://prometheus:9090/api/v1/write, without a password")]
     Url(String),
-    /// It needs what isn't there.
-    #[error("remote write goes over http, not {0}: this version has no TLS")]
-    Scheme(String),
+    /// The system's certificates can't be used.
+    #[error("there can be no TLS: {0}")]
+    Tls(String),
 }
 
 impl Target {
-    /// A receiver's URL, and the file with the bearer token that it wants; read anew for each connection.
+    /// A receiver's URL, and the file with the bearer token that it wants; read anew for each request.
     ///
     /// # Errors
     /// [`TargetError`].
     pub fn new(url: &str, token_file: Option<PathBuf>) -> Result<Self, TargetError> {
-        let no_url = || TargetError::Url(url.to_owned());
-        let uri: Uri = url.parse().map_err(|_| no_url())?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some(other) => return Err(TargetError::Scheme(other.to_owned())),
-            None => return Err(no_url()),
+        // Name and password in a URL would end up in logs; neither is told here.
+        let parsed = Url::parse(url).map_err(|_| TargetError::Url(url.to_owned()))?;
+        if !matches!(parsed.scheme(), "http" | "https") || !parsed.username().is_empty() || parsed.password().is_some()
+        {
+            return Err(TargetError::Url(shown(parsed)));
         }
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(no_url)?;
-        // Name and password in a URL would end up in logs.
-        if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
-            return Err(no_url());
-        }
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        // Whoever came first in this process has set the same one.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = Client::builder()
+            .timeout(PATIENCE)
+            // A redirected POST becomes a GET, or sends the token elsewhere.
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("clawbernetes/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| TargetError::Tls(error.to_string()))?;
         Ok(Self {
-            address: (host, uri.port_u16().unwrap_or(80)),
-            uri,
+            url: parsed,
             token_file,
+            client,
         })
     }
 
-    pub(super) fn url(&self) -> String {
-        self.uri.to_string()
+    pub(super) fn url(&self) -> &str {
+        self.url.as_str()
     }
+
+    /// Posts a body.
+    pub(super) async fn send(&self, body: Vec<u8>) -> Outcome {
+        let later = |why: String| Outcome::Later {
+            wait: Duration::ZERO,
+            why,
+        };
+        let mut request = self
+            .client
+            .post(self.url.clone())
+            .header(header::CONTENT_ENCODING, "snappy")
+            .header(header::CONTENT_TYPE, "application/x-protobuf")
+            .header("x-prometheus-remote-write-version", "0.1.0");
+        if let Some(file) = &self.token_file {
+            match fs::read_to_string(file) {
+                Ok(token) => request = request.bearer_auth(token.trim()),
+                Err(error) => return later(format!("{} can't be read: {error}", file.display())),
+            }
+        }
+        match request.body(body).send().await {
+            Ok(answer) => told(answer).await,
+            Err(error) => later(words(error)),
+        }
+    }
+}
+
+/// A URL without what may be secret.
+fn shown(mut url: Url) -> String {
+    // Not every kind of URL has them.
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
+    url.to_string()
 }
 
 /// What became of a request.
@@ -78,114 +106,26 @@ pub(super) enum Outcome {
     },
 }
 
-/// A receiver, and the connection to it.
-pub(super) struct Receiver {
-    target: Target,
-    connection: Option<Connection>,
-}
-
-struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    token: Option<String>,
-}
-
-impl Receiver {
-    pub(super) fn new(target: Target) -> Self {
-        Self {
-            target,
-            connection: None,
-        }
-    }
-
-    /// Posts a body.
-    pub(super) async fn send(&mut self, body: &[u8]) -> Outcome {
-        let later = |why: String| Outcome::Later {
-            wait: Duration::ZERO,
-            why,
-        };
-        match tokio::time::timeout(PATIENCE, self.exchange(body)).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(why)) => {
-                self.connection = None;
-                later(why)
-            }
-            Err(_) => {
-                self.connection = None;
-                later("no answer in time".to_owned())
-            }
-        }
-    }
-
-    async fn exchange(&mut self, body: &[u8]) -> Result<Outcome, String> {
-        // One that the other end has closed in the meantime shows here.
-        let alive = match &mut self.connection {
-            Some(connection) => connection.sender.ready().await.is_ok(),
-            None => false,
-        };
-        if !alive {
-            self.connection = Some(self.connect().await?);
-        }
-        let Some(connection) = &mut self.connection else {
-            return Err("there is no connection".to_owned());
-        };
-        let uri = &self.target.uri;
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let host = uri.authority().map_or("", |authority| authority.as_str());
-        let mut request = Request::post(path)
-            .header(header::HOST, host)
-            .header(header::CONTENT_ENCODING, "snappy")
-            .header(header::CONTENT_TYPE, "application/x-protobuf")
-            .header(header::USER_AGENT, concat!("clawbernetes/", env!("CARGO_PKG_VERSION")))
-            .header("x-prometheus-remote-write-version", "0.1.0");
-        if let Some(token) = &connection.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let request = request
-            .body(Full::new(Bytes::copy_from_slice(body)))
-            .map_err(|error| error.to_string())?;
-        let answer = connection
-            .sender
-            .send_request(request)
-            .await
-            .map_err(|e| e.to_string())?;
-        Ok(told(answer).await)
-    }
-
-    async fn connect(&self) -> Result<Connection, String> {
-        let token = self.target.token_file.as_ref().map(fs::read_to_string).transpose();
-        let token = token.map_err(|error: io::Error| format!("its token can't be read: {error}"))?;
-        let (host, port) = &self.target.address;
-        let refused = |error: io::Error| format!("{host}:{port}: {error}");
-        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(refused)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| e.to_string())?;
-        // Ends with the connection; what went wrong is told by the request.
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        Ok(Connection {
-            sender,
-            token: token.map(|token| token.trim().to_owned()),
-        })
-    }
-}
-
 /// What an answer means.
-async fn told(answer: Response<Incoming>) -> Outcome {
+async fn told(mut answer: Response) -> Outcome {
     let status = answer.status();
+    if status.is_success() {
+        return Outcome::Taken;
+    }
     let wait = answer
         .headers()
         .get(header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok());
     let wait = Duration::from_secs(wait.and_then(|value| value.parse().ok()).unwrap_or(0));
-    // Read to its end, so that the connection serves again.
-    let text = Limited::new(answer.into_body(), REFUSAL_MAX).collect().await;
-    let text = text.map_or_else(|_| Bytes::new(), |text| text.to_bytes());
-    let text = String::from_utf8_lossy(&text);
-    let why = format!("{status}: {}", text.trim());
+    let mut text = Vec::new();
+    while text.len() < REFUSAL_MAX
+        && let Ok(Some(part)) = answer.chunk().await
+    {
+        text.extend_from_slice(&part);
+    }
+    text.truncate(REFUSAL_MAX);
+    let why = format!("{status}: {}", String::from_utf8_lossy(&text).trim());
     match status {
-        _ if status.is_success() => Outcome::Taken,
         // A token that isn't valid now may be put right; samples must not be lost over it.
         StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             Outcome::Later { wait, why }
@@ -195,27 +135,87 @@ async fn told(answer: Response<Incoming>) -> Outcome {
     }
 }
 
+/// An error with its causes.
+fn words(error: reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(&error);
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
 
     #[test]
     fn addresses() {
-        let target = Target::new("http://[::1]:9090/api/v1/write?x=1", None).unwrap();
-        assert_eq!(target.address, ("::1".to_owned(), 9090));
-        assert_eq!(Target::new("http://prometheus/w", None).unwrap().address.1, 80);
-        for bad in ["", "prometheus:9090", "/api", "http://u:p@host/", "http:///w"] {
-            assert!(
-                matches!(
-                    Target::new(bad, None),
-                    Err(TargetError::Url(_) | TargetError::Scheme(_))
-                ),
-                "{bad}"
-            );
+        for fine in ["http://[::1]:9090/api/v1/write?x=1", "https://prometheus/w"] {
+            assert_eq!(Target::new(fine, None).unwrap().url(), fine);
         }
-        assert_eq!(
-            Target::new("https://x/", None).unwrap_err(),
-            TargetError::Scheme("https".to_owned())
-        );
+        for bad in ["", "prometheus:9090", "/api", "http://u:secret@host/", "ftp://host/"] {
+            let Err(TargetError::Url(told)) = Target::new(bad, None) else {
+                panic!("{bad}");
+            };
+            assert!(!told.contains("secret"), "{told}");
+        }
+    }
+
+    /// What a receiver that answers with this makes of a request; and the request's head.
+    async fn answered(answer: &'static str, token_file: Option<PathBuf>) -> (Outcome, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let receiver = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\nbody") {
+                let read = socket.read_buf(&mut asked).await.unwrap();
+                assert!(read > 0, "{}", String::from_utf8_lossy(&asked));
+            }
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(asked).unwrap().to_lowercase()
+        });
+        let target = Target::new(&format!("http://{address}/write"), token_file).unwrap();
+        let outcome = target.send(b"body".to_vec()).await;
+        (outcome, receiver.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn refusals_are_for_good_or_for_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = folder.path().join("token");
+        fs::write(&token, "hush\n").unwrap();
+        let (outcome, head) = answered("HTTP/1.1 204 No Content\r\n\r\n", Some(token)).await;
+        assert!(matches!(outcome, Outcome::Taken));
+        for line in [
+            "post /write http/1.1",
+            "authorization: bearer hush",
+            "content-encoding: snappy",
+            "content-type: application/x-protobuf",
+            "x-prometheus-remote-write-version: 0.1.0",
+        ] {
+            assert!(head.contains(line), "{line}: {head}");
+        }
+        let refusal = "HTTP/1.1 400 Bad Request\r\ncontent-length: 12\r\n\r\nout of order";
+        let (outcome, _) = answered(refusal, None).await;
+        assert!(matches!(outcome, Outcome::Refused(why) if why.ends_with("out of order")));
+        let slow = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n";
+        let (outcome, _) = answered(slow, None).await;
+        assert!(matches!(outcome, Outcome::Later { wait, .. } if wait == Duration::from_secs(7)));
+        for down in [
+            "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
+            "",
+        ] {
+            let (outcome, _) = answered(down, None).await;
+            assert!(matches!(outcome, Outcome::Later { .. }), "{down}");
+        }
     }
 }
