@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::{
-    ApiError, ErrorCode, Size, Span, Timestamp,
+    ApiError, ErrorCode, Size, Span, Timestamp, WorkloadId,
     node::{EngineKind, GpuView, MoltView, NodeStatus, NodeView},
     op::ClusterStatus,
     time,
@@ -44,7 +44,7 @@ fn gpu(index: u32, busy: u8) -> GpuView {
         health: "ok".to_owned(),
         health_reason: None,
         simulated: false,
-        workload: (busy > 0).then(|| format!("w-{index}").parse().unwrap()),
+        workload: (busy > 0).then(|| WorkloadId::new(format!("w-{index}"))),
     }
 }
 
@@ -97,7 +97,7 @@ fn many() -> Vec<NodeView> {
 
 fn workload(id: &str, phase: Phase, seconds: u64) -> WorkloadSummary {
     WorkloadSummary {
-        id: id.parse().unwrap(),
+        id: WorkloadId::new(id),
         name: format!("train-{id}"),
         namespace: "default".to_owned(),
         owner: "ada".to_owned(),
@@ -186,14 +186,64 @@ fn order(state: &State) -> Vec<String> {
 
 #[test]
 fn nodes_that_need_a_look_come_first() {
-    assert_snapshot!(screen(&with(Tab::Nodes, Answer::Nodes(few()))), @"");
+    assert_snapshot!(screen(&with(Tab::Nodes, Answer::Nodes(few()))), @r#"
+    clawbernetes top ws://head:9000                                      data 0s old
+    degraded  3/5 nodes healthy  12/24 GPUs free  2 running  1 pending
+     1 Nodes  2 GPUs  3 Workloads   by: needs a look
+    NODE             STATUS      FREE  UTILIZATION   TEMP  GPUS             SEEN
+    gpu-3            critical    0/2   ▊·······  10% 35°C  H100 80GB HBM3   3s ago
+    gpu-4            unreachable 2/2   -             -     H100 80GB HBM3   -
+    gpu-2            healthy     0/8   ███████▊  97% 78°C  H100 80GB HBM3   3s ago
+    gpu-1            healthy     8/8   ········   0% 30°C  H100 80GB HBM3   3s ago
+    sim-1            healthy     4/4   ········   0% 30°C  (sim) H100       3s ago
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+    Enter detail  / filter  s sort  r reverse  p pause  ? help  q quit      1-5 of 5
+    "#);
 }
 
 #[test]
 fn gpus_are_shown_with_their_faults() {
     let mut state = with(Tab::Gpus, Answer::Nodes(few()));
     press(&mut state, "\n");
-    assert_snapshot!(screen(&state), @"");
+    assert_snapshot!(screen(&state), @r#"
+    clawbernetes top ws://head:9000                                      data 0s old
+    degraded  3/5 nodes healthy  12/24 GPUs free  2 running  1 pending
+     1 Nodes  2 GPUs  3 Workloads   by: needs a look
+    NODE               GPU HEALTH   UTILIZATION   TEMP  MEMORY    MODEL
+    gpu-3              1   failed   ▊·······  10% 35°C  8/80Gi    H100 80GB HBM3
+    gpu-4              0   unknown  -             -     -/80Gi    H100 80GB HBM3
+    gpu-4              1   unknown  -             -     -/80Gi    H100 80GB HBM3
+    gpu-2              0   ok       ███████▊  97% 78°C  77/80Gi   H100 80GB HBM3
+    gpu-2              1   ok       ███████▊  97% 78°C  77/80Gi   H100 80GB HBM3
+    gpu-2              2   ok       ███████▊  97% 78°C  77/80Gi   H100 80GB HBM3
+    gpu-2              3   ok       ███████▊  97% 78°C  77/80Gi   H100 80GB HBM3
+    gpu-2              4   ok       ███████▊  97% 78°C  77/80Gi   H100 80GB HBM3
+    gpu-2              5   ok       ███████▊  97% 78°C  77/80Gi   H100 80GB HBM3
+    gpu-2              6   ok       ███████▊  97% 78°C  77/80Gi   H100 80GB HBM3
+     gpu-3 GPU 1 ───────────────────────────────────────────────────────────────────
+    Model       NVIDIA H100 80GB HBM3
+    UUID        GPU-1
+    Health      failed: XID 79: fell off the bus
+    Measured    utilization 10%, 35°C, memory 8/80Gi, 160 W, 3s ago
+    Workload    w-1
+    Node        gpu-3, critical
+    More        clawbernetes metrics gpu.temperature --node gpu-3 --gpu 1
+
+    Enter detail  / filter  s sort  r reverse  p pause  ? help  q quit    1-10 of 24
+    "#);
 }
 
 #[test]
@@ -208,7 +258,32 @@ fn workloads_that_ended_badly_come_first() {
     let mut state = with(Tab::Workloads, Answer::Workloads(workloads));
     assert_eq!(order(&state), ["e", "d", "c", "a", "b"]);
     press(&mut state, "\n");
-    assert_snapshot!(screen(&state), @"");
+    assert_snapshot!(screen(&state), @r#"
+    clawbernetes top ws://head:9000                                      data 0s old
+    degraded  3/5 nodes healthy  12/24 GPUs free  2 running  1 pending
+     1 Nodes  2 GPUs  3 Workloads   by: needs a look
+    NAME                    PHASE      GPUS NODE            RUNTIME  REASON
+    train-e                 failed     8    -               9m55s    OOM_KILLED
+    train-d                 pending    8    -               -        -
+    train-c                 pending    8    -               -        -
+    train-a                 running    8    gpu-2           1h6m     -
+    train-b                 succeeded  8    -               4m55s    -
+
+
+
+
+
+     train-e ───────────────────────────────────────────────────────────────────────
+    Phase       failed (OOM_KILLED): more memory than its 32Gi
+    Id          e, namespace default, owner ada
+    Image       pytorch:2
+    GPUs        8 asked for, none held
+    Times       submitted 10m ago, started 10m ago, finished 5s ago
+    Ended       exit code -, 0 restarts
+    More        clawbernetes workload status e
+
+    Enter detail  / filter  s sort  r reverse  p pause  ? help  q quit      1-5 of 5
+    "#);
 }
 
 #[test]
@@ -228,9 +303,19 @@ fn of_forty_thousand_gpus_only_those_in_view_are_drawn() {
 
 #[test]
 fn the_whole_terminal_is_enough_for_a_wide_row() {
-    let state = with(Tab::Nodes, Answer::Nodes(few()));
+    let mut state = with(Tab::Nodes, Answer::Nodes(few()));
+    state.resize(150, 8);
     let text = view::text(&state, 150, 8);
-    assert_snapshot!(text, @"");
+    assert_snapshot!(text, @r#"
+    clawbernetes top ws://head:9000                                                                                                            data 0s old
+    degraded  3/5 nodes healthy  12/24 GPUs free  2 running  1 pending
+     1 Nodes  2 GPUs  3 Workloads   by: needs a look
+    NODE                              STATUS      FREE  UTILIZATION   TEMP  GPU MEMORY    GPUS                              MEMORY        ENGINE  SEEN
+    gpu-3                             critical    0/2   ▊·······  10% 35°C  16/160Gi      H100 80GB HBM3                    100/1024Gi    docker  3s ago
+    gpu-4                             unreachable 2/2   -             -     -             H100 80GB HBM3                    -             -       -
+    gpu-2                             healthy     0/8   ███████▊  97% 78°C  616/640Gi     H100 80GB HBM3                    100/1024Gi    docker  3s ago
+    ... and 2 more
+    "#);
     assert!(text.lines().all(|line| line.chars().count() <= 150));
 }
 
