@@ -280,7 +280,7 @@ impl Gateway {
             tokio::spawn(delivering),
         ];
         if let Some(target) = options.remote_write {
-            let writing = remote_write::run(metrics, target, options.data.clone(), stop.clone());
+            let writing = remote_write::run(Arc::clone(&metrics), target, options.data.clone(), stop.clone());
             tasks.push(tokio::spawn(writing));
         }
         let following = vec![tokio::spawn(diagnose::follow(journal, Arc::clone(&hub))), following];
