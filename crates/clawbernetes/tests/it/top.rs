@@ -137,13 +137,12 @@ impl Pty {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until a text is written after this many bytes; how many there are then.
+    /// Waits until this is on the screen.
     #[track_caller]
-    fn wait(&self, after: usize, text: &str) -> usize {
+    fn wait(&self, text: &str) {
         wait_for(&format!("'{text}' to be shown"), || {
-            let written = self.written();
-            written.get(after..)?.contains(text).then_some(written.len())
-        })
+            screen(&self.written()).contains(text).then_some(())
+        });
     }
 
     fn press(&mut self, keys: &str) {
@@ -160,6 +159,43 @@ impl Pty {
     }
 }
 
+/// What a terminal of 100 columns and 30 lines shows after all this: of its commands, only moves of the cursor and the
+/// clearing of the screen put letters elsewhere.
+fn screen(written: &str) -> String {
+    let mut cells = vec![[' '; 100]; 30];
+    let (mut row, mut column) = (0, 0);
+    let mut letters = written.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\u{1b}' => {
+                // What has arrived may end within a command.
+                let mut command = String::new();
+                while let Some(part) = letters.next() {
+                    command.push(part);
+                    if part.is_ascii_alphabetic() {
+                        break;
+                    }
+                }
+                let place = command.strip_prefix('[').and_then(|rest| rest.strip_suffix('H'));
+                if let Some((y, x)) = place.and_then(|place| place.split_once(';')) {
+                    (row, column) = (y.parse::<usize>().unwrap() - 1, x.parse::<usize>().unwrap() - 1);
+                } else if command == "[2J" {
+                    cells.fill([' '; 100]);
+                }
+            }
+            '\r' | '\n' => {}
+            other => {
+                if let Some(cell) = cells.get_mut(row).and_then(|line| line.get_mut(column)) {
+                    *cell = other;
+                }
+                column += 1;
+            }
+        }
+    }
+    let lines = cells.iter().map(|line| line.iter().collect::<String>());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 impl Drop for Pty {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -172,20 +208,21 @@ fn it_lives_in_a_terminal_through_a_restart_of_the_gateway() {
     let mut cluster = Cluster::start();
     cluster.join("alpha", SIMULATED);
     let mut pty = Pty::start(&cluster.home, "top --interval 500ms");
-    pty.wait(0, "(sim) H100");
+    pty.wait("(sim) H100");
     cluster.kill_gateway();
-    let away = pty.wait(0, "ECONNREFUSED");
+    pty.wait("ECONNREFUSED");
     // Keys work while the gateway is away, and what was known is still there.
     pty.press("2");
-    pty.wait(away, "POWER");
+    pty.wait("POWER");
+    pty.wait("alpha");
     cluster.start_gateway();
-    pty.wait(away, "GPUs free");
+    pty.wait("GPUs free");
     pty.press("q");
     assert_eq!(pty.end(), Some(0));
 
     // Where its terminal goes away it ends as well: the end of the cluster finds no process left.
     let pty = Pty::start(&cluster.home, "top --tab workloads");
-    pty.wait(0, "No workload waits or runs");
+    pty.wait("No workload waits or runs");
     drop(pty);
     cluster.end();
 }

@@ -9,14 +9,17 @@ use api::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::state::{Answer, Fetched, Need, Want};
-use crate::client::Client;
+use crate::{cli::INTERRUPTED, client::Client};
 
 /// How long workloads that have ended stay in view.
 const ENDED: Span = Span::secs(3600);
+
+/// How long after a signal the screen may take to end by itself.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// What happens beside the keys.
 #[derive(Debug)]
@@ -107,7 +110,8 @@ async fn left(want: &mut watch::Receiver<Want>, need: Need) {
     }
 }
 
-/// Tells of the signals that would otherwise end the program with the terminal as it is.
+/// Tells of the signals that would otherwise end the program with the terminal as it is. Where nobody hears, the program
+/// ends here.
 pub(super) async fn signals(tell: mpsc::Sender<Message>) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut hang_up), Ok(mut interrupt)) = (
@@ -124,6 +128,10 @@ pub(super) async fn signals(tell: mpsc::Sender<Message>) {
     }
     // Who listened has ended already.
     let _ = tell.send(Message::Quit);
+    sleep(STUCK).await;
+    // The terminal has gone, and what reads keys (crossterm 0.29) asks it for more without end.
+    let _ = ratatui::try_restore();
+    std::process::exit(INTERRUPTED.into());
 }
 
 #[cfg(test)]

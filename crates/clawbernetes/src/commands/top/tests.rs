@@ -279,7 +279,7 @@ fn workloads_that_ended_badly_come_first() {
     Image       pytorch:2
     GPUs        8 asked for, none held
     Times       submitted 10m ago, started 10m ago, finished 5s ago
-    Ended       exit code -, 0 restarts
+    Exit        code -, 0 restarts
     More        clawbernetes workload status e
 
     Enter detail  / filter  s sort  r reverse  p pause  ? help  q quit      1-5 of 5

@@ -594,8 +594,8 @@ fn workload_detail(state: &State, workload: &WorkloadSummary) -> (String, Vec<St
             ),
         ),
         field(
-            "Ended",
-            format!("exit code {}, {} restarts", dash(workload.exit_code), workload.restarts),
+            "Exit",
+            format!("code {}, {} restarts", dash(workload.exit_code), workload.restarts),
         ),
         field("More", format!("clawbernetes workload status {}", workload.id)),
     ];
