@@ -49,7 +49,8 @@ fn the_fleet() {
     insta::assert_snapshot!(drawn::<Fleet>(json!({
         "gateway": {"version": "0.1.0", "leader": true, "store": "ok", "revision": 12, "storeBytes": 1048576,
             "startedAt": "2026-02-16T11:30:00Z", "now": "2026-02-16T14:00:00Z"},
-        "cluster": {"status": "degraded", "score": 50, "totalNodes": 2, "healthyNodes": 1, "totalGPUs": 10, "availableGPUs": 9},
+        "cluster": {"status": "degraded", "score": 50, "totalNodes": 2, "healthyNodes": 1, "totalGPUs": 10, "availableGPUs": 9,
+            "activeWorkloads": {"running": 1, "pending": 3}},
         "nodes": [
             {"name": "gpu-7", "status": "healthy", "gpus": {"available": 7, "total": 8, "type": "H100", "simulated": true},
                 "utilization": 12.4},
