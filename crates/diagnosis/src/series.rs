@@ -152,31 +152,33 @@ impl SeriesSet {
         self.0.iter()
     }
 
+    /// All of a metric: they stand side by side.
+    fn of(&self, metric: &str) -> &[Series] {
+        let rest = &self.0[self.0.partition_point(|s| &*s.metric < metric)..];
+        &rest[..rest.partition_point(|s| &*s.metric == metric)]
+    }
+
     /// All of a metric.
     pub fn all<'a>(&'a self, metric: &'a str) -> impl Iterator<Item = &'a Series> {
-        self.0.iter().filter(move |s| s.metric == metric)
+        self.of(metric).iter()
     }
 
     /// The one of a metric that is not about a GPU or device.
     #[must_use]
     pub fn get(&self, metric: &str) -> Option<&Series> {
-        self.0
-            .iter()
-            .find(|s| s.metric == metric && s.gpu.is_none() && s.device.is_none())
+        self.of(metric).iter().find(|s| s.gpu.is_none() && s.device.is_none())
     }
 
     /// The one of a metric and GPU.
     #[must_use]
     pub fn of_gpu(&self, metric: &str, gpu: u32) -> Option<&Series> {
-        self.0.iter().find(|s| s.metric == metric && s.gpu == Some(gpu))
+        self.of(metric).iter().find(|s| s.gpu == Some(gpu))
     }
 
     /// The one of a metric and device.
     #[must_use]
     pub fn of_device(&self, metric: &str, device: Option<&str>) -> Option<&Series> {
-        self.0
-            .iter()
-            .find(|s| s.metric == metric && s.device.as_deref() == device)
+        self.of(metric).iter().find(|s| s.device.as_deref() == device)
     }
 
     /// GPUs that anything is known about.

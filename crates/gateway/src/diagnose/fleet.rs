@@ -16,7 +16,7 @@ use crate::view::View;
 /// What is looked at: how the fleet does now, not how it did an hour ago. `diagnose node` looks further.
 const WINDOW: Span = Span::secs(900);
 /// Time between two points: a thousand nodes' samples as they are would be ten times as many.
-const STEP_MS: i64 = 30_000;
+const STEP_MS: i64 = 60_000;
 
 /// Threads that look at nodes at most, and nodes below which another thread isn't worth it.
 const THREADS_MAX: usize = 4;
