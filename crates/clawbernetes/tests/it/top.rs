@@ -170,7 +170,7 @@ fn screen(written: &str) -> String {
             '\u{1b}' => {
                 // What has arrived may end within a command.
                 let mut command = String::new();
-                while let Some(part) = letters.next() {
+                for part in letters.by_ref() {
                     command.push(part);
                     if part.is_ascii_alphabetic() {
                         break;
