@@ -3,7 +3,9 @@
 //! Three parts that share nothing: keys and drawing on this thread, questions to the gateway on another, and between
 //! them a state that is neither. However slow the gateway is, keys work.
 
+mod detail;
 mod fetch;
+mod order;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! `top` as it is drawn: from what is known to cells, for the rows in view alone.
 
 use api::{
-    Span, Timestamp,
+    Span,
     node::{GpuView, NodeStatus, NodeView},
     time,
     workload::{Phase, WorkloadSummary},
@@ -14,7 +14,11 @@ use ratatui::{
     widgets::{Block, Borders, Cell, Clear, Paragraph, Row, Table, Widget, Wrap},
 };
 
-use super::state::{FOOT, HEAD, Item, State, Tab, hottest, memory, runtime, utilization};
+use super::{
+    detail,
+    order::{hottest, memory, runtime, utilization},
+    state::{FOOT, HEAD, Item, State, Tab},
+};
 use crate::output::{ago, dash, span_of};
 
 /// Cells of a utilization bar.
@@ -35,8 +39,8 @@ pub(super) fn draw(state: &State, area: Rect, buffer: &mut Buffer) {
         height: 1,
         ..area
     };
-    let pane = state.pane();
-    if area.height <= HEAD + FOOT + pane {
+    let below = state.pane();
+    if area.height <= HEAD + FOOT + below {
         Line::raw("the terminal is too small").render(area, buffer);
         return;
     }
@@ -47,7 +51,7 @@ pub(super) fn draw(state: &State, area: Rect, buffer: &mut Buffer) {
     let body = Rect {
         y: area.y + HEAD - 1,
         // The names of the columns are part of the table.
-        height: area.height - HEAD - FOOT - pane + 1,
+        height: area.height - HEAD - FOOT - below + 1,
         ..area
     };
     if state.len() > 0 {
@@ -57,13 +61,13 @@ pub(super) fn draw(state: &State, area: Rect, buffer: &mut Buffer) {
             .wrap(Wrap { trim: false })
             .render(body, buffer);
     }
-    if pane > 0 {
+    if below > 0 {
         let area = Rect {
-            y: area.bottom() - FOOT - pane,
-            height: pane,
+            y: area.bottom() - FOOT - below,
+            height: below,
             ..area
         };
-        detail(state, &paint, area, buffer);
+        pane(state, &paint, area, buffer);
     }
     foot(state, line(area.height - 1), buffer);
     if state.help {
@@ -412,11 +416,11 @@ fn model(gpu: &GpuView) -> String {
     }
 }
 
-fn degrees(celsius: Option<i16>) -> String {
+pub(super) fn degrees(celsius: Option<i16>) -> String {
     dash(celsius.map(|celsius| format!("{celsius}°C")))
 }
 
-fn watts(gpu: &GpuView) -> String {
+pub(super) fn watts(gpu: &GpuView) -> String {
     dash(gpu.power_watts.map(|watts| format!("{watts:.0} W")))
 }
 
@@ -425,11 +429,11 @@ fn gib(size: api::Size) -> f64 {
 }
 
 /// `31/640Gi`.
-fn of((used, total): (api::Size, api::Size)) -> String {
+pub(super) fn of((used, total): (api::Size, api::Size)) -> String {
     format!("{:.0}/{:.0}Gi", gib(used), gib(total))
 }
 
-fn gpu_memory(gpu: &GpuView) -> String {
+pub(super) fn gpu_memory(gpu: &GpuView) -> String {
     match gpu.memory_total_bytes {
         None => "-".to_owned(),
         Some(total) => {
@@ -439,13 +443,9 @@ fn gpu_memory(gpu: &GpuView) -> String {
     }
 }
 
-fn detail(state: &State, paint: &Paint, area: Rect, buffer: &mut Buffer) {
+fn pane(state: &State, paint: &Paint, area: Rect, buffer: &mut Buffer) {
     let Some(item) = state.selected() else { return };
-    let (name, mut lines) = match item {
-        Item::Node(at) => node_detail(state, state.node(at)),
-        Item::Gpu(at, gpu) => gpu_detail(state, state.node(at), &state.node(at).gpus[gpu]),
-        Item::Workload(at) => workload_detail(state, state.workload(at)),
-    };
+    let (name, mut lines) = detail::lines(state, item);
     let space = usize::from(area.height.saturating_sub(1));
     if lines.len() > space {
         let left = lines.len() + 1 - space.max(1);
@@ -458,148 +458,6 @@ fn detail(state: &State, paint: &Paint, area: Rect, buffer: &mut Buffer) {
     Paragraph::new(lines.into_iter().map(Line::raw).collect::<Vec<_>>())
         .block(block)
         .render(area, buffer);
-}
-
-fn field(name: &str, value: impl AsRef<str>) -> String {
-    format!("{name:<12}{}", value.as_ref())
-}
-
-fn node_detail(state: &State, node: &NodeView) -> (String, Vec<String>) {
-    let machine = node.memory_used_bytes.zip(node.memory_total_bytes);
-    let mut lines = vec![
-        field(
-            "Status",
-            format!("{}, seen {}", node.status.name(), ago(node.last_seen, state.clock())),
-        ),
-        field(
-            "Machine",
-            format!(
-                "{} CPUs, memory {}, engine {}",
-                dash(node.cpu_cores),
-                dash(machine.map(of)),
-                dash(node.engine.map(|engine| engine.name()))
-            ),
-        ),
-    ];
-    if !node.labels.is_empty() {
-        let labels: Vec<String> = node
-            .labels
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        lines.push(field("Labels", labels.join(", ")));
-    }
-    if !node.taints.is_empty() {
-        let taints: Vec<&str> = node.taints.iter().map(|taint| taint.key.as_str()).collect();
-        lines.push(field("Taints", taints.join(", ")));
-    }
-    for gpu in &node.gpus {
-        let what = gpu.workload.as_ref().map_or("free", |id| id.as_str());
-        lines.push(field(
-            &format!("GPU {}", gpu.index),
-            format!(
-                "{:<8} {:>4} {:>5} {:>9} {:>6}  {what}  {}",
-                gpu.health,
-                dash(gpu.utilization_percent.map(|percent| format!("{percent}%"))),
-                degrees(gpu.temperature_celsius),
-                gpu_memory(gpu),
-                watts(gpu),
-                gpu.health_reason.as_deref().unwrap_or_default(),
-            )
-            .trim_end(),
-        ));
-    }
-    lines.push(field("More", format!("clawbernetes node info {}", node.name)));
-    (node.name.to_string(), lines)
-}
-
-fn gpu_detail(state: &State, node: &NodeView, gpu: &GpuView) -> (String, Vec<String>) {
-    let simulated = if gpu.simulated { ", simulated" } else { "" };
-    let health = match &gpu.health_reason {
-        Some(reason) => format!("{}: {reason}", gpu.health),
-        None => gpu.health.clone(),
-    };
-    let lines = vec![
-        field("Model", format!("{}{simulated}", gpu.model)),
-        field("UUID", &gpu.uuid),
-        field("Health", health),
-        field(
-            "Measured",
-            format!(
-                "utilization {}, {}, memory {}, {}, {}",
-                dash(gpu.utilization_percent.map(|percent| format!("{percent}%"))),
-                degrees(gpu.temperature_celsius),
-                gpu_memory(gpu),
-                watts(gpu),
-                ago(node.last_seen, state.clock()),
-            ),
-        ),
-        field("Workload", gpu.workload.as_ref().map_or("none", |id| id.as_str())),
-        field("Node", format!("{}, {}", node.name, node.status.name())),
-        field(
-            "More",
-            format!(
-                "clawbernetes metrics gpu.temperature --node {} --gpu {}",
-                node.name, gpu.index
-            ),
-        ),
-    ];
-    (format!("{} GPU {}", node.name, gpu.index), lines)
-}
-
-fn workload_detail(state: &State, workload: &WorkloadSummary) -> (String, Vec<String>) {
-    let now = state.clock();
-    let mut phase = workload.phase.name().to_owned();
-    if let Some(reason) = &workload.reason {
-        phase.push_str(&format!(" ({reason})"));
-    }
-    if let Some(message) = &workload.message {
-        phase.push_str(&format!(": {message}"));
-    }
-    let gpus: Vec<String> = workload
-        .gpus
-        .iter()
-        .map(|gpu| format!("{}/{}", gpu.node, gpu.index))
-        .collect();
-    let when = |at: Option<Timestamp>| ago(at, now);
-    let lines = vec![
-        field("Phase", phase),
-        field(
-            "Id",
-            format!(
-                "{}, namespace {}, owner {}",
-                workload.id, workload.namespace, workload.owner
-            ),
-        ),
-        field("Image", &workload.image),
-        field(
-            "GPUs",
-            format!(
-                "{} asked for, {}",
-                workload.gpus_requested,
-                if gpus.is_empty() {
-                    "none held".to_owned()
-                } else {
-                    gpus.join(" ")
-                }
-            ),
-        ),
-        field(
-            "Times",
-            format!(
-                "submitted {}, started {}, finished {}",
-                when(Some(workload.submitted_at)),
-                when(workload.started_at),
-                when(workload.finished_at)
-            ),
-        ),
-        field(
-            "Exit",
-            format!("code {}, {} restarts", dash(workload.exit_code), workload.restarts),
-        ),
-        field("More", format!("clawbernetes workload status {}", workload.id)),
-    ];
-    (workload.name.clone(), lines)
 }
 
 fn foot(state: &State, area: Rect, buffer: &mut Buffer) {
