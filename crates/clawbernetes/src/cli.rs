@@ -50,8 +50,9 @@ pub(crate) struct Globals {
     #[arg(long, short = 'n', global = true, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
     /// The context to use instead of the current one [env: CLAWBERNETES_CONTEXT]
+    // Not `--context`: that is the lines around a match in `logs`.
     #[arg(long, global = true, value_name = "NAME", add = crate::complete::contexts())]
-    pub(crate) context: Option<String>,
+    pub(crate) use_context: Option<String>,
     /// Print one JSON document
     #[arg(long, global = true, conflicts_with = "output")]
     json: bool,

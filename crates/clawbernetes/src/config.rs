@@ -232,7 +232,7 @@ impl Settings {
                 source: Source::Flag(flag),
             })
         };
-        let context_name = flag(&globals.context, "--context")
+        let context_name = flag(&globals.use_context, "--use-context")
             .or_else(|| variable(CONTEXT_VARIABLE))
             .map(|context| context.value)
             .or_else(|| config.current_context.clone());
@@ -345,7 +345,7 @@ mod tests {
         );
 
         globals.gateway = None;
-        globals.context = Some("prod".to_owned());
+        globals.use_context = Some("prod".to_owned());
         let settings = Settings::of(&globals, &config(), nothing).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(settings.gateway.source, Source::Context("prod".to_owned()));
         assert_eq!(settings.named_namespace().as_deref(), Some("train"));

@@ -546,6 +546,7 @@ impl World {
                         lines: false,
                         sent: BTreeMap::new(),
                     });
+                    self.nodes[at].joining = None;
                     self.decided(at, effects);
                     self.schedule(self.now, Event::Pulse(at, life, id));
                 }

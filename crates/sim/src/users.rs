@@ -200,11 +200,12 @@ impl World {
         Some(UserOp::Resize(id, Size::gib(self.random.pick(&[1, 8, 12, 24, 48]))))
     }
 
-    /// A machine that was removed is to be let in again, under its old name.
+    /// A machine that was removed is to be let in again, under its old name. Like a real one it asks with the same
+    /// credential until that works.
     fn join_again(&mut self, at: usize) -> UserOp {
-        let credential = format!("n{at}-{}", self.next_id);
+        let made = format!("n{at}-{}", self.next_id);
         self.next_id += 1;
-        UserOp::Join(at, credential)
+        UserOp::Join(at, self.nodes[at].joining.get_or_insert(made).clone())
     }
 
     pub(crate) fn decide_user(&mut self, op: UserOp, tries: u32) {
@@ -235,7 +236,7 @@ impl World {
                 let name = &self.nodes[*at].name;
                 if let Some(known) = view.node(name) {
                     // It was let in after all, and its agent has only to try again.
-                    if known.credential_hash == self.nodes[*at].credential {
+                    if known.credential_hash == *credential {
                         joined = Some((*at, known.credential_hash.clone()));
                     }
                     None

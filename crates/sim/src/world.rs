@@ -87,6 +87,8 @@ pub(crate) struct Machine {
     pub(crate) lives: u64,
     /// The gateway will never have it.
     pub(crate) refused: bool,
+    /// The credential that it has made to be let in again, until it works.
+    pub(crate) joining: Option<String>,
     /// Nothing reaches it or leaves it before this time.
     pub(crate) cut_off_until: u64,
     /// Its disk is slow before this time.
@@ -177,6 +179,7 @@ impl World {
                     agent: None,
                     lives: 0,
                     refused: false,
+                    joining: None,
                     cut_off_until: 0,
                     slow_until: 0,
                     health: BTreeMap::new(),

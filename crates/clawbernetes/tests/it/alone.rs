@@ -98,7 +98,7 @@ fn contexts_are_kept_privately_and_used() {
     assert_eq!(listed[0]["current"], true);
     assert!(!listed.to_string().contains("t0ken"));
     home.run("status").failed(5, "ws://127.0.0.1:1");
-    home.run("status --context prod").failed(5, "ws://127.0.0.1:2");
+    home.run("status --use-context prod").failed(5, "ws://127.0.0.1:2");
     home.run("context use prod").ok();
     home.run("status").failed(5, "ws://127.0.0.1:2");
     home.run("context use pord").failed(3, "'prod'");
@@ -106,7 +106,7 @@ fn contexts_are_kept_privately_and_used() {
     home.run("context set prod --gateway nonsense://x")
         .failed(2, "INVALID_ARGUMENT");
 
-    let status = home.run("auth status --context lab --json");
+    let status = home.run("auth status --use-context lab --json");
     assert_eq!(status.code, 5);
     let told: serde_json::Value = serde_json::from_str(&status.out).unwrap();
     assert_eq!(told["gateway"]["source"], "context lab");
