@@ -560,14 +560,15 @@ fn what_is_written_to_a_prometheus_arrives_also_after_it_was_down_and_both_compu
         last(&prometheus.api).filter(|at| *at > down + 20.0)
     }) - 5.0;
 
-    // Ranges of this Prometheus have their start in them, ours don't: moments are chosen on which no sample lies.
+    // Ranges of this Prometheus have their start in them, ours don't: moments are chosen on which no sample lies, and no
+    // step of a subquery, which are whole seconds.
     let all = gateway.samples("{__name__=~\"clawbernetes_.*|DCGM_.*\"}", 600.0, end);
     let times = all
         .values()
         .flatten()
         .map(|(at, _)| (at * 1000.0).round() as i64 % 1000);
     let taken: BTreeSet<i64> = times.collect();
-    let phase = (0..1000).find(|ms| !taken.contains(ms)).unwrap() as f64 / 1000.0;
+    let phase = (1..1000).find(|ms| !taken.contains(ms)).unwrap() as f64 / 1000.0;
     let (start, end) = (begun.ceil() + phase, end.floor() - 1.0 + phase);
 
     // Nothing is missing, and nothing is there twice.
