@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     draft::Draft,
-    view::{Touched, View},
+    view::{News, Touched, View},
 };
 
 /// Tries of a decision that keeps being overtaken, before its caller is told.
@@ -164,15 +164,17 @@ impl Hub {
     }
 
     fn apply(&self, batch: &store::WatchBatch) -> Vec<Touched> {
-        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        let mut all = Vec::new();
+        // A batch of thousands takes a while to read; meanwhile others look at the view.
+        let mut news = Vec::with_capacity(batch.changes.len());
         for change in &batch.changes {
-            match view.apply(change) {
-                Ok(Touched::Other) => {}
-                Ok(touched) => all.push(touched),
+            match News::read(change) {
+                Ok(read) => news.push(read),
                 Err(error) => tracing::error!(%error, "a record was skipped"),
             }
         }
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let touched = news.into_iter().map(|news| view.take(news));
+        let all = touched.filter(|touched| !matches!(touched, Touched::Other)).collect();
         view.reached(batch.revision);
         all
     }

@@ -100,6 +100,59 @@ fn read<T: DeserializeOwned>(record: &Record) -> Result<Versioned<T>, Unreadable
         })
 }
 
+/// A change whose record has been read: the expensive part, for which no view is needed.
+#[derive(Debug)]
+pub struct News(Read);
+
+#[derive(Debug)]
+enum Read {
+    Workload(WorkloadId, Versioned<Workload>),
+    Node(NodeName, Versioned<Node>),
+    Claim((NodeName, GpuIndex), Claim),
+    Token(String, Versioned<Token>),
+    Join(String, Versioned<JoinToken>),
+    Bound(NodeName, Revision),
+    Deleted(store::Key),
+    /// Of a kind that isn't in the view.
+    Other,
+}
+
+impl News {
+    /// Reads a change.
+    ///
+    /// # Errors
+    /// The record isn't of this version.
+    pub fn read(change: &Change) -> Result<Self, Unreadable> {
+        let record = match change {
+            Change::Put(record) => record,
+            Change::Delete { key, .. } => return Ok(Self(Read::Deleted(key.clone()))),
+        };
+        let key: &str = &record.key;
+        let news = if let Some(id) = key.strip_prefix(keys::WORKLOADS) {
+            let mut new: Versioned<Workload> = read(record)?;
+            // Reading leaves room for three more steps, which a long queue never takes.
+            if let Some(workload) = Arc::get_mut(&mut new.value) {
+                workload.timeline.shrink_to_fit();
+            }
+            Read::Workload(WorkloadId::new(id), new)
+        } else if let Some(name) = key.strip_prefix(keys::NODES) {
+            Read::Node(NodeName::new(name), read(record)?)
+        } else if let Some(place) = keys::parse_claim(key) {
+            let claim: Versioned<Claim> = read(record)?;
+            Read::Claim(place, Arc::unwrap_or_clone(claim.value))
+        } else if let Some(id) = key.strip_prefix(keys::TOKENS) {
+            Read::Token(id.to_owned(), read(record)?)
+        } else if let Some(id) = key.strip_prefix(keys::JOINS) {
+            Read::Join(id.to_owned(), read(record)?)
+        } else if let Some(node) = key.strip_prefix(keys::BOUND) {
+            Read::Bound(NodeName::new(node), record.modified)
+        } else {
+            Read::Other
+        };
+        Ok(Self(news))
+    }
+}
+
 /// Nodes where a workload still has something.
 fn nodes_of(workload: &Workload) -> impl Iterator<Item = &NodeName> {
     workload.members.iter().filter(|m| !m.state.ended()).map(|m| &m.node)
@@ -122,39 +175,33 @@ impl View {
     /// # Errors
     /// The record isn't of this version; the view is as before.
     pub fn apply(&mut self, change: &Change) -> Result<Touched, Unreadable> {
-        match change {
-            Change::Put(record) => self.put(record),
-            Change::Delete { key, .. } => Ok(self.delete(key)),
-        }
+        Ok(self.take(News::read(change)?))
     }
 
-    fn put(&mut self, record: &Record) -> Result<Touched, Unreadable> {
-        let key: &str = &record.key;
-        if let Some(id) = key.strip_prefix(keys::WORKLOADS) {
-            let mut new: Versioned<Workload> = read(record)?;
-            // Reading leaves room for three more steps, which a long queue never takes.
-            if let Some(workload) = Arc::get_mut(&mut new.value) {
-                workload.timeline.shrink_to_fit();
+    /// Takes in what was read of a change. Cheap: readers wait for it.
+    pub fn take(&mut self, news: News) -> Touched {
+        match news.0 {
+            Read::Workload(id, workload) => return self.put_workload(id, workload),
+            Read::Node(name, node) => {
+                self.nodes.insert(name.clone(), node.clone());
+                return Touched::Node(name, Some(node));
             }
-            return Ok(self.put_workload(WorkloadId::new(id), new));
+            Read::Claim(place, claim) => {
+                self.claims.insert(place, claim);
+            }
+            Read::Token(id, token) => {
+                self.tokens.insert(id, token);
+            }
+            Read::Join(id, join) => {
+                self.joins.insert(id, join);
+            }
+            Read::Bound(node, revision) => {
+                self.bound.insert(node, revision);
+            }
+            Read::Deleted(key) => return self.delete(&key),
+            Read::Other => {}
         }
-        if let Some(name) = key.strip_prefix(keys::NODES) {
-            let node: Versioned<Node> = read(record)?;
-            let name = NodeName::new(name);
-            self.nodes.insert(name.clone(), node.clone());
-            return Ok(Touched::Node(name, Some(node)));
-        }
-        if let Some((node, gpu)) = keys::parse_claim(key) {
-            let claim: Versioned<Claim> = read(record)?;
-            self.claims.insert((node, gpu), Arc::unwrap_or_clone(claim.value));
-        } else if let Some(node) = key.strip_prefix(keys::BOUND) {
-            self.bound.insert(NodeName::new(node), record.modified);
-        } else if let Some(id) = key.strip_prefix(keys::TOKENS) {
-            self.tokens.insert(id.to_owned(), read(record)?);
-        } else if let Some(id) = key.strip_prefix(keys::JOINS) {
-            self.joins.insert(id.to_owned(), read(record)?);
-        }
-        Ok(Touched::Other)
+        Touched::Other
     }
 
     fn put_workload(&mut self, id: WorkloadId, new: Versioned<Workload>) -> Touched {
