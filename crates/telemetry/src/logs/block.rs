@@ -19,7 +19,8 @@
 use bytes::Bytes;
 
 use super::words::{self, Words};
-use super::{Detector, Level, Line, LogError, Source, varint};
+use super::{Detector, Level, Line, LogError, Source};
+use crate::varint;
 
 /// Unpacked size that blocks are filled to, until a better one is known.
 const FULL_BYTES: usize = 128 << 10;

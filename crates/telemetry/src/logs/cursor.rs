@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use super::varint;
+use crate::varint;
 
 /// A place in a workload's logs to go on from, across restarts of reader and store.
 ///

@@ -28,7 +28,6 @@ mod select;
 mod state;
 mod store;
 mod types;
-mod varint;
 mod words;
 mod writer;
 

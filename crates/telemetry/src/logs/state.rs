@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::{Detector, LogError, varint};
+use super::{Detector, LogError};
+use crate::varint;
 
 /// The state row of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,9 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
+use super::MetricError;
 use super::index::Index;
 use super::plan::Meta;
-use super::{MetricError, varint};
+use crate::varint;
 
 /// [`row_of`] a series to the names and labels of those in it.
 const SERIES: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("series");

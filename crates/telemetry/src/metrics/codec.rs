@@ -7,7 +7,8 @@
 use pco::ChunkConfig;
 use pco::standalone::{simple_compress_into, simple_decompress_into};
 
-use super::{MetricError, varint};
+use super::MetricError;
+use crate::varint;
 
 /// From here on a column goes through `pco`: below, differences are about as small and much cheaper.
 const LONG: usize = 128;

@@ -29,7 +29,6 @@ mod segment_writer;
 mod store;
 mod symbols;
 mod types;
-mod varint;
 mod wal;
 
 pub use error::MetricError;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{MetricError, varint};
+use super::MetricError;
+use crate::varint;
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;

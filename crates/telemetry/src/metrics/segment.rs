@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::plan::Meta;
-use super::{MetricError, codec, varint};
+use super::{MetricError, codec};
+use crate::varint;
 
 pub(super) const MAGIC: &[u8; 8] = b"CBMETR01";
 pub(super) const FOOTER_BYTES: usize = 8 + 4 + 8;

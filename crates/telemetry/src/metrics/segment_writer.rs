@@ -15,7 +15,8 @@ use std::path::Path;
 
 use super::plan::{Kind, Meta};
 use super::segment::{BlockRef, FOOTER_BYTES, MAGIC};
-use super::{MetricError, codec, varint};
+use super::{MetricError, codec};
+use crate::varint;
 
 /// Chunks of a block: what is read to find one of them stays small.
 const BLOCK_CHUNKS: usize = 256;

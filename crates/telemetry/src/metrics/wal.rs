@@ -9,7 +9,8 @@ use std::io::{BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{MetricError, varint};
+use super::MetricError;
+use crate::varint;
 
 /// Bytes of a frame's length and checksum.
 const FRAME_HEAD: usize = 8;
