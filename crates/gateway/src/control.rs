@@ -199,7 +199,10 @@ pub async fn measure(
                 ("gateway.metrics.lost", usage.dropped.lost()),
             ];
             let process = metrics::Process::read(&data);
-            metrics::record(&metrics.store, &hub.view(), &live, &process, &sizes, now())
+            let at = now();
+            // The view is let go before the store, which may wait for its disk.
+            let fleet = metrics::fleet(&hub.view(), &live, at);
+            metrics::record(&metrics.store, fleet, &process, &sizes, at)
         });
         if let Ok(Err(error)) = measured.await {
             tracing::warn!(%error, "the gateway's own measurements are lost");

@@ -21,7 +21,7 @@ use telemetry::metrics::MetricStore;
 
 pub use held::{Held, held};
 pub use intake::{Intake, IntakeError, OwnMetric};
-pub use own::{Process, record};
+pub use own::{Process, Value, fleet, record};
 pub use prometheus::{Name, Named};
 pub use query::{Question, list, store_failed, understand};
 

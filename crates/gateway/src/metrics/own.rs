@@ -14,7 +14,7 @@ use telemetry::metrics::{MetricError, MetricStore, Sample};
 use crate::{decide::nodes, live::Nodes, view::View};
 
 /// A value of the moment: metric, labels, value.
-type Value = (&'static str, Vec<(&'static str, String)>, f64);
+pub type Value = (&'static str, Vec<(&'static str, String)>, f64);
 
 /// The gateway's process and disk, as the kernel tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -61,19 +61,18 @@ fn cpu() -> Option<f64> {
     Some((user + system) / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// Writes what the gateway measures at this moment.
+/// Writes what the gateway measured at a moment: the fleet, and itself. May wait for the disk.
 ///
 /// # Errors
 /// The store can't take it.
 pub fn record(
     store: &MetricStore,
-    view: &View,
-    live: &Nodes,
+    fleet: Vec<Value>,
     process: &Process,
     sizes: &[(&'static str, u64)],
     at: Timestamp,
 ) -> Result<(), MetricError> {
-    let mut values = fleet(view, live, at);
+    let mut values = fleet;
     let own = [
         ("gateway.memory", process.memory_bytes.map(|b| b as f64)),
         ("gateway.cpu", process.cpu_seconds),
@@ -99,7 +98,7 @@ pub fn record(
 }
 
 /// The fleet's numbers.
-fn fleet(view: &View, live: &Nodes, at: Timestamp) -> Vec<Value> {
+pub fn fleet(view: &View, live: &Nodes, at: Timestamp) -> Vec<Value> {
     let mut values = Vec::new();
     let mut states: BTreeMap<&'static str, u32> = NodeStatus::ALL.iter().map(|s| (s.name(), 0)).collect();
     let (mut gpus, mut free) = (0u32, 0u32);
