@@ -1,0 +1,1 @@
+//! Secrets: sealed values, their versions, and the keys that open them.
