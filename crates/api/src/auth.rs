@@ -17,6 +17,8 @@ pub enum Role {
     Operator,
     /// Everything, identities included.
     Admin,
+    /// What the token's scopes say, and nothing else.
+    Custom,
     /// A node agent: its own session and nothing else.
     Node,
     /// A join token: makes nodes known, and nothing else.
@@ -31,6 +33,7 @@ impl Role {
             Self::Viewer => "viewer",
             Self::Operator => "operator",
             Self::Admin => "admin",
+            Self::Custom => "custom",
             Self::Node => "node",
             Self::Joiner => "joiner",
         }
@@ -42,8 +45,8 @@ impl Role {
         match scope {
             Scope::Anyone => true,
             Scope::Read => matches!(self, Self::Viewer | Self::Operator | Self::Admin),
-            Scope::Run | Scope::OperateNodes => matches!(self, Self::Operator | Self::Admin),
-            Scope::Administer => matches!(self, Self::Admin),
+            Scope::Run | Scope::OperateNodes | Scope::WriteSecrets => matches!(self, Self::Operator | Self::Admin),
+            Scope::ReadSecrets | Scope::Certify | Scope::ReadAudit | Scope::Administer => matches!(self, Self::Admin),
             Scope::NodeSession => matches!(self, Self::Node),
             Scope::Join => matches!(self, Self::Joiner | Self::Admin),
         }
@@ -71,7 +74,7 @@ impl FromStr for Role {
 
 /// What an operation asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Scope {
     /// Any valid identity.
     Anyone,
@@ -81,12 +84,46 @@ pub enum Scope {
     Run,
     /// Drain, label, taint and remove nodes.
     OperateNodes,
+    /// Set, rotate and delete secrets, and give them to workloads.
+    WriteSecrets,
+    /// See secrets' values.
+    ReadSecrets,
+    /// Issue and revoke certificates.
+    Certify,
+    /// See who did what.
+    ReadAudit,
     /// Manage identities and the gateway.
     Administer,
     /// Speak as a node.
     NodeSession,
     /// Make a node known.
     Join,
+}
+
+impl Scope {
+    /// Those that a token can be given one by one, by name.
+    pub const GIVEN: [(&'static str, Self); 8] = [
+        ("read", Self::Read),
+        ("run", Self::Run),
+        ("operate-nodes", Self::OperateNodes),
+        ("write-secrets", Self::WriteSecrets),
+        ("read-secrets", Self::ReadSecrets),
+        ("certify", Self::Certify),
+        ("read-audit", Self::ReadAudit),
+        ("administer", Self::Administer),
+    ];
+}
+
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::GIVEN.iter().find(|(name, _)| *name == text);
+        known.map(|(_, scope)| *scope).ok_or_else(|| {
+            let names = Self::GIVEN.map(|(name, _)| name).join(", ");
+            format!("'{text}' is no scope (accepted: {names})")
+        })
+    }
 }
 
 /// A token as it is kept: without the token itself.
@@ -99,6 +136,12 @@ pub struct TokenInfo {
     pub name: String,
     /// What it lets its bearer do.
     pub role: Role,
+    /// With the role `custom`: what exactly.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
+    /// The only namespace that it is for. `null`: all, and the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// Who made it.
@@ -115,10 +158,30 @@ pub struct Identity {
     pub name: String,
     /// What it may do.
     pub role: Role,
+    /// With the role `custom`: what exactly.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
+    /// The only namespace that it sees. `null`: all, and the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// The token's id.
     pub token_id: String,
     /// When the token stops working. `null`: never.
     pub expires_at: Option<Timestamp>,
+}
+
+impl Identity {
+    /// Whether it may use operations of this scope.
+    #[must_use]
+    pub fn allows(&self, scope: Scope) -> bool {
+        self.role.allows(scope) || (self.role == Role::Custom && self.scopes.contains(&scope))
+    }
+
+    /// Whether it may see and change things of this namespace, as far as its scopes go.
+    #[must_use]
+    pub fn reaches(&self, namespace: &str) -> bool {
+        self.namespace.as_deref().is_none_or(|own| own == namespace)
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //!
 //! - [`id`], [`quantity`], [`time`]: ids, sizes, CPU shares, durations and points in time, as people write them
 //! - [`workload`], [`node`], [`event`], [`auth`]: the resources
+//! - [`secret`]: values that print nothing, and where workloads get them
 //! - [`error`]: codes, exit statuses, HTTP statuses, and the shape in which an error leaves the system
 //! - [`manifest`]: the file form of a workload
 //! - [`metric`]: the catalogue of what is measured; [`exposition`]: measurements in Prometheus' text format
@@ -20,6 +21,7 @@ mod nearest;
 pub mod node;
 pub mod op;
 pub mod quantity;
+pub mod secret;
 pub mod time;
 pub mod wire;
 pub mod workload;

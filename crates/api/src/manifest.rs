@@ -20,6 +20,7 @@ use crate::{
     id::check_name,
     node::TaintEffect,
     op::Submission,
+    secret::{SecretTarget, SecretUse, check_secret_name},
     workload::{
         Checkpointing, Distributed, EnvVar, GpuRequest, HealthCheck, Hooks, Port, Priority, Probe, RestartPolicy,
         Toleration, TolerationOperator, Volume, VolumeSource, WorkloadSpec,
@@ -66,6 +67,8 @@ pub const PATHS: &[&str] = &[
     "spec.env",
     "spec.volumes",
     "spec.volumes.source",
+    "spec.volumes.secret",
+    "spec.volumes.key",
     "spec.volumes.mountPath",
     "spec.volumes.readOnly",
     "spec.volumes.sizeLimit",
@@ -382,19 +385,25 @@ impl<'de> Deserialize<'de> for Env {
     }
 }
 
-/// A mount: a path of the node, or an empty folder.
+/// A mount: a path of the node, an empty folder, or a file with a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeEntry {
     /// Its name; may be left out.
     #[serde(default)]
     pub name: Option<String>,
-    /// `hostPath` (the default) or `emptyDir`.
+    /// `hostPath` (the default), `emptyDir` or `secret`.
     #[serde(default, rename = "type")]
     pub kind: VolumeKind,
     /// Path on the node.
     #[serde(default)]
     pub source: Option<String>,
+    /// The secret that is the file's content.
+    #[serde(default)]
+    pub secret: Option<String>,
+    /// One of the secret's keys. `None`: the whole of it.
+    #[serde(default)]
+    pub key: Option<String>,
     /// Where it appears.
     pub mount_path: String,
     /// Can't be written.
@@ -417,6 +426,8 @@ pub enum VolumeKind {
     HostPath,
     /// An empty folder.
     EmptyDir,
+    /// A file in memory that holds a secret.
+    Secret,
 }
 
 /// What keeps an empty folder.
@@ -709,6 +720,15 @@ impl TryFrom<Spec> for WorkloadSpec {
                 })
             })
             .transpose()?;
+        let (env, mut secrets) = environment(spec.env.unwrap_or_default())?;
+        let mut volumes = Vec::new();
+        for (i, entry) in spec.volumes.unwrap_or_default().into_iter().enumerate() {
+            match volume(&format!("spec.volumes[{i}]"), entry)? {
+                Mounted::Volume(volume) => volumes.push(volume),
+                Mounted::Secret(entry) => secrets.push(entry),
+            }
+        }
+        SecretUse::check_all("spec.secrets", &secrets)?;
         Ok(Self {
             image: spec.image.unwrap_or_default(),
             command: spec
@@ -719,14 +739,9 @@ impl TryFrom<Spec> for WorkloadSpec {
             gpus: spec.gpus.map(|gpus| gpus.0).unwrap_or_default(),
             cpu: resources.cpu,
             memory: resources.memory,
-            env: environment(spec.env.unwrap_or_default())?,
-            volumes: spec
-                .volumes
-                .unwrap_or_default()
-                .into_iter()
-                .enumerate()
-                .map(|(i, entry)| volume(&format!("spec.volumes[{i}]"), entry))
-                .collect::<Result<_, _>>()?,
+            env,
+            secrets,
+            volumes,
             priority: scheduling.priority.unwrap_or_default(),
             node_selector: scheduling.node_selector.unwrap_or_default(),
             node,
@@ -759,34 +774,47 @@ impl TryFrom<Spec> for WorkloadSpec {
     }
 }
 
-fn environment(env: Env) -> Result<Vec<EnvVar>, ApiError> {
+/// Values, and those that come from secrets.
+fn environment(env: Env) -> Result<(Vec<EnvVar>, Vec<SecretUse>), ApiError> {
     let mut seen = HashSet::new();
-    let mut variables = Vec::with_capacity(env.0.len());
-    for (i, entry) in env.0.into_iter().enumerate() {
-        let field = format!("spec.env[{i}]");
-        if let Some(from) = entry.value_from {
-            return Err(ApiError::invalid(
-                format!("{field}.valueFrom"),
-                format!(
-                    "the value of {} can't come from the secret '{}': this version keeps no secrets",
-                    entry.name, from.secret_ref.name
-                ),
-            )
-            .hint("give the value itself as `value`"));
-        }
-        check_env_name(&format!("{field}.name"), &entry.name)?;
-        if !seen.insert(entry.name.clone()) {
-            return Err(ApiError::invalid(field, format!("{} is set twice", entry.name)));
-        }
-        let value = entry
-            .value
-            .ok_or_else(|| ApiError::invalid(format!("{field}.value"), format!("{} has no value", entry.name)))?;
-        variables.push(EnvVar {
-            name: entry.name,
+    let (mut variables, mut secrets) = (Vec::with_capacity(env.0.len()), Vec::new());
+    for (
+        i,
+        EnvEntry {
+            name,
             value,
-        });
+            value_from,
+        },
+    ) in env.0.into_iter().enumerate()
+    {
+        let field = format!("spec.env[{i}]");
+        check_env_name(&format!("{field}.name"), &name)?;
+        if !seen.insert(name.clone()) {
+            return Err(ApiError::invalid(field, format!("{name} is set twice")));
+        }
+        match (value, value_from) {
+            (Some(value), None) => variables.push(EnvVar { name, value }),
+            (None, Some(ValueFrom { secret_ref })) => {
+                check_secret_name(&format!("{field}.valueFrom.secretRef"), &secret_ref.name)?;
+                secrets.push(SecretUse {
+                    secret: secret_ref.name,
+                    key: secret_ref.key,
+                    to: SecretTarget::Env(name),
+                });
+            }
+            (None, None) => {
+                return Err(ApiError::invalid(
+                    format!("{field}.value"),
+                    format!("{name} has no value"),
+                ));
+            }
+            (Some(_), Some(_)) => {
+                let message = format!("{name} has a value, and one that comes from a secret");
+                return Err(ApiError::invalid(format!("{field}.valueFrom"), message));
+            }
+        }
     }
-    Ok(variables)
+    Ok((variables, secrets))
 }
 
 /// Checks an environment variable's name.
@@ -844,7 +872,13 @@ fn is_absolute(path: &str) -> bool {
     path.starts_with('/') && !path.split('/').any(|part| part == "..")
 }
 
-fn volume(field: &str, entry: VolumeEntry) -> Result<Volume, ApiError> {
+/// What an entry of `volumes` is.
+enum Mounted {
+    Volume(Volume),
+    Secret(SecretUse),
+}
+
+fn volume(field: &str, entry: VolumeEntry) -> Result<Mounted, ApiError> {
     let misplaced = |key: &str, kind: &str| {
         Err(ApiError::invalid(
             format!("{field}.{key}"),
@@ -852,6 +886,19 @@ fn volume(field: &str, entry: VolumeEntry) -> Result<Volume, ApiError> {
         ))
     };
     check_mount_path(&format!("{field}.mountPath"), &entry.mount_path)?;
+    if entry.kind != VolumeKind::Secret {
+        let kind = if entry.kind == VolumeKind::HostPath {
+            "hostPath"
+        } else {
+            "emptyDir"
+        };
+        if entry.secret.is_some() {
+            return misplaced("secret", kind);
+        }
+        if entry.key.is_some() {
+            return misplaced("key", kind);
+        }
+    }
     let source = match entry.kind {
         VolumeKind::HostPath => {
             if entry.medium.is_some() {
@@ -882,12 +929,32 @@ fn volume(field: &str, entry: VolumeEntry) -> Result<Volume, ApiError> {
                 size_limit: entry.size_limit,
             }
         }
+        VolumeKind::Secret => {
+            let others = [
+                ("source", entry.source.is_some()),
+                ("medium", entry.medium.is_some()),
+                ("sizeLimit", entry.size_limit.is_some()),
+                ("readOnly", entry.read_only == Some(false)),
+            ];
+            if let Some((key, _)) = others.into_iter().find(|(_, there)| *there) {
+                return misplaced(key, "secret");
+            }
+            let secret = entry
+                .secret
+                .ok_or_else(|| ApiError::invalid(format!("{field}.secret"), "which secret?"))?;
+            check_secret_name(&format!("{field}.secret"), &secret)?;
+            return Ok(Mounted::Secret(SecretUse {
+                secret,
+                key: entry.key,
+                to: SecretTarget::File(entry.mount_path),
+            }));
+        }
     };
-    Ok(Volume {
+    Ok(Mounted::Volume(Volume {
         name: entry.name.unwrap_or_default(),
         mount_path: entry.mount_path,
         source,
-    })
+    }))
 }
 
 fn toleration(field: &str, entry: TolerationEntry) -> Result<Toleration, ApiError> {
@@ -1017,11 +1084,52 @@ mod tests {
     }
 
     #[test]
+    fn secrets_come_from_env_and_volumes() {
+        let spec = submit(json!({
+            "image": "host",
+            "env": [{"name": "A", "value": "x"}, {"name": "B", "valueFrom": {"secretRef": {"name": "db", "key": "user"}}}],
+            "volumes": [{"type": "secret", "secret": "tls", "mountPath": "/run/secrets/tls"}],
+        }))
+        .unwrap()
+        .spec;
+        assert_eq!(spec.env.len(), 1);
+        assert!(spec.volumes.is_empty());
+        let secret = |secret: &str, key: Option<&str>, to| SecretUse {
+            secret: secret.to_owned(),
+            key: key.map(str::to_owned),
+            to,
+        };
+        assert_eq!(
+            spec.secrets,
+            [
+                secret("db", Some("user"), SecretTarget::Env("B".to_owned())),
+                secret("tls", None, SecretTarget::File("/run/secrets/tls".to_owned())),
+            ]
+        );
+    }
+
+    #[test]
     fn what_cannot_work_names_its_field() {
         for (spec, field) in [
             (
-                json!({"env": [{"name": "K", "valueFrom": {"secretRef": "s"}}]}),
+                json!({"env": [{"name": "K", "valueFrom": {"secretRef": "S!"}}]}),
+                "spec.env[0].valueFrom.secretRef",
+            ),
+            (
+                json!({"env": [{"name": "K", "value": "x", "valueFrom": {"secretRef": "s"}}]}),
                 "spec.env[0].valueFrom",
+            ),
+            (
+                json!({"volumes": [{"mountPath": "/x", "type": "secret"}]}),
+                "spec.volumes[0].secret",
+            ),
+            (
+                json!({"volumes": [{"mountPath": "/x", "type": "secret", "secret": "s", "source": "/a"}]}),
+                "spec.volumes[0].source",
+            ),
+            (
+                json!({"volumes": [{"mountPath": "/x", "source": "/a", "secret": "s"}]}),
+                "spec.volumes[0].secret",
             ),
             (json!({"env": [{"name": "K"}]}), "spec.env[0].value"),
             (json!({"env": {"A=B": "x"}}), "spec.env[0].name"),

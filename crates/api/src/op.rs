@@ -1,6 +1,6 @@
 //! The operation table: everything that can be asked of a gateway, declared once.
 //!
-//! Each operation has a name, a scope, a sentence of help, a typed request and a typed answer. HTTP, WebSocket, the
+//! Each operation has a name, a scope, a reach, a sentence of help, a typed request and a typed answer. HTTP, WebSocket, the
 //! OpenAPI document and the command line's client are made from this table, so that what exists in one exists in all.
 //!
 //! `workload.list` is served at `/api/v1/workload/list`: POST with the request as JSON; operations that only read
@@ -8,15 +8,21 @@
 //! each over WebSocket ([`Frame`]), or one line each over plain HTTP.
 
 mod alerts;
+mod audit;
+mod certs;
 mod health;
 mod metrics;
+mod secrets;
 
 use std::collections::BTreeMap;
 
 pub use alerts::*;
+pub use audit::*;
+pub use certs::*;
 pub use health::*;
 pub use metrics::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+pub use secrets::*;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -40,12 +46,25 @@ pub enum Effect {
     Creates,
 }
 
+/// What an operation is about: says what a token that is bound to one namespace may do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The caller, or what belongs to nobody in particular: bound tokens may use it as all others.
+    Open,
+    /// Things of namespaces: bound tokens see and change those of their own, as if there were no others.
+    Namespace,
+    /// The fleet: bound tokens may not use it.
+    Fleet,
+}
+
 /// An operation with one answer.
 pub trait Operation: 'static {
     /// Dotted name.
     const NAME: &'static str;
     /// What it asks of its caller.
     const SCOPE: Scope;
+    /// What it is about.
+    const REACH: Reach;
     /// Whether it changes anything.
     const EFFECT: Effect;
     /// One sentence.
@@ -62,6 +81,8 @@ pub trait Streaming: 'static {
     const NAME: &'static str;
     /// What it asks of its caller.
     const SCOPE: Scope;
+    /// What it is about.
+    const REACH: Reach;
     /// One sentence.
     const HELP: &'static str;
     /// What is asked.
@@ -88,6 +109,8 @@ pub struct Described {
     pub name: &'static str,
     /// What it asks of its caller.
     pub scope: Scope,
+    /// What it is about.
+    pub reach: Reach,
     /// Whether it changes anything.
     pub effect: Effect,
     /// One sentence.
@@ -116,9 +139,9 @@ pub fn path(name: &str) -> String {
 
 macro_rules! operations {
     (
-        $( $(#[doc = $help:literal])+ $op:ident = $name:literal, $scope:ident, $effect:ident, $request:ty => $response:ty; )*
+        $( $(#[doc = $help:literal])+ $op:ident = $name:literal, $scope:ident, $reach:ident, $effect:ident, $request:ty => $response:ty; )*
         streaming:
-        $( $(#[doc = $shelp:literal])+ $sop:ident = $sname:literal, $sscope:ident, $srequest:ty => $item:ty; )*
+        $( $(#[doc = $shelp:literal])+ $sop:ident = $sname:literal, $sscope:ident, $sreach:ident, $srequest:ty => $item:ty; )*
     ) => {
         $(
             $(#[doc = $help])+
@@ -126,6 +149,7 @@ macro_rules! operations {
             impl Operation for $op {
                 const NAME: &'static str = $name;
                 const SCOPE: Scope = Scope::$scope;
+                const REACH: Reach = Reach::$reach;
                 const EFFECT: Effect = Effect::$effect;
                 const HELP: &'static str = concat!($($help),+);
                 type Request = $request;
@@ -138,6 +162,7 @@ macro_rules! operations {
             impl Streaming for $sop {
                 const NAME: &'static str = $sname;
                 const SCOPE: Scope = Scope::$sscope;
+                const REACH: Reach = Reach::$sreach;
                 const HELP: &'static str = concat!($($shelp),+);
                 type Request = $srequest;
                 type Item = $item;
@@ -148,6 +173,7 @@ macro_rules! operations {
             $( Described {
                 name: $name,
                 scope: Scope::$scope,
+                reach: Reach::$reach,
                 effect: Effect::$effect,
                 help: concat!($($help),+),
                 streaming: false,
@@ -157,6 +183,7 @@ macro_rules! operations {
             $( Described {
                 name: $sname,
                 scope: Scope::$sscope,
+                reach: Reach::$sreach,
                 effect: Effect::Reads,
                 help: concat!($($shelp),+),
                 streaming: true,
@@ -169,91 +196,128 @@ macro_rules! operations {
 
 operations! {
     /// Answers at once with the gateway's version, role and health.
-    GatewayPing = "gateway.ping", Anyone, Reads, Empty => Ping;
+    GatewayPing = "gateway.ping", Anyone, Open, Reads, Empty => Ping;
     /// Tells how the fleet does: a score, what it costs, and what was found.
-    FleetHealthGet = "fleet.health", Read, Reads, Empty => FleetHealth;
+    FleetHealthGet = "fleet.health", Read, Fleet, Reads, Empty => FleetHealth;
     /// Shows the fleet: nodes, GPUs, and the workloads that haven't ended.
-    FleetStatus = "fleet.status", Read, Reads, StatusRequest => Fleet;
+    FleetStatus = "fleet.status", Read, Namespace, Reads, StatusRequest => Fleet;
 
     /// Says who the caller is.
-    WhoAmI = "auth.whoami", Anyone, Reads, Empty => Identity;
+    WhoAmI = "auth.whoami", Anyone, Open, Reads, Empty => Identity;
     /// Makes a token for a person or a program.
-    TokenCreate = "auth.token.create", Administer, Writes, TokenRequest => NewToken;
+    TokenCreate = "auth.token.create", Administer, Fleet, Writes, TokenRequest => NewToken;
     /// Lists tokens, without the tokens themselves.
-    TokenList = "auth.token.list", Administer, Reads, Empty => Vec<TokenInfo>;
+    TokenList = "auth.token.list", Administer, Fleet, Reads, Empty => Vec<TokenInfo>;
     /// Ends a token's life at once.
-    TokenRevoke = "auth.token.revoke", Administer, Writes, TokenRef => TokenInfo;
+    TokenRevoke = "auth.token.revoke", Administer, Fleet, Writes, TokenRef => TokenInfo;
     /// Makes a token with which nodes can join.
-    JoinTokenCreate = "auth.join-token", Administer, Writes, JoinTokenRequest => NewJoinToken;
+    JoinTokenCreate = "auth.join-token", Administer, Fleet, Writes, JoinTokenRequest => NewJoinToken;
+
+    /// Keeps a value as a secret's newest version, and makes the secret where there is none.
+    SecretSet = "secret.set", WriteSecrets, Namespace, Writes, SecretSetRequest => SecretInfo;
+    /// Shows a secret's value.
+    SecretGet = "secret.get", ReadSecrets, Namespace, Writes, SecretGetRequest => SecretContent;
+    /// Lists secrets, without their values.
+    SecretList = "secret.list", Read, Namespace, Reads, SecretFilter => Vec<SecretInfo>;
+    /// Lists a secret's versions, without their values.
+    SecretVersions = "secret.versions", Read, Namespace, Reads, SecretRef => Vec<SecretVersionInfo>;
+    /// Makes a new version of a secret; the one before stays readable for a while.
+    SecretRotate = "secret.rotate", WriteSecrets, Namespace, Writes, SecretRotateRequest => SecretInfo;
+    /// Destroys a secret's latest version, or all of it.
+    SecretDelete = "secret.delete", WriteSecrets, Namespace, Writes, SecretDeleteRequest => SecretInfo;
+    /// Tells which master key seals the secrets.
+    VaultGet = "vault.status", Administer, Fleet, Reads, Empty => VaultStatus;
+    /// Seals all keys under a new master key; values aren't touched.
+    VaultRekey = "vault.rekey", Administer, Fleet, Writes, Empty => VaultStatus;
+
+    /// Issues a certificate of the fleet's own authority, with a new key.
+    CertIssue = "cert.issue", Certify, Fleet, Writes, CertIssueRequest => IssuedCert;
+    /// Lists certificates.
+    CertList = "cert.list", Read, Fleet, Reads, CertFilter => Vec<CertInfo>;
+    /// Issues a certificate in an older one's place.
+    CertRotate = "cert.rotate", Certify, Fleet, Writes, CertRotateRequest => IssuedCert;
+    /// Takes a certificate back.
+    CertRevoke = "cert.revoke", Certify, Fleet, Writes, CertRevokeRequest => CertInfo;
+    /// Shows the authority's certificate.
+    CertCa = "cert.ca", Anyone, Open, Reads, Empty => CertAuthority;
+    /// Shows the signed list of revoked certificates.
+    CertCrl = "cert.crl", Anyone, Open, Reads, Empty => CertRevocations;
+
+    /// Lists who did what, and what was refused.
+    AuditList = "audit.list", ReadAudit, Fleet, Reads, AuditFilter => Vec<AuditRecord>;
+    /// Checks that the audit log is whole.
+    AuditVerify = "audit.verify", ReadAudit, Fleet, Reads, Empty => AuditVerdict;
 
     /// Makes a node known, with a join token, and gives it its own credential.
-    NodeJoin = "node.join", Join, Writes, JoinRequest => Joined;
+    NodeJoin = "node.join", Join, Open, Writes, JoinRequest => Joined;
+    /// Gives a node its next certificate.
+    NodeCertify = "node.certify", NodeSession, Open, Writes, NodeCertRequest => NodeCert;
     /// Lists the nodes with their GPUs.
-    NodeList = "node.list", Read, Reads, NodeFilter => Vec<NodeView>;
+    NodeList = "node.list", Read, Open, Reads, NodeFilter => Vec<NodeView>;
     /// Shows all that is known of a node.
-    NodeGet = "node.get", Read, Reads, NodeRef => NodeDetail;
+    NodeGet = "node.get", Read, Open, Reads, NodeRef => NodeDetail;
     /// Looks closely at a node: heat, memory, errors, trends.
-    NodeDiagnose = "node.diagnose", Read, Reads, DiagnoseNodeRequest => NodeDiagnosis;
+    NodeDiagnose = "node.diagnose", Read, Fleet, Reads, DiagnoseNodeRequest => NodeDiagnosis;
     /// Keeps new work off a node, and empties it.
-    NodeDrain = "node.drain", OperateNodes, Writes, DrainRequest => NodeDetail;
+    NodeDrain = "node.drain", OperateNodes, Fleet, Writes, DrainRequest => NodeDetail;
     /// Lets a drained node take work again.
-    NodeUndrain = "node.undrain", OperateNodes, Writes, NodeRef => NodeDetail;
+    NodeUndrain = "node.undrain", OperateNodes, Fleet, Writes, NodeRef => NodeDetail;
     /// Sets and removes labels of a node.
-    NodeLabel = "node.label", OperateNodes, Writes, LabelRequest => NodeDetail;
+    NodeLabel = "node.label", OperateNodes, Fleet, Writes, LabelRequest => NodeDetail;
     /// Sets and removes taints of a node.
-    NodeTaint = "node.taint", OperateNodes, Writes, TaintRequest => NodeDetail;
+    NodeTaint = "node.taint", OperateNodes, Fleet, Writes, TaintRequest => NodeDetail;
     /// Removes a node; its credential stops working.
-    NodeRemove = "node.remove", OperateNodes, Writes, RemoveRequest => NodeDetail;
+    NodeRemove = "node.remove", OperateNodes, Fleet, Writes, RemoveRequest => NodeDetail;
 
     /// Submits workloads, all or none, or shows where they would go.
-    WorkloadSubmit = "workload.submit", Run, Creates, SubmitRequest => Vec<Submitted>;
+    WorkloadSubmit = "workload.submit", Run, Namespace, Creates, SubmitRequest => Vec<Submitted>;
     /// Lists workloads.
-    WorkloadList = "workload.list", Read, Reads, WorkloadFilter => Vec<WorkloadSummary>;
+    WorkloadList = "workload.list", Read, Namespace, Reads, WorkloadFilter => Vec<WorkloadSummary>;
     /// Shows all that is known of a workload.
-    WorkloadGet = "workload.get", Read, Reads, WorkloadRef => WorkloadDetail;
+    WorkloadGet = "workload.get", Read, Namespace, Reads, WorkloadRef => WorkloadDetail;
     /// Cancels workloads: waiting ones at once, running ones with their grace period.
-    WorkloadCancel = "workload.cancel", Run, Writes, CancelRequest => Vec<WorkloadSummary>;
+    WorkloadCancel = "workload.cancel", Run, Namespace, Writes, CancelRequest => Vec<WorkloadSummary>;
     /// Changes a workload's memory, timeout or priority.
-    WorkloadUpdate = "workload.update", Run, Writes, UpdateRequest => WorkloadSummary;
+    WorkloadUpdate = "workload.update", Run, Namespace, Writes, UpdateRequest => WorkloadSummary;
     /// Stops a workload with its grace period and starts it on another node.
-    WorkloadMigrate = "workload.migrate", Run, Writes, MigrateRequest => WorkloadSummary;
+    WorkloadMigrate = "workload.migrate", Run, Namespace, Writes, MigrateRequest => WorkloadSummary;
     /// Explains why a workload is where it is, or why it isn't placed.
-    WorkloadExplain = "workload.explain", Read, Reads, WorkloadRef => Explanation;
+    WorkloadExplain = "workload.explain", Read, Namespace, Reads, WorkloadRef => Explanation;
     /// Looks closely at a workload: what it uses, its errors, its speed, and what holds it up.
-    WorkloadDiagnose = "workload.diagnose", Read, Reads, DiagnoseWorkloadRequest => WorkloadDiagnosis;
+    WorkloadDiagnose = "workload.diagnose", Read, Namespace, Reads, DiagnoseWorkloadRequest => WorkloadDiagnosis;
     /// Sums up GPU-hours.
-    WorkloadUsage = "workload.usage", Read, Reads, UsageRequest => Vec<UsageRow>;
+    WorkloadUsage = "workload.usage", Read, Namespace, Reads, UsageRequest => Vec<UsageRow>;
 
     /// Shows a metric over time.
-    MetricsQuery = "metrics.query", Read, Reads, MetricsRequest => MetricsAnswer;
+    MetricsQuery = "metrics.query", Read, Namespace, Reads, MetricsRequest => MetricsAnswer;
     /// Lists the metrics that there are.
-    MetricsList = "metrics.list", Read, Reads, Empty => Vec<MetricInfo>;
+    MetricsList = "metrics.list", Read, Open, Reads, Empty => Vec<MetricInfo>;
     /// Tells what metrics take on disk.
-    MetricsUsed = "metrics.usage", Read, Reads, Empty => MetricsUsage;
+    MetricsUsed = "metrics.usage", Read, Fleet, Reads, Empty => MetricsUsage;
 
     /// Lists the alerts that fire, or all of them.
-    AlertList = "alert.list", Read, Reads, AlertFilter => Vec<AlertView>;
+    AlertList = "alert.list", Read, Fleet, Reads, AlertFilter => Vec<AlertView>;
     /// Lists what is looked for, and what it sees.
-    AlertRules = "alert.rules", Read, Reads, Empty => Vec<AlertRuleView>;
+    AlertRules = "alert.rules", Read, Fleet, Reads, Empty => Vec<AlertRuleView>;
     /// Lists who is told of alerts, and whether that works.
-    AlertReceivers = "alert.receivers", Read, Reads, Empty => Vec<AlertReceiverView>;
+    AlertReceivers = "alert.receivers", Read, Fleet, Reads, Empty => Vec<AlertReceiverView>;
     /// Holds alerts back for a while; they are listed all the same.
-    AlertSilence = "alert.silence", OperateNodes, Creates, SilenceRequest => SilenceView;
+    AlertSilence = "alert.silence", OperateNodes, Fleet, Creates, SilenceRequest => SilenceView;
     /// Lists silences.
-    AlertSilenceList = "alert.silence.list", Read, Reads, SilenceFilter => Vec<SilenceView>;
+    AlertSilenceList = "alert.silence.list", Read, Fleet, Reads, SilenceFilter => Vec<SilenceView>;
     /// Ends a silence before its time.
-    AlertSilenceEnd = "alert.silence.end", OperateNodes, Writes, SilenceRef => SilenceView;
+    AlertSilenceEnd = "alert.silence.end", OperateNodes, Fleet, Writes, SilenceRef => SilenceView;
 
     /// Lists events, oldest first.
-    EventList = "event.list", Read, Reads, EventFilter => Vec<Event>;
+    EventList = "event.list", Read, Namespace, Reads, EventFilter => Vec<Event>;
 
     streaming:
     /// Streams a workload's output.
-    WorkloadLogs = "workload.logs", Read, LogsRequest => LogEntry;
+    WorkloadLogs = "workload.logs", Read, Namespace, LogsRequest => LogEntry;
     /// Streams a workload at each change until it has ended.
-    WorkloadWatch = "workload.watch", Read, WorkloadRef => WorkloadDetail;
+    WorkloadWatch = "workload.watch", Read, Namespace, WorkloadRef => WorkloadDetail;
     /// Streams events as they happen.
-    EventWatch = "event.watch", Read, EventFilter => Event;
+    EventWatch = "event.watch", Read, Namespace, EventFilter => Event;
 }
 
 /// Path of the WebSocket on which a node's session runs.
@@ -416,6 +480,12 @@ pub struct TokenRequest {
     pub name: String,
     /// What it lets its bearer do.
     pub role: Role,
+    /// With the role `custom`: what exactly.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
+    /// The only namespace that it is for. `null`: all, and the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// How long it works. `null`: for ever.
     #[serde(default)]
     pub expires: Option<Span>,
@@ -493,6 +563,9 @@ pub struct JoinRequest {
     /// `null`: the gateway makes one, and each call makes another node known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
+    /// A signing request (PKCS #10) in PEM, for a key of the node's own making: with it, the node gets a certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_request: Option<String>,
 }
 
 impl std::fmt::Debug for JoinRequest {
@@ -512,6 +585,9 @@ pub struct Joined {
     pub name: NodeName,
     /// Its own credential.
     pub credential: String,
+    /// Its certificate. `null`: it asked for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<NodeCert>,
 }
 
 impl std::fmt::Debug for Joined {

@@ -18,6 +18,7 @@ pub use self::{
 use crate::{
     ApiError, Cpu, NodeName, Size, Span, Timestamp,
     node::{Inventory, NodeSample},
+    secret::{SecretUse, SecretValue},
     workload::{
         Checkpointing, Distributed, EnvVar, HealthCheck, HeldGpu, Hooks, JobKey, LogSource, Outcome, StopReason, Usage,
         Volume,
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// The protocol's version. A gateway refuses a node of another major version and names both.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Longest frame either side accepts.
 pub const FRAME_MAX_BYTES: usize = 16 << 20;
@@ -55,6 +56,10 @@ pub struct Assignment {
     /// Environment, complete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
+    /// Secrets that it gets: their values are asked for when it starts ([`FromNode::SecretsWanted`]), and no disk of the
+    /// node ever holds them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
     /// Mounts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
@@ -256,6 +261,12 @@ pub enum FromNode {
         /// Not yet acknowledged ones.
         facts: Vec<Fact>,
     },
+    /// A job that is to start, or was found running, uses secrets: what are they? Asked again after a lost connection.
+    #[serde(rename_all = "camelCase")]
+    SecretsWanted {
+        /// Which job; it must be in what the node should run.
+        job: JobKey,
+    },
     /// The change of the desired set didn't follow on what the node has: send all of it.
     Resync,
     /// Output or end of something that the gateway asked to run in a job.
@@ -345,6 +356,14 @@ pub enum ToNode {
         /// The number.
         through: u64,
     },
+    /// The answer to [`FromNode::SecretsWanted`].
+    #[serde(rename_all = "camelCase")]
+    Secrets {
+        /// For which job.
+        job: JobKey,
+        /// The values, or why the job can't start.
+        answer: SecretsAnswer,
+    },
     /// Run something in a job.
     #[serde(rename_all = "camelCase")]
     Exec {
@@ -352,6 +371,26 @@ pub enum ToNode {
         id: u64,
         /// What.
         request: ExecRequest,
+    },
+}
+
+/// A job's secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "is")]
+pub enum SecretsAnswer {
+    /// They are there.
+    #[serde(rename_all = "camelCase")]
+    Values {
+        /// One for each entry of [`Assignment::secrets`], in its order.
+        values: Vec<SecretValue>,
+        /// Values that are to be made unreadable in the job's output: these, and older versions that it may still have.
+        mask: Vec<SecretValue>,
+    },
+    /// They aren't: a job that hasn't started ends with this.
+    #[serde(rename_all = "camelCase")]
+    Refused {
+        /// Why.
+        error: ApiError,
     },
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-use crate::{Cpu, GpuIndex, NodeName, Size, Span, Timestamp, WorkloadId, node::TaintEffect};
+use crate::{Cpu, GpuIndex, NodeName, Size, Span, Timestamp, WorkloadId, node::TaintEffect, secret::SecretUse};
 
 /// The image name that means the node's own file system (native engine).
 pub const HOST_IMAGE: &str = "host";
@@ -330,6 +330,9 @@ pub struct WorkloadSpec {
     /// Environment.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
+    /// Secrets that it gets when it starts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
     /// Mounts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,

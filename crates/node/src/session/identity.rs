@@ -145,6 +145,7 @@ pub(super) async fn join(
         name,
         exact,
         secret: Some(secret),
+        certificate_request: None,
     };
     let body = serde_json::to_vec(&asked).map_err(|e| refuse(ApiError::internal(e.to_string())))?;
     let request = Request::builder()

@@ -930,6 +930,7 @@ impl Shell {
                 self.agent.heartbeat_acked(number)
             }
             ToNode::Desired(said) => self.agent.desired(said, now),
+            ToNode::Secrets { .. } => return,
             ToNode::ObservationsAck { through } => {
                 if session.observations.is_some_and(|last| last <= through) {
                     session.observations = None;
