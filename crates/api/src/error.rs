@@ -111,6 +111,46 @@ impl fmt::Display for ErrorCode {
     }
 }
 
+/// Why somebody isn't let in, finer than by code. A promise to scripts, as codes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// There was no credential.
+    TokenMissing,
+    /// It isn't written as one.
+    TokenMalformed,
+    /// Nobody has it, or its secret is wrong.
+    TokenUnknown,
+    /// Its time is over.
+    TokenExpired,
+    /// It was revoked.
+    TokenRevoked,
+    /// It let in as many nodes as it may.
+    TokenUsedUp,
+    /// It is for another namespace.
+    OtherNamespace,
+    /// It is for one namespace, and this is about the fleet.
+    FleetWide,
+    /// The call came unencrypted where that isn't taken.
+    TlsRequired,
+    /// The peer has no certificate.
+    CertificateMissing,
+    /// It can't be read, or its signature is wrong.
+    CertificateMalformed,
+    /// Its time is over.
+    CertificateExpired,
+    /// Its time has yet to come.
+    CertificateNotYetValid,
+    /// It was revoked.
+    CertificateRevoked,
+    /// Another authority issued it.
+    CertificateForeign,
+    /// It is for another name.
+    CertificateWrongName,
+    /// It is for something else: a node's on an operator's call.
+    CertificateWrongUse,
+}
+
 /// An error for a caller: everything in it may be shown to whoever asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{message}")]
@@ -118,6 +158,9 @@ impl fmt::Display for ErrorCode {
 pub struct ApiError {
     /// What kind of error.
     pub code: ErrorCode,
+    /// Which of the things that the code stands for, where they are told apart: `token-expired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
     /// What happened, in one sentence.
     pub message: String,
     /// Why, where more is known than the message says.
@@ -136,11 +179,19 @@ impl ApiError {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
+            reason: None,
             message: message.into(),
             cause: None,
             hint: None,
             field: None,
         }
+    }
+
+    /// The same, with the reason for which somebody isn't let in.
+    #[must_use]
+    pub fn because(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
     }
 
     /// [`ErrorCode::InvalidArgument`] on a field.

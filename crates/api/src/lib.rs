@@ -26,7 +26,7 @@ pub mod time;
 pub mod wire;
 pub mod workload;
 
-pub use error::{ApiError, ErrorCode};
+pub use error::{ApiError, ErrorCode, Reason};
 pub use id::{GpuIndex, NodeName, WorkloadId};
 pub use nearest::nearest;
 pub use quantity::{Cpu, Size, Span};

@@ -7,6 +7,7 @@
 //! answer GET with the request in the query as well. A [`Streaming`] operation answers many items: one JSON text frame
 //! each over WebSocket ([`Frame`]), or one line each over plain HTTP.
 
+mod about;
 mod alerts;
 mod audit;
 mod certs;
@@ -16,6 +17,7 @@ mod secrets;
 
 use std::collections::BTreeMap;
 
+pub use about::About;
 pub use alerts::*;
 pub use audit::*;
 pub use certs::*;
@@ -70,7 +72,7 @@ pub trait Operation: 'static {
     /// One sentence.
     const HELP: &'static str;
     /// What is asked.
-    type Request: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
+    type Request: About + Serialize + DeserializeOwned + JsonSchema + Send + 'static;
     /// What is answered.
     type Response: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
 }
@@ -86,7 +88,7 @@ pub trait Streaming: 'static {
     /// One sentence.
     const HELP: &'static str;
     /// What is asked.
-    type Request: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
+    type Request: About + Serialize + DeserializeOwned + JsonSchema + Send + 'static;
     /// One of the items.
     type Item: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
 }

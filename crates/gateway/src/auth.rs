@@ -1,16 +1,21 @@
 //! Credentials: made, hashed, and told apart.
 //!
 //! A credential is `cb<kind>_<id>_<secret>`: the id finds the record, the secret's SHA-256 is compared in constant
-//! time. Secrets have 256 random bits, so that a fast hash is enough.
+//! time. Secrets have 256 random bits, so that a fast hash is enough. What is handed out may end with `.` and the
+//! fingerprint of the fleet's root certificate, by which its bearer knows the gateway at the first connection.
 
 use api::{
-    ApiError, ErrorCode, Timestamp,
+    ApiError, ErrorCode, Reason, Timestamp,
     auth::{Identity, Role},
+    op::Reach,
 };
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::view::View;
+use crate::{
+    decide::submit::DEFAULT_NAMESPACE,
+    view::{View, Within},
+};
 
 /// What a credential is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +99,11 @@ fn split(credential: &str) -> Option<(Kind, &str, &str)> {
     if credential.len() > 256 {
         return None;
     }
+    // The fingerprint is the bearer's; node names may hold dots, secrets don't.
+    let credential = match credential.rsplit_once('.') {
+        Some((rest, fingerprint)) if fingerprint.len() == 64 && !fingerprint.contains('_') => rest,
+        _ => credential,
+    };
     let (prefix, rest) = credential.split_once('_')?;
     let (id, secret) = rest.rsplit_once('_')?;
     let kind = [Kind::Token, Kind::Join, Kind::Node]
@@ -107,27 +117,29 @@ fn split(credential: &str) -> Option<(Kind, &str, &str)> {
 /// # Errors
 /// `AUTH_FAILED`. The message doesn't tell a wrong secret from an unknown id.
 pub fn identify(view: &View, credential: &str, now: Timestamp) -> Result<Identity, ApiError> {
-    let refused = || {
-        ApiError::new(
-            ErrorCode::AuthFailed,
-            "the token is not valid: unknown, revoked or mistyped",
-        )
-        .hint("clawbernetes auth login")
+    let failed = |reason: Reason, message: &str| {
+        ApiError::new(ErrorCode::AuthFailed, message)
+            .because(reason)
+            .hint("clawbernetes auth login")
     };
-    let (kind, id, secret) = split(credential).ok_or_else(refused)?;
+    let refused = || failed(Reason::TokenUnknown, "the token is not valid: unknown or mistyped");
+    let (kind, id, secret) =
+        split(credential).ok_or_else(|| failed(Reason::TokenMalformed, "this isn't written as a token"))?;
     match kind {
         Kind::Token => {
             let token = view.token(id).filter(|t| same(&t.hash, secret)).ok_or_else(refused)?;
             let info = &token.info;
+            if token.revoked_at.is_some() {
+                return Err(failed(Reason::TokenRevoked, &format!("the token {id} was revoked")));
+            }
             if info.expires_at.is_some_and(|at| at <= now) {
-                return Err(
-                    ApiError::new(ErrorCode::AuthFailed, format!("the token {id} has expired"))
-                        .hint("clawbernetes auth login"),
-                );
+                return Err(failed(Reason::TokenExpired, &format!("the token {id} has expired")));
             }
             Ok(Identity {
                 name: info.name.clone(),
                 role: info.role,
+                scopes: info.scopes.clone(),
+                namespace: info.namespace.clone(),
                 token_id: info.id.clone(),
                 expires_at: info.expires_at,
             })
@@ -138,12 +150,14 @@ pub fn identify(view: &View, credential: &str, now: Timestamp) -> Result<Identit
                 .filter(|t| same(&t.hash, secret))
                 .ok_or_else(refused)?;
             if token.expires_at <= now {
-                return Err(ApiError::new(ErrorCode::AuthFailed, "the join token has expired")
+                return Err(failed(Reason::TokenExpired, "the join token has expired")
                     .hint("make a new one: clawbernetes auth join-token"));
             }
             Ok(Identity {
                 name: format!("join-{id}"),
                 role: Role::Joiner,
+                scopes: Vec::new(),
+                namespace: None,
                 token_id: id.to_owned(),
                 expires_at: Some(token.expires_at),
             })
@@ -156,6 +170,8 @@ pub fn identify(view: &View, credential: &str, now: Timestamp) -> Result<Identit
             Ok(Identity {
                 name: node.name.to_string(),
                 role: Role::Node,
+                scopes: Vec::new(),
+                namespace: None,
                 token_id: id.to_owned(),
                 expires_at: None,
             })
@@ -169,9 +185,56 @@ pub fn still_valid(view: &View, identity: &Identity, now: Timestamp) -> bool {
     let kept = match identity.role {
         Role::Node => view.node(&api::NodeName::new(&identity.token_id)).is_some(),
         Role::Joiner => view.join_token(&identity.token_id).is_some(),
-        Role::Viewer | Role::Operator | Role::Admin => view.token(&identity.token_id).is_some(),
+        Role::Viewer | Role::Operator | Role::Admin | Role::Custom => {
+            view.token(&identity.token_id).is_some_and(|t| t.revoked_at.is_none())
+        }
     };
     kept && identity.expires_at.is_none_or(|at| at > now)
+}
+
+/// Checks that an identity may use operations that are about this.
+///
+/// # Errors
+/// `PERMISSION_DENIED`: it is bound to a namespace, and this is about the fleet.
+pub fn check_reach(identity: &Identity, reach: Reach) -> Result<(), ApiError> {
+    match (&identity.namespace, reach) {
+        (Some(own), Reach::Fleet) => Err(ApiError::new(
+            ErrorCode::PermissionDenied,
+            format!("{} is for namespace '{own}', and this is about the fleet", identity.name),
+        )
+        .because(Reason::FleetWide)
+        .hint("ask an admin for a token that isn't bound to a namespace")),
+        _ => Ok(()),
+    }
+}
+
+/// The namespace that a call is about: the one that it names, else the caller's, else `default`.
+///
+/// # Errors
+/// `PERMISSION_DENIED`: the caller is bound to another one.
+pub fn namespace<'a>(identity: &'a Identity, given: Option<&'a str>) -> Result<&'a str, ApiError> {
+    let meant = given.or(identity.namespace.as_deref()).unwrap_or(DEFAULT_NAMESPACE);
+    if identity.reaches(meant) {
+        return Ok(meant);
+    }
+    let own = identity.namespace.as_deref().unwrap_or_default();
+    Err(ApiError::new(
+        ErrorCode::PermissionDenied,
+        format!("{} is for namespace '{own}', not '{meant}'", identity.name),
+    )
+    .because(Reason::OtherNamespace)
+    .hint(format!("leave the namespace out, or: -n {own}")))
+}
+
+/// Where a caller looks workloads up.
+///
+/// # Errors
+/// As [`namespace`].
+pub fn within<'a>(identity: &'a Identity, given: Option<&'a str>) -> Result<Within<'a>, ApiError> {
+    Ok(Within {
+        namespace: namespace(identity, given)?,
+        only: identity.namespace.as_deref(),
+    })
 }
 
 /// Waits until somebody who was let in may no longer stay.
@@ -184,7 +247,9 @@ pub async fn until_invalid(hub: &crate::hub::Hub, identity: &Identity) {
 /// What is told to whoever may no longer stay.
 #[must_use]
 pub fn no_longer_valid() -> ApiError {
-    ApiError::new(ErrorCode::AuthFailed, "the token was revoked or has expired").hint("clawbernetes auth login")
+    ApiError::new(ErrorCode::AuthFailed, "the token was revoked or has expired")
+        .because(Reason::TokenRevoked)
+        .hint("clawbernetes auth login")
 }
 
 /// How soon a revoked token loses what it has open.

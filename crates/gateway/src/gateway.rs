@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use api::{ApiError, Span, auth::Role};
+use api::{ApiError, Span, auth::Role, op::TokenRequest};
 use store::Store;
 use telemetry::{logs::LogStore, metrics::MetricStore};
 use tokio::net::TcpListener;
@@ -368,7 +368,7 @@ async fn admin_token(hub: &Hub, file: &Path, reset: bool) -> Result<Option<Strin
         source,
     };
     // The last admin's token can't be revoked: where there is none at all, nobody has ever got in.
-    let first = hub.view().tokens().next().is_none();
+    let first = hub.view().tokens().next().is_none() && hub.view().revoked_tokens().next().is_none();
     if !first && !reset {
         return match fs::read_to_string(file) {
             Ok(token) if auth::is_admin(&hub.view(), token.trim(), now()) => Ok(Some(token.trim().to_owned())),
@@ -377,7 +377,14 @@ async fn admin_token(hub: &Hub, file: &Path, reset: bool) -> Result<Option<Strin
             Err(error) => Err(failed(error)),
         };
     }
-    let (token, record) = serve::mint_token("admin", Role::Admin, None, MADE_BY)?;
+    let admin = TokenRequest {
+        name: "admin".to_owned(),
+        role: Role::Admin,
+        scopes: Vec::new(),
+        namespace: None,
+        expires: None,
+    };
+    let (token, record) = serve::mint_token(&admin, None, MADE_BY)?;
     // The file first: a token that is only in the store would be of use to nobody.
     private::write(file, &format!("{token}\n")).map_err(failed)?;
     hub.decide(|view| {

@@ -24,6 +24,9 @@ pub struct Token {
     pub info: TokenInfo,
     /// SHA-256 of the secret part, hex. The secret has 256 random bits, so that no slow hash is needed.
     pub hash: String,
+    /// When it was revoked. `None`: it wasn't. The record stays for a while, so that its bearer can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
 }
 
 /// A join token, as a hash.

@@ -47,6 +47,15 @@ impl<T> std::ops::Deref for Versioned<T> {
     }
 }
 
+/// Where workloads are looked up.
+#[derive(Debug, Clone, Copy)]
+pub struct Within<'a> {
+    /// The namespace of names.
+    pub namespace: &'a str,
+    /// The only namespace that is there for whoever looks. `None`: all are.
+    pub only: Option<&'a str>,
+}
+
 /// What a change touched.
 #[derive(Debug, Clone)]
 pub enum Touched {
@@ -365,12 +374,17 @@ impl View {
         self.claims.get(&(node.clone(), gpu))
     }
 
-    /// Every token.
+    /// Every token that wasn't revoked.
     pub fn tokens(&self) -> impl Iterator<Item = &Versioned<Token>> {
-        self.tokens.values()
+        self.tokens.values().filter(|token| token.revoked_at.is_none())
     }
 
-    /// A token.
+    /// Tokens that were revoked, of which only the bearer is told.
+    pub fn revoked_tokens(&self) -> impl Iterator<Item = &Versioned<Token>> {
+        self.tokens.values().filter(|token| token.revoked_at.is_some())
+    }
+
+    /// A token, also one that was revoked.
     #[must_use]
     pub fn token(&self, id: &str) -> Option<&Versioned<Token>> {
         self.tokens.get(id)
@@ -387,8 +401,10 @@ impl View {
     ///
     /// # Errors
     /// `NOT_FOUND`, also when several fit; the message says which.
-    pub fn find_workload(&self, text: &str, namespace: &str) -> Result<&Versioned<Workload>, ApiError> {
-        if let Some(workload) = self.workloads.get(text) {
+    pub fn find_workload(&self, text: &str, within: Within<'_>) -> Result<&Versioned<Workload>, ApiError> {
+        let Within { namespace, only } = within;
+        let seen = |w: &&Versioned<Workload>| only.is_none_or(|only| w.namespace == only);
+        if let Some(workload) = self.workloads.get(text).filter(seen) {
             return Ok(workload);
         }
         let named = |ids: &BTreeSet<WorkloadId>| {
@@ -404,7 +420,8 @@ impl View {
             .range::<str, _>((std::ops::Bound::Included(text), std::ops::Bound::Unbounded));
         let ids = by_id
             .take_while(|(id, _)| !text.is_empty() && id.as_str().starts_with(text))
-            .map(|(_, w)| w);
+            .map(|(_, w)| w)
+            .filter(seen);
         let names = self
             .names
             .range((namespace.to_owned(), text.to_owned())..)

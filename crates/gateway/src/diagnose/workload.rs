@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     metrics::{Held, Metrics, held},
-    view::View,
+    view::{View, Within},
 };
 
 /// The longest time that is looked at, counted back from now or from the end.
@@ -51,8 +51,8 @@ pub struct Ran {
 ///
 /// # Errors
 /// `NOT_FOUND`.
-pub fn look(view: &View, text: &str, namespace: &str) -> Result<Ran, ApiError> {
-    let workload = view.find_workload(text, namespace)?;
+pub fn look(view: &View, text: &str, within: Within<'_>) -> Result<Ran, ApiError> {
+    let workload = view.find_workload(text, within)?;
     Ok(Ran {
         workload: Arc::clone(&workload.value),
     })

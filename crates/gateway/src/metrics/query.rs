@@ -13,7 +13,7 @@ use telemetry::metrics::{
 };
 
 use super::{Metrics, held};
-use crate::{decide::submit::DEFAULT_NAMESPACE, view::View};
+use crate::view::{View, Within};
 
 /// What a range is where none is asked for.
 const RANGE: Span = Span::secs(3_600);
@@ -93,6 +93,7 @@ pub struct Question {
 pub fn understand(
     metrics: &Metrics,
     view: &View,
+    within: Within<'_>,
     request: &MetricsRequest,
     now: Timestamp,
 ) -> Result<Question, ApiError> {
@@ -118,7 +119,7 @@ pub fn understand(
     };
     Ok(Question {
         aggregate: request.aggregate.unwrap_or(meant.aggregate),
-        parts: parts(view, request, &meant, from, to)?,
+        parts: parts(view, within, request, &meant, from, to)?,
         meant,
         from,
         to,
@@ -235,6 +236,7 @@ struct Part {
 
 fn parts(
     view: &View,
+    within: Within<'_>,
     request: &MetricsRequest,
     meant: &Meant,
     from: Timestamp,
@@ -266,8 +268,7 @@ fn parts(
     let Some(text) = &request.workload else {
         return Ok(vec![whole(base)]);
     };
-    let namespace = request.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
-    let workload = view.find_workload(text, namespace)?;
+    let workload = view.find_workload(text, within)?;
     match meant.scope {
         Scope::Gateway => Err(ApiError::invalid(
             "workload",

@@ -8,7 +8,7 @@ use std::{
 };
 
 use api::{
-    ApiError, ErrorCode,
+    ApiError, ErrorCode, Reason,
     auth::{Identity, Scope},
 };
 use axum::http::{HeaderMap, header::AUTHORIZATION};
@@ -146,6 +146,7 @@ impl Access {
         };
         let Some(credential) = credential else {
             return Err(ApiError::new(ErrorCode::AuthFailed, "no token was given")
+                .because(Reason::TokenMissing)
                 .hint("clawbernetes auth login, or set CLAWBERNETES_TOKEN"));
         };
         // Secrets can't be guessed; so whoever has one comes in, whatever others at that address try.
@@ -164,7 +165,7 @@ impl Access {
             self.limits.burst,
         )
         .map_err(|seconds| slow_down(seconds, "calls with this token"))?;
-        if !identity.role.allows(scope) {
+        if !identity.allows(scope) {
             tracing::warn!(%from, identity = identity.name, role = %identity.role, ?scope, "a call was not allowed");
             return Err(ApiError::new(
                 ErrorCode::PermissionDenied,

@@ -7,7 +7,7 @@ use futures_util::Stream;
 use store::{Order, Range, Record, Revision, StoreError};
 
 use super::face::Call;
-use crate::{hub::store_error, keys};
+use crate::{auth, hub::store_error, keys};
 
 /// Events of a list where no limit is given, and at most.
 const DEFAULT_LIMIT: u32 = 1_000;
@@ -41,24 +41,31 @@ fn read(record: &Record) -> Option<Event> {
 struct Wanted {
     filter: EventFilter,
     subject: Option<String>,
+    /// The only namespace that is there for whoever asks. `None`: all are.
+    only: Option<String>,
 }
 
 impl Wanted {
     fn new(call: &Call, filter: EventFilter) -> Self {
         let view = call.app.hub.view();
         let subject = filter.subject.as_ref().map(|text| {
-            let workload = view
-                .find_workload(text, crate::decide::submit::DEFAULT_NAMESPACE)
+            let workload = auth::within(&call.identity, None)
+                .and_then(|within| view.find_workload(text, within))
                 .map(|w| w.id.to_string());
             workload
                 .or_else(|_| view.find_node(text).map(|n| n.name.to_string()))
                 .unwrap_or_else(|_| text.clone())
         });
-        Self { filter, subject }
+        Self {
+            filter,
+            subject,
+            only: call.identity.namespace.clone(),
+        }
     }
 
     fn fits(&self, event: &Event) -> bool {
-        self.filter.kind.as_ref().is_none_or(|kind| *kind == event.kind)
+        (self.only.is_none() || self.only == event.namespace)
+            && self.filter.kind.as_ref().is_none_or(|kind| *kind == event.kind)
             && self.subject.as_ref().is_none_or(|subject| *subject == event.subject)
             && self
                 .filter

@@ -30,7 +30,7 @@ use super::{
     places::Stays,
     upgrade::{self, Entered},
 };
-use crate::{auth, decide::submit::DEFAULT_NAMESPACE};
+use crate::auth;
 
 /// Pieces of output that may wait for a slow caller. Past that the command is ended rather than output dropped.
 const AHEAD: usize = 4096;
@@ -89,9 +89,9 @@ async fn run(app: Arc<App>, identity: Identity, mut socket: WebSocket) {
 }
 
 /// Where a workload's member runs.
-fn place(app: &App, start: &ExecStart) -> Result<(NodeName, JobKey), ApiError> {
+fn place(app: &App, identity: &Identity, start: &ExecStart) -> Result<(NodeName, JobKey), ApiError> {
     let view = app.hub.view();
-    let w = view.find_workload(&start.id, start.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE))?;
+    let w = view.find_workload(&start.id, auth::within(identity, start.namespace.as_deref())?)?;
     let member = w.members.iter().find(|m| m.rank == start.rank);
     let member = member
         .filter(|m| matches!(m.state, MemberState::Running { .. }))
@@ -121,7 +121,7 @@ async fn carry(
     if start.command.is_empty() {
         return Err(ApiError::invalid("command", "no command was given"));
     }
-    let (node, job) = place(app, &start)?;
+    let (node, job) = place(app, identity, &start)?;
     let unreachable = || ApiError::new(ErrorCode::NodeUnreachable, format!("node {node} isn't connected"));
     let session = app
         .live

@@ -49,7 +49,10 @@ pub async fn status(call: Call, request: StatusRequest) -> Result<Fleet, ApiErro
         let view = app.hub.view();
         (
             view.nodes().map(|n| views::brief(&view, &app.live, n)).collect(),
-            view.active().cloned().collect(),
+            view.active()
+                .filter(|w| call.identity.reaches(&w.namespace))
+                .cloned()
+                .collect(),
         )
     };
     let cluster = cluster(&nodes, &active);
@@ -70,7 +73,11 @@ pub async fn status(call: Call, request: StatusRequest) -> Result<Fleet, ApiErro
         nodes,
         workloads,
         molt: MoltBrief::default(),
-        alerts: app.alerting.firing(at),
+        // They are about the fleet, and name what others run.
+        alerts: match call.identity.namespace {
+            None => app.alerting.firing(at),
+            Some(_) => Vec::new(),
+        },
     })
 }
 

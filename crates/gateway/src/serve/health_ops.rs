@@ -7,7 +7,7 @@ use api::{
 
 use super::{face::Call, metric_ops::blocking};
 use crate::{
-    decide::submit::DEFAULT_NAMESPACE,
+    auth,
     diagnose::{self, Looked, Sources},
     hub::now,
     serve::App,
@@ -94,13 +94,13 @@ fn alike(view: &View, looked: &Looked) -> Vec<NodeName> {
 
 /// `workload.diagnose`
 pub async fn workload(call: Call, request: DiagnoseWorkloadRequest) -> Result<WorkloadDiagnosis, ApiError> {
-    let app = call.app;
+    let Call { app, identity, .. } = call;
     app.journal.ready().await?;
     let look = move || {
-        let namespace = request.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+        let within = auth::within(&identity, request.namespace.as_deref())?;
         let (ran, baseline) = {
             let view = app.hub.view();
-            let look = |text: &str| diagnose::look_at_workload(&view, text, namespace);
+            let look = |text: &str| diagnose::look_at_workload(&view, text, within);
             (look(&request.id)?, request.compare.as_deref().map(look).transpose()?)
         };
         let (sources, wanted) = (sources(&app), request.recommendations);

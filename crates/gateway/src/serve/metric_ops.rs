@@ -2,17 +2,22 @@
 
 use api::{
     ApiError, Timestamp,
-    op::{Empty, MetricInfo, MetricsAnswer, MetricsRequest, MetricsUsage},
+    op::{Empty, Reach, MetricInfo, MetricsAnswer, MetricsRequest, MetricsUsage},
 };
 
 use super::face::Call;
-use crate::{hub::now, metrics};
+use crate::{auth, hub::now, metrics};
 
 /// `metrics.query`
 pub async fn query(call: Call, request: MetricsRequest) -> Result<MetricsAnswer, ApiError> {
-    let app = call.app;
+    let Call { app, identity, .. } = call;
+    if request.workload.is_none() {
+        // Of whom a number is can't be told where it is of no workload.
+        auth::check_reach(&identity, Reach::Fleet).map_err(|e| e.hint("name one of its workloads: --workload NAME"))?;
+    }
     let answer = move || {
-        let question = metrics::understand(&app.metrics, &app.hub.view(), &request, now())?;
+        let within = auth::within(&identity, request.namespace.as_deref())?;
+        let question = metrics::understand(&app.metrics, &app.hub.view(), within, &request, now())?;
         question.answer(&app.metrics)
     };
     blocking(answer).await

@@ -1,7 +1,7 @@
 //! Operations on nodes.
 
 use api::{
-    ApiError, ErrorCode, NodeName,
+    ApiError, ErrorCode, NodeName, Reason,
     id::check_name,
     node::{Node, NodeDetail, NodeView},
     op::{DrainRequest, JoinRequest, Joined, LabelRequest, NodeFilter, NodeRef, RemoveRequest, TaintRequest},
@@ -35,16 +35,14 @@ pub async fn join(call: Call, request: JoinRequest) -> Result<Joined, ApiError> 
                 let (_, hash) = auth::credential(Kind::Node, "", secret);
                 if let Some(node) = view.nodes().find(|node| node.credential_hash == hash) {
                     let (credential, _) = auth::credential(Kind::Node, node.name.as_str(), secret);
-                    joined = Some(Joined {
-                        name: node.name.clone(),
-                        credential,
-                    });
+                    joined = Some((node.name.clone(), credential));
                     return Ok(None);
                 }
             }
             let token = view.join_token(&call.identity.token_id);
             if token.is_some_and(|token| token.uses_left == Some(0)) {
                 return Err(ApiError::new(ErrorCode::AuthFailed, "the join token has been used up")
+                    .because(Reason::TokenUsedUp)
                     .hint("make a new one: clawbernetes auth join-token"));
             }
             let name = match (view.node(&request.name).is_some(), request.exact) {
@@ -79,7 +77,7 @@ pub async fn join(call: Call, request: JoinRequest) -> Result<Joined, ApiError> 
             if let Some(token) = token {
                 draft.use_join_token(token);
             }
-            joined = Some(Joined { name, credential });
+            joined = Some((name, credential));
             Ok(Some(draft))
         })
         .await?;
@@ -109,12 +107,9 @@ pub async fn list(call: Call, filter: NodeFilter) -> Result<Vec<NodeView>, ApiEr
 /// `node.get`
 pub async fn get(call: Call, request: NodeRef) -> Result<NodeDetail, ApiError> {
     let view = call.app.hub.view();
-    Ok(views::detail(
-        &view,
-        &call.app.live,
-        view.find_node(&request.id)?,
-        now(),
-    ))
+    let mut detail = views::detail(&view, &call.app.live, view.find_node(&request.id)?, now());
+    detail.workloads.retain(|w| call.identity.reaches(&w.namespace));
+    Ok(detail)
 }
 
 /// Changes a node by a decision, and shows it as it is then.

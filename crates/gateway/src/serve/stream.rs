@@ -12,7 +12,7 @@ use telemetry::logs::{Cursor, Entry, Level, LogError, Page, Query, Role, Search,
 use tokio::sync::mpsc;
 
 use super::{events::tokio_stream, face::Call, workload_ops};
-use crate::{decide::submit::DEFAULT_NAMESPACE, view::Touched};
+use crate::{auth, view::Touched};
 
 /// Items that wait for a slow reader; after that the producer waits, and reads on from disk.
 const AHEAD: usize = 1024;
@@ -80,8 +80,8 @@ fn bad_search(pattern: &str, error: &SearchError) -> ApiError {
 
 async fn send_logs(call: &Call, request: LogsRequest, send: &Sender<LogEntry>) -> Result<(), ApiError> {
     let app = &call.app;
-    let namespace = request.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
-    let id = app.hub.view().find_workload(&request.id, namespace)?.id.clone();
+    let within = auth::within(&call.identity, request.namespace.as_deref())?;
+    let id = app.hub.view().find_workload(&request.id, within)?.id.clone();
     if request.context > CONTEXT_MAX {
         return Err(ApiError::invalid(
             "context",
@@ -287,8 +287,8 @@ pub fn watch(call: Call, request: WorkloadRef) -> impl Stream<Item = Result<Work
 async fn send_states(call: &Call, request: WorkloadRef, send: &Sender<WorkloadDetail>) -> Result<(), ApiError> {
     let app = &call.app;
     let mut changes = app.hub.changes();
-    let namespace = request.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
-    let found = app.hub.view().find_workload(&request.id, namespace)?.clone();
+    let within = auth::within(&call.identity, request.namespace.as_deref())?;
+    let found = app.hub.view().find_workload(&request.id, within)?.clone();
     let id = found.id.clone();
     let mut shown = None;
     loop {

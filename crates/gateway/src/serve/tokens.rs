@@ -2,7 +2,7 @@
 
 use api::{
     ApiError, ErrorCode, Timestamp,
-    auth::{Identity, Role, TokenInfo},
+    auth::{Identity, Role, Scope, TokenInfo},
     id::check_name,
     op::{Empty, JoinTokenRequest, NewJoinToken, NewToken, TokenRef, TokenRequest},
     time,
@@ -25,29 +25,31 @@ pub async fn whoami(call: Call, _: Empty) -> Result<Identity, ApiError> {
 }
 
 /// A token's record, made for somebody.
-pub fn mint(name: &str, role: Role, expires_at: Option<Timestamp>, by: &str) -> Result<(String, Token), ApiError> {
+pub fn mint(request: &TokenRequest, expires_at: Option<Timestamp>, by: &str) -> Result<(String, Token), ApiError> {
     let id = auth::new_id()?;
     let (token, hash) = auth::mint(Kind::Token, &id)?;
     let info = TokenInfo {
         id,
-        name: name.to_owned(),
-        role,
+        name: request.name.clone(),
+        role: request.role,
+        scopes: request.scopes.clone(),
+        namespace: request.namespace.clone(),
         created_at: now(),
         created_by: by.to_owned(),
         expires_at,
     };
-    Ok((token, Token { info, hash }))
+    let record = Token {
+        info,
+        hash,
+        revoked_at: None,
+    };
+    Ok((token, record))
 }
 
 /// `auth.token.create`
 pub async fn create(call: Call, request: TokenRequest) -> Result<NewToken, ApiError> {
     check_name(&request.name).map_err(|e| ApiError::invalid("name", format!("'{}' is no name: {e}", request.name)))?;
-    if !matches!(request.role, Role::Viewer | Role::Operator | Role::Admin) {
-        return Err(ApiError::invalid(
-            "role",
-            "a token is for a viewer, an operator or an admin",
-        ));
-    }
+    check_powers(&request)?;
     if request.expires.is_some_and(|e| e.is_zero()) {
         return Err(ApiError::invalid(
             "expires",
@@ -55,7 +57,7 @@ pub async fn create(call: Call, request: TokenRequest) -> Result<NewToken, ApiEr
         ));
     }
     let expires_at = request.expires.map(|e| time::after(now(), e));
-    let (token, record) = mint(&request.name, request.role, expires_at, &call.actor())?;
+    let (token, record) = mint(&request, expires_at, &call.actor())?;
     let info = record.info.clone();
     call.app
         .hub
@@ -65,7 +67,46 @@ pub async fn create(call: Call, request: TokenRequest) -> Result<NewToken, ApiEr
             Ok(Some(draft))
         })
         .await?;
-    Ok(NewToken { token, info })
+    Ok(NewToken {
+        token: call.app.trust.with_fingerprint(token),
+        info,
+    })
+}
+
+/// Checks what a new token is to allow.
+fn check_powers(request: &TokenRequest) -> Result<(), ApiError> {
+    match request.role {
+        Role::Viewer | Role::Operator | Role::Admin if !request.scopes.is_empty() => {
+            let message = format!("a {} has scopes of its own: name scopes or a role", request.role);
+            return Err(ApiError::invalid("scopes", message));
+        }
+        Role::Viewer | Role::Operator | Role::Admin => {}
+        Role::Custom if request.scopes.is_empty() => {
+            return Err(ApiError::invalid("scopes", "a token without scopes is of no use"));
+        }
+        Role::Custom => {
+            let given = |scope: &Scope| Scope::GIVEN.iter().any(|(_, known)| known == scope);
+            if !request.scopes.iter().all(given) {
+                let names = Scope::GIVEN.map(|(name, _)| name).join(", ");
+                return Err(ApiError::invalid("scopes", format!("the scopes of tokens are {names}")));
+            }
+        }
+        Role::Node | Role::Joiner => {
+            let message = "a token is for a viewer, an operator or an admin, or for scopes one by one";
+            return Err(ApiError::invalid("role", message));
+        }
+    }
+    if let Some(namespace) = &request.namespace {
+        check_name(namespace)
+            .map_err(|e| ApiError::invalid("namespace", format!("'{namespace}' is no namespace: {e}")))?;
+        if request.role == Role::Admin {
+            return Err(
+                ApiError::invalid("namespace", "an admin's token is for the fleet, and not for one namespace")
+                    .hint("--role operator, or --scope"),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// `auth.token.list`
@@ -79,7 +120,7 @@ pub async fn revoke(call: Call, request: TokenRef) -> Result<TokenInfo, ApiError
     call.app
         .hub
         .decide(|view| {
-            let found: Vec<_> = match view.token(&request.id) {
+            let found: Vec<_> = match view.token(&request.id).filter(|t| t.revoked_at.is_none()) {
                 Some(token) => vec![token],
                 None => view.tokens().filter(|t| t.info.name == request.id).collect(),
             };
@@ -102,7 +143,11 @@ pub async fn revoke(call: Call, request: TokenRef) -> Result<TokenInfo, ApiError
             }
             revoked = Some(token.info.clone());
             let mut draft = Draft::new();
-            draft.delete_token(token);
+            let record = Token {
+                revoked_at: Some(now()),
+                ..Token::clone(token)
+            };
+            draft.put_token(Some(token.revision), &record);
             Ok(Some(draft))
         })
         .await?;
@@ -152,7 +197,7 @@ pub async fn join_token(call: Call, request: JoinTokenRequest) -> Result<NewJoin
         }
     })?;
     Ok(NewJoinToken {
-        token,
+        token: call.app.trust.with_fingerprint(token),
         expires_at,
         uses: request.uses,
     })

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     auth,
     decide::{
-        submit::{self, DEFAULT_NAMESPACE},
+        submit,
         update,
     },
     draft::Draft,
@@ -37,10 +37,6 @@ const AT_ONCE_MAX: usize = 10_000;
 const ANSWER_KEPT: Span = Span::secs(86_400);
 /// What a sum of usage looks back on where nothing is asked for.
 const USAGE_WINDOW: Span = Span::secs(30 * 86_400);
-
-fn namespace(given: &Option<String>) -> &str {
-    given.as_deref().unwrap_or(DEFAULT_NAMESPACE)
-}
 
 /// `workload.submit`
 pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>, ApiError> {
@@ -61,7 +57,9 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
     }
     let at = now();
     let mut workloads = Vec::with_capacity(request.workloads.len());
-    for submission in request.workloads {
+    for mut submission in request.workloads {
+        let namespace = auth::namespace(&call.identity, submission.namespace.as_deref())?.to_owned();
+        submission.namespace = Some(namespace);
         let random = u64::from_le_bytes(auth::random::<8>()?);
         workloads.push(submit::workload(submission, random, &call.identity.name, at)?);
     }
@@ -276,6 +274,7 @@ pub async fn list(call: Call, filter: WorkloadFilter) -> Result<Written<Vec<Work
                 .as_ref()
                 .is_none_or(|node| w.members.iter().any(|m| m.node == *node))
             && filter.namespace.as_ref().is_none_or(|ns| *ns == w.namespace)
+            && call.identity.reaches(&w.namespace)
     });
     sort(&mut found, filter.sort.as_deref())?;
     found.truncate(filter.limit.map_or(usize::MAX, |l| l as usize));
@@ -330,19 +329,20 @@ pub async fn detail(app: &App, workload: Arc<Workload>) -> Result<WorkloadDetail
     })
 }
 
-fn find(app: &App, id: &str, given: &Option<String>) -> Result<Versioned<Workload>, ApiError> {
-    app.hub.view().find_workload(id, namespace(given)).cloned()
+fn find(call: &Call, id: &str, given: &Option<String>) -> Result<Versioned<Workload>, ApiError> {
+    let within = auth::within(&call.identity, given.as_deref())?;
+    call.app.hub.view().find_workload(id, within).cloned()
 }
 
 /// `workload.get`
 pub async fn get(call: Call, request: WorkloadRef) -> Result<WorkloadDetail, ApiError> {
-    let workload = find(&call.app, &request.id, &request.namespace)?;
+    let workload = find(&call, &request.id, &request.namespace)?;
     detail(&call.app, workload.value).await
 }
 
 /// `workload.explain`
 pub async fn explain(call: Call, request: WorkloadRef) -> Result<Explanation, ApiError> {
-    let workload = find(&call.app, &request.id, &request.namespace)?;
+    let workload = find(&call, &request.id, &request.namespace)?;
     let w = &workload.value;
     if w.phase == Phase::Pending {
         return call.app.planner.explain(Arc::clone(w)).await;
@@ -388,10 +388,11 @@ async fn change(
     mut decide: impl FnMut(&View, &Versioned<Workload>) -> Result<Option<Draft>, ApiError>,
 ) -> Result<WorkloadSummary, ApiError> {
     let mut found = None;
+    let within = auth::within(&call.identity, given.as_deref())?;
     call.app
         .hub
         .decide(|view| {
-            let workload = view.find_workload(id, namespace(given))?;
+            let workload = view.find_workload(id, within)?;
             found = Some(workload.id.clone());
             decide(view, workload)
         })
@@ -407,6 +408,7 @@ pub async fn cancel(call: Call, request: CancelRequest) -> Result<Vec<WorkloadSu
         return Err(ApiError::invalid("ids", format!("name 1 to {AT_ONCE_MAX} workloads")));
     }
     let by = call.actor();
+    let within = auth::within(&call.identity, request.namespace.as_deref())?;
     let mut ids: Vec<WorkloadId> = Vec::new();
     call.app
         .hub
@@ -415,7 +417,7 @@ pub async fn cancel(call: Call, request: CancelRequest) -> Result<Vec<WorkloadSu
             let mut any = false;
             ids.clear();
             for id in &request.ids {
-                let before = view.find_workload(id, namespace(&request.namespace))?;
+                let before = view.find_workload(id, within)?;
                 if ids.contains(&before.id) {
                     continue;
                 }
@@ -533,10 +535,7 @@ pub async fn usage(call: Call, request: UsageRequest) -> Result<Vec<UsageRow>, A
     let oldest = workloads.iter().map(|w| w.submitted_at).min().unwrap_or(at);
     let since = from.max(oldest);
     let mut rows: BTreeMap<String, (f64, std::collections::BTreeSet<WorkloadId>, u32)> = BTreeMap::new();
-    for w in &workloads {
-        if call.identity.role == Role::Node {
-            break;
-        }
+    for w in workloads.iter().filter(|w| call.identity.reaches(&w.namespace)) {
         let attempts = w
             .past
             .iter()
