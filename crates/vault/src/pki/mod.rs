@@ -1,1 +1,34 @@
 //! The certificate authority: issues, renews and revokes certificates, and says which are revoked.
+//!
+//! ```text
+//!  Authority ── issue ─▶ Issued (certificate + key)        services: the authority makes the key
+//!     │  ▲ ── sign ────▶ Leaf   (certificate)              nodes: the key never leaves its machine, a Csr does
+//!     │  └ new_root, new_intermediate, import, load
+//!     ├─ verify ─▶ does a chain hold, for this role, now?  Peer ─▶ who is at the other end
+//! ```
+//!
+//! Nothing here keeps anything: what is issued goes out as PEM and plain data, and comes back in with the next call.
+//! Times are arguments; only keys and serial numbers come from the system's random numbers. Certificates are made by
+//! `rcgen`, read by `x509-parser`, verified by `rustls-webpki`, and every signature is aws-lc's.
+
+mod authority;
+mod csr;
+mod error;
+mod facts;
+mod issue;
+mod key;
+mod name;
+mod peer;
+mod pem;
+mod time;
+mod verify;
+
+pub use authority::{Authority, Endpoints};
+pub use csr::Csr;
+pub use error::Error;
+pub use issue::{Issued, Leaf, Purpose, Request, Subject, Validity};
+pub use key::{Algorithm, PrivateKey};
+pub use name::{Name, San};
+pub use peer::Peer;
+pub use pem::{certificates, encode_certificates};
+pub use verify::{Role, VerifyError, verify};
