@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Mutex, PoisonError},
     time::Instant,
 };
@@ -10,10 +10,17 @@ use std::{
 use api::{
     ApiError, ErrorCode, Reason,
     auth::{Identity, Scope},
+    op::Reach,
 };
-use axum::http::{HeaderMap, header::AUTHORIZATION};
+use axum::{
+    extract::ConnectInfo,
+    http::{Extensions, HeaderMap, header::AUTHORIZATION},
+};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
+use vault::pki::Peer;
+
+use super::channel::Channel;
 use crate::{auth, hub::now, view::View};
 
 /// How much one caller may ask.
@@ -44,6 +51,59 @@ impl Default for Limits {
             connections: 16_384,
         }
     }
+}
+
+/// Who calls, as far as the connection says.
+pub struct Caller<'a> {
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Where it calls from.
+    pub from: IpAddr,
+    /// How its connection speaks.
+    pub channel: &'a Channel,
+}
+
+impl<'a> Caller<'a> {
+    /// Who calls with this request.
+    ///
+    /// # Errors
+    /// It didn't come through [`super::listen()`].
+    pub fn of(headers: &'a HeaderMap, extensions: &'a Extensions) -> Result<Self, ApiError> {
+        let from = extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        let origin = from.zip(extensions.get::<Channel>());
+        let (from, channel) = origin.ok_or_else(|| ApiError::internal("the call came from nowhere"))?;
+        Ok(Self { headers, from, channel })
+    }
+}
+
+/// What is asked of a caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Need {
+    /// The scope.
+    pub scope: Scope,
+    /// What its call is about.
+    pub reach: Reach,
+    /// A node may come without its certificate: to get one.
+    pub without_certificate: bool,
+}
+
+impl Need {
+    /// This scope, for something that is about this.
+    #[must_use]
+    pub fn new(scope: Scope, reach: Reach) -> Self {
+        Self {
+            scope,
+            reach,
+            without_certificate: false,
+        }
+    }
+}
+
+/// By what a caller is known.
+#[derive(Clone, Copy)]
+enum Shown<'a> {
+    Credential(&'a str),
+    Certificate(&'a Peer),
 }
 
 /// A bucket that fills over time: a call takes one.
@@ -104,8 +164,8 @@ impl Access {
     ///
     /// # Errors
     /// `AUTH_FAILED`, `PERMISSION_DENIED`, or `QUOTA_EXCEEDED` with the time to wait.
-    pub fn admit(&self, view: &View, headers: &HeaderMap, from: IpAddr, scope: Scope) -> Result<Identity, ApiError> {
-        self.admit_with(view, bearer(headers), from, scope)
+    pub fn admit(&self, view: &View, caller: &Caller<'_>, need: Need) -> Result<Identity, ApiError> {
+        self.admit_with(view, caller, bearer(caller.headers), need)
     }
 
     /// As [`Self::admit`], for what only reads: the token may also be the password of Basic authentication, whatever
@@ -113,24 +173,30 @@ impl Access {
     ///
     /// # Errors
     /// As [`Self::admit`].
-    pub fn admit_scraper(
-        &self,
-        view: &View,
-        headers: &HeaderMap,
-        from: IpAddr,
-        scope: Scope,
-    ) -> Result<Identity, ApiError> {
-        let password = basic_password(headers);
-        self.admit_with(view, bearer(headers).or(password.as_deref()), from, scope)
+    pub fn admit_scraper(&self, view: &View, caller: &Caller<'_>, need: Need) -> Result<Identity, ApiError> {
+        let password = basic_password(caller.headers);
+        self.admit_with(view, caller, bearer(caller.headers).or(password.as_deref()), need)
     }
 
     fn admit_with(
         &self,
         view: &View,
+        caller: &Caller<'_>,
         credential: Option<&str>,
-        from: IpAddr,
-        scope: Scope,
+        need: Need,
     ) -> Result<Identity, ApiError> {
+        let from = caller.from;
+        let peer = match caller.channel {
+            Channel::Refused => {
+                return Err(
+                    ApiError::new(ErrorCode::PermissionDenied, "this gateway takes no unencrypted calls from elsewhere")
+                        .because(Reason::TlsRequired)
+                        .hint("call it by wss:// or https://"),
+                );
+            }
+            Channel::Plain => None,
+            Channel::Tls(peer) => peer.as_deref(),
+        };
         let slow_down = |seconds: f64, what: &str| {
             ApiError::new(ErrorCode::QuotaExceeded, format!("too many {what}"))
                 .hint(format!("try again in {}", api::Span((seconds * 1000.0).ceil() as u64)))
@@ -144,13 +210,26 @@ impl Access {
             )
             .map_err(|seconds| slow_down(seconds, "failed logins from this address"))
         };
-        let Some(credential) = credential else {
+        let Some(known) = credential.map(Shown::Credential).or(peer.map(Shown::Certificate)) else {
             return Err(ApiError::new(ErrorCode::AuthFailed, "no token was given")
                 .because(Reason::TokenMissing)
                 .hint("clawbernetes auth login, or set CLAWBERNETES_TOKEN"));
         };
         // Secrets can't be guessed; so whoever has one comes in, whatever others at that address try.
-        let identity = match auth::identify(view, credential, now()) {
+        let identified = match known {
+            Shown::Credential(credential) => auth::identify(view, credential, now()),
+            Shown::Certificate(peer) => auth::identify_peer(view, peer, now()),
+        };
+        let identity = match identified.and_then(|identity| {
+            // Whoever speaks for a node over TLS proves it by the node's certificate; its credential gets it a new one.
+            match caller.channel {
+                Channel::Tls(peer) if need.scope == Scope::NodeSession && !need.without_certificate => {
+                    auth::check_peer(view, &identity, peer.as_deref(), now())?;
+                }
+                _ => {}
+            }
+            Ok(identity)
+        }) {
             Ok(identity) => identity,
             Err(error) => {
                 failed()?;
@@ -165,14 +244,21 @@ impl Access {
             self.limits.burst,
         )
         .map_err(|seconds| slow_down(seconds, "calls with this token"))?;
-        if !identity.allows(scope) {
-            tracing::warn!(%from, identity = identity.name, role = %identity.role, ?scope, "a call was not allowed");
-            return Err(ApiError::new(
+        if !identity.allows(need.scope) {
+            tracing::warn!(%from, identity = identity.name, role = %identity.role, scope = ?need.scope, "a call was not allowed");
+            let error = ApiError::new(
                 ErrorCode::PermissionDenied,
                 format!("{} ({}) may not do this", identity.name, identity.role),
-            )
-            .hint("ask an admin for a token with a role that may: clawbernetes auth token create --role operator"));
+            );
+            return Err(match known {
+                Shown::Certificate(_) => error
+                    .because(Reason::CertificateWrongUse)
+                    .hint("a node's certificate is for its session; calls need a token: clawbernetes auth login"),
+                Shown::Credential(_) => error
+                    .hint("ask an admin for a token with a role that may: clawbernetes auth token create --role operator"),
+            });
         }
+        auth::check_reach(&identity, need.reach)?;
         Ok(identity)
     }
 }

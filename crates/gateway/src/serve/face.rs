@@ -1,18 +1,18 @@
 //! Operations as HTTP and WebSocket: written once for all of them.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use api::{
     ApiError, ErrorCode,
     auth::Identity,
     error::ErrorBody,
-    op::{Effect, Frame, IDEMPOTENCY_HEADER, OPERATIONS, Operation, Streaming, path},
+    op::{Effect, Frame, IDEMPOTENCY_HEADER, NodeCertify, OPERATIONS, Operation, Streaming, path},
 };
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
     extract::{
-        ConnectInfo, FromRequestParts, Request, State,
+        FromRequestParts, Request, State,
         ws::{Message, WebSocket, WebSocketUpgrade},
     },
     http::{HeaderMap, Method, StatusCode, header},
@@ -25,6 +25,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     App,
+    access::{Caller, Need},
     places::{Stay, Stays},
     unknown, upgrade,
 };
@@ -89,13 +90,18 @@ impl Faces {
         A: Into<Written<O::Response>>,
     {
         self.missing.remove(O::NAME);
-        let face = move |State(app): State<Arc<App>>, ConnectInfo(from): ConnectInfo<SocketAddr>, request: Request| async move {
+        let face = move |State(app): State<Arc<App>>, request: Request| async move {
             let (parts, body) = request.into_parts();
             let answer = async {
                 if parts.method != Method::POST && !(parts.method == Method::GET && O::EFFECT == Effect::Reads) {
                     return Err(not_this_way::<O>(&parts.method));
                 }
-                let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE)?;
+                let caller = Caller::of(&parts.headers, &parts.extensions)?;
+                let need = Need {
+                    without_certificate: O::NAME == NodeCertify::NAME,
+                    ..Need::new(O::SCOPE, O::REACH)
+                };
+                let identity = app.access.admit(&app.hub.view(), &caller, need)?;
                 let idempotency = idempotency_key(&parts.headers)?;
                 if idempotency.is_some() && O::EFFECT == Effect::Writes {
                     return Err(not_keyed::<O>());
@@ -134,8 +140,10 @@ impl Faces {
         self.missing.remove(O::NAME);
         let face = move |State(app): State<Arc<App>>, request: Request| async move {
             let (mut parts, body) = request.into_parts();
-            let entered = upgrade::origin(&parts.extensions).and_then(|(from, place)| {
-                let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), O::SCOPE)?;
+            let entered = upgrade::origin(&parts.extensions).and_then(|(_, place)| {
+                let caller = Caller::of(&parts.headers, &parts.extensions)?;
+                let need = Need::new(O::SCOPE, O::REACH);
+                let identity = app.access.admit(&app.hub.view(), &caller, need)?;
                 Ok((identity, place.stay(Stays::Follower)?))
             });
             let (identity, stay) = match entered {

@@ -2,6 +2,7 @@
 
 mod access;
 mod alert_ops;
+mod channel;
 mod events;
 mod exec;
 mod face;
@@ -33,7 +34,7 @@ use axum::{
 };
 
 pub use access::{Access, Limits};
-pub use listen::listen;
+pub use listen::{Door, listen};
 pub use rows::Rows;
 pub use tokens::mint as mint_token;
 

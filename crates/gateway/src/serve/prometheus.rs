@@ -4,24 +4,30 @@ mod asked;
 mod envelope;
 mod query;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use api::{
     ApiError, Timestamp,
     auth::Scope,
     exposition::{CONTENT_TYPE, Exposition},
     metric::{self, Kind, OWN_PREFIX},
+    op::Reach,
 };
 use axum::{
-    extract::{ConnectInfo, State},
-    http::{HeaderMap, header},
+    extract::{Request, State},
+    http::header,
     response::{IntoResponse, Response},
 };
 use telemetry::metrics::{Aggregate, Matcher};
 
 pub(super) use query::routes;
 
-use super::{App, face::Failed, metric_ops::blocking};
+use super::{
+    App,
+    access::{Caller, Need},
+    face::Failed,
+    metric_ops::blocking,
+};
 use crate::{
     hub::now,
     metrics::{Metrics, store_failed},
@@ -33,12 +39,12 @@ const FRESH_MS: i64 = 60_000;
 /// `GET /metrics`
 pub async fn scrape(
     State(app): State<Arc<App>>,
-    ConnectInfo(from): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Response {
     let answer = async {
+        let caller = Caller::of(request.headers(), request.extensions())?;
         app.access
-            .admit_scraper(&app.hub.view(), &headers, from.ip(), Scope::Read)?;
+            .admit_scraper(&app.hub.view(), &caller, Need::new(Scope::Read, Reach::Fleet))?;
         let metrics = Arc::clone(&app.metrics);
         blocking(move || exposition(&metrics, now())).await
     };

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use api::{
     ApiError, ErrorCode,
     auth::{Identity, Scope},
+    op::Reach,
 };
 use axum::{
     extract::{ConnectInfo, FromRequestParts, Request, ws::WebSocketUpgrade},
@@ -13,6 +14,7 @@ use axum::{
 
 use super::{
     App,
+    access::{Caller, Need},
     places::{Place, Stay, Stays},
 };
 
@@ -46,7 +48,8 @@ pub fn origin(extensions: &Extensions) -> Result<(SocketAddr, Place), ApiError> 
 pub async fn enter(app: &App, request: Request, scope: Scope, why: Stays, what: &str) -> Result<Entered, ApiError> {
     let (mut parts, _) = request.into_parts();
     let (from, place) = origin(&parts.extensions)?;
-    let identity = app.access.admit(&app.hub.view(), &parts.headers, from.ip(), scope)?;
+    let caller = Caller::of(&parts.headers, &parts.extensions)?;
+    let identity = app.access.admit(&app.hub.view(), &caller, Need::new(scope, Reach::Namespace))?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
         .await
         .map_err(|error| {

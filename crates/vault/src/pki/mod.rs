@@ -25,6 +25,7 @@ mod verify;
 
 pub use authority::{Authority, Endpoints};
 pub use csr::Csr;
+pub use facts::fingerprint;
 pub use error::Error;
 pub use issue::{Issued, Leaf, Purpose, Request, Subject, Validity};
 pub use key::{Algorithm, PrivateKey};
