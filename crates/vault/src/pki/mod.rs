@@ -25,8 +25,8 @@ mod verify;
 
 pub use authority::{Authority, Endpoints};
 pub use csr::Csr;
-pub use facts::fingerprint;
 pub use error::Error;
+pub use facts::fingerprint;
 pub use issue::{Issued, Leaf, Purpose, Request, Subject, Validity};
 pub use key::{Algorithm, PrivateKey};
 pub use name::{Name, San};
