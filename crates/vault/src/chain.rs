@@ -142,6 +142,7 @@ pub fn verify<B: AsRef<[u8]>>(records: impl IntoIterator<Item = (u64, B, Hash)>,
 }
 
 /// Checks records as [`verify`] does, and that the chain leads through a head that is known. It may go on from there.
+/// A head before `start` is passed already, and tells nothing.
 ///
 /// # Errors
 /// The first record that doesn't fit or is missing. If all fit but the known head, the known head's.

@@ -42,8 +42,9 @@ pub enum Step<H> {
     Idle,
     /// Write these in place of what they were made of, each on the condition that it hasn't changed; then step again.
     Rewrap(Vec<H>),
-    /// Nothing is under the key before. Write this lock, on the condition that no record has changed since the step was
-    /// taken; from then on use this ring. The old key may be destroyed.
+    /// Nothing is under the key before. Write this lock, on the condition that the one that the step was taken with
+    /// still stands (what [`Lock`] asks of whoever seals makes sure that nothing has come under that key meanwhile);
+    /// from then on use this ring. The old key may be destroyed, and should be: copies of old records open with it.
     Finish(Box<Lock>, Keyring),
 }
 

@@ -157,7 +157,9 @@ pub enum OpenError {
 
 /// Seals a value under a new data key, and that under the current master key.
 ///
-/// The two are kept apart: without the [`WrappedKey`] nobody opens the [`Sealed`] again.
+/// The two are kept apart: without the [`WrappedKey`] nobody opens the [`Sealed`] again. (Bytes that a store has freed
+/// and not yet overwritten, and backups, hold it still; they open until the master key is another and this one is
+/// destroyed.)
 ///
 /// # Errors
 /// The operating system gave no random numbers.

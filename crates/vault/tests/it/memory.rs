@@ -68,13 +68,18 @@ impl Masked {
     }
 }
 
-/// The bytes of a key file's key.
-fn key_of(file: &KeyFile) -> Masked {
-    let text = Zeroizing::new(fs::read(file.path()).unwrap());
-    let digits = text.trim_ascii_end().rsplit(|byte| *byte == b':').next().unwrap();
+/// The bytes of a key file's key, and its text.
+fn key_of(file: &KeyFile) -> (Masked, Masked) {
+    let mut text = Zeroizing::new(vec![0; 256]);
+    let length = File::open(file.path()).unwrap().read_at(&mut text, 0).unwrap();
+    let digits = text[..length]
+        .trim_ascii_end()
+        .rsplit(|byte| *byte == b':')
+        .next()
+        .unwrap();
     let mut key = Zeroizing::new([0; 48]);
     STANDARD.decode_slice(digits, &mut *key).unwrap();
-    Masked::new(&key[..32])
+    (Masked::new(&key[..32]), Masked::new(digits))
 }
 
 /// One test, so that no other has the same secrets in memory meanwhile.
@@ -83,12 +88,13 @@ fn values_and_keys_are_wiped() {
     let folder = tempfile::tempdir().unwrap();
     let file = KeyFile::new(folder.path().join("master.key"));
     let (lock, ring) = Lock::new(file.create().unwrap(), None, Timestamp::UNIX_EPOCH).unwrap();
-    let key = key_of(&file);
+    let (key, text) = key_of(&file);
     assert_eq!(key.count(), 1, "the search finds a key, and making it leaves no copy");
+    assert_eq!(text.count(), 0, "nor of its text");
     drop(ring);
     assert_eq!(key.count(), 0, "a dropped key is wiped");
     let ring = lock.open(file.read().unwrap()).unwrap();
-    assert_eq!(key.count(), 1, "reading a key leaves no copy");
+    assert_eq!((key.count(), text.count()), (1, 0), "reading a key leaves no copy");
 
     // A value that the program's text doesn't hold.
     let mut bytes = vec![0; 100];
@@ -121,10 +127,10 @@ fn values_and_keys_are_wiped() {
     assert_eq!(key.count(), 0, "nothing of the old key is left");
     let both = lock.open(next.read().unwrap()).unwrap();
     assert_eq!(
-        (key.count(), key_of(&next).count()),
+        (key.count(), key_of(&next).0.count()),
         (1, 1),
         "the old key comes with the new one"
     );
     drop(both);
-    assert_eq!((key.count(), key_of(&next).count()), (0, 0), "both are wiped");
+    assert_eq!((key.count(), key_of(&next).0.count()), (0, 0), "both are wiped");
 }
