@@ -32,7 +32,7 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// A text is no [`Hash`].
+/// A text is no hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a hash has 64 hex digits")]
 pub struct NoHash;
