@@ -1,12 +1,14 @@
 //! As much of an HTTP client as an agent needs: one request on a connection of its own.
 
-use std::io;
-
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+
+use super::{
+    Address,
+    channel::{ChannelError, Stream},
+};
 
 /// Longest answer that is read.
 const BODY_MAX_BYTES: usize = 1 << 20;
@@ -14,12 +16,8 @@ const BODY_MAX_BYTES: usize = 1 << 20;
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HttpError {
-    #[error("can't connect to {authority}")]
-    Connect {
-        authority: String,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
     #[error("the request to {authority} failed")]
     Request {
         authority: String,
@@ -30,20 +28,18 @@ pub(super) enum HttpError {
     Body { authority: String, why: String },
 }
 
-/// Sends a request to `authority` (host and port) and reads the whole answer. Ends when the other side does: the
-/// caller sets the time limit.
-pub(super) async fn send(authority: &str, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), HttpError> {
-    let at = || authority.to_owned();
+/// Sends a request over a connection to `gateway` and reads the whole answer. Ends when the other side does: the caller
+/// sets the time limit.
+pub(super) async fn send(
+    gateway: &Address,
+    stream: Stream,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Bytes), HttpError> {
+    let at = || gateway.to_string();
     let failed = |source| HttpError::Request {
         authority: at(),
         source,
     };
-    let stream = TcpStream::connect(authority)
-        .await
-        .map_err(|source| HttpError::Connect {
-            authority: at(),
-            source,
-        })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(failed)?;
