@@ -33,6 +33,7 @@ pub use authority::{Authority, Endpoints};
 pub use crl::Crl;
 pub use csr::Csr;
 pub use error::Error;
+pub use facts::fingerprint;
 pub use issue::{Issued, Leaf, Purpose, Request, Subject, Validity};
 pub use key::{Algorithm, PrivateKey};
 pub use name::{Name, San};
