@@ -9,9 +9,10 @@ use rustls_pki_types::CertificateDer;
 
 use super::{
     der::{Signed, with_issuer},
+    endpoints::Endpoints,
     error::Error,
     facts::{AuthorityFacts, Facts, fingerprint, hex, signed_by},
-    issue::{BACKDATED, Request, Subject, Validity, random_serial, revocation_extension},
+    issue::{BACKDATED, Request, Subject, Validity, random_serial},
     key::{Algorithm, PrivateKey, Signer},
     pem,
     time::{earlier, later, since_epoch, whole_second},
@@ -31,53 +32,6 @@ pub struct Authority {
     key: PrivateKey,
     pub(super) issuer: Issuer<'static, Signer>,
     pub(super) endpoints: Option<Endpoints>,
-}
-
-/// Where revocations can be asked for. It is written into each certificate that is issued from then on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoints {
-    crl: String,
-    ocsp: String,
-}
-
-impl Endpoints {
-    /// The addresses of the list of revoked certificates (DER) and of the OCSP responder. Plain `http` is the rule
-    /// (RFC 5280 and 6960): both are signed, and with `https` the check would need the check.
-    ///
-    /// # Errors
-    /// [`Error::Endpoint`] unless they are `http://` or `https://` with a host, in printable ASCII.
-    pub fn new(crl: &str, ocsp: &str) -> Result<Self, Error> {
-        for given in [crl, ocsp] {
-            let host = given.strip_prefix("http://").or_else(|| given.strip_prefix("https://"));
-            let rule = match host {
-                None => "it begins with http:// or https://",
-                Some(rest) if rest.is_empty() || rest.starts_with('/') => "it names a host",
-                Some(_) if given.len() > 1000 => "it has at most 1000 characters",
-                Some(_) if !given.bytes().all(|byte| byte.is_ascii_graphic()) => "it has printable ASCII only",
-                Some(_) => continue,
-            };
-            return Err(Error::Endpoint {
-                given: given.chars().take(80).collect(),
-                rule,
-            });
-        }
-        Ok(Self {
-            crl: crl.to_owned(),
-            ocsp: ocsp.to_owned(),
-        })
-    }
-
-    /// The address of the list of revoked certificates.
-    #[must_use]
-    pub fn crl(&self) -> &str {
-        &self.crl
-    }
-
-    /// The address of the OCSP responder.
-    #[must_use]
-    pub fn ocsp(&self) -> &str {
-        &self.ocsp
-    }
 }
 
 impl Authority {
@@ -118,7 +72,9 @@ impl Authority {
         let not_before = earlier(now, BACKDATED).max(root.facts[0].not_before);
         let mut params = params(name, 0, not_before, not_after)?;
         params.use_authority_key_identifier_extension = true;
-        root.add_endpoints(&mut params);
+        if let Some(endpoints) = &root.endpoints {
+            endpoints.add_to(&mut params);
+        }
         let key = PrivateKey::generate(algorithm)?;
         let certificate = root.certificate_for(&params, &key.signer()?)?;
         let mut chain = vec![certificate];
@@ -340,15 +296,6 @@ impl Authority {
             self.issuer.key(),
         )?
         .into())
-    }
-
-    pub(super) fn add_endpoints(&self, params: &mut CertificateParams) {
-        if let Some(endpoints) = &self.endpoints {
-            params.crl_distribution_points = vec![rcgen::CrlDistributionPoint {
-                uris: vec![endpoints.crl.clone()],
-            }];
-            params.custom_extensions.push(revocation_extension(&endpoints.ocsp));
-        }
     }
 }
 
@@ -606,22 +553,5 @@ mod tests {
             Err(Error::NotAnAuthority { .. })
         ));
         assert_eq!(old.renew_root(Duration::ZERO, at).unwrap_err(), Error::ValidityZero);
-    }
-
-    #[test]
-    fn endpoints_are_addresses() {
-        Endpoints::new("http://gateway:9000/crl", "http://gateway:9000/ocsp").unwrap();
-        for bad in [
-            "",
-            "gateway/crl",
-            "ftp://gateway",
-            "http://",
-            "http:///crl",
-            "http://a b",
-            "http://ä",
-        ] {
-            Endpoints::new("http://gateway", bad).unwrap_err();
-            Endpoints::new(bad, "http://gateway").unwrap_err();
-        }
     }
 }
