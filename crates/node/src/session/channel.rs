@@ -20,6 +20,7 @@ pub(super) enum ChannelError {
     /// Nothing listens there, or the network is in the way.
     #[error("can't connect to {at}")]
     Connect {
+        /// Where.
         at: String,
         #[source]
         source: io::Error,

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-
-use super::{
-    Address,
-    channel::{ChannelError, Stream},
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
 };
+
+use super::channel::ChannelError;
 
 /// Longest answer that is read.
 const BODY_MAX_BYTES: usize = 1 << 20;
@@ -28,14 +29,24 @@ pub(super) enum HttpError {
     Body { authority: String, why: String },
 }
 
-/// Sends a request over a connection to `gateway` and reads the whole answer. Ends when the other side does: the caller
-/// sets the time limit.
-pub(super) async fn send(
-    gateway: &Address,
-    stream: Stream,
+/// Sends a request to `authority` (host and port) of this machine, unencrypted, and reads the whole answer. Ends when the
+/// other side does: the caller sets the time limit.
+pub(super) async fn send(authority: &str, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), HttpError> {
+    let stream = TcpStream::connect(authority).await;
+    let stream = stream.map_err(|source| ChannelError::Connect {
+        at: authority.to_owned(),
+        source,
+    })?;
+    over(authority, stream, request).await
+}
+
+/// Sends a request over a connection to `authority`, and reads the whole answer. Ends when the other side does.
+pub(super) async fn over(
+    authority: &str,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), HttpError> {
-    let at = || gateway.to_string();
+    let at = || authority.to_owned();
     let failed = |source| HttpError::Request {
         authority: at(),
         source,

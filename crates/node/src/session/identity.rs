@@ -191,7 +191,12 @@ pub(super) async fn join(joining: Joining<'_>) -> Result<(Identity, Certificate)
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .body(Full::new(Bytes::from(body)))
         .map_err(|e| refuse(ApiError::invalid("join", e.to_string())))?;
-    let exchange = async { http::send(gateway, channel::connect(gateway, config.as_ref()).await?, request).await };
+    let exchange = async {
+        {
+            let stream = channel::connect(gateway, config.as_ref()).await?;
+            http::over(&gateway.to_string(), stream, request).await
+        }
+    };
     let (status, body) = match tokio::time::timeout(JOIN_LIMIT, exchange).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(HttpError::Channel(error))) => return Err(refuse(error.to_api())),
@@ -285,7 +290,12 @@ pub(super) async fn certify(
         .header(header::AUTHORIZATION, format!("Bearer {}", identity.credential))
         .body(Full::new(Bytes::from(body)))
         .map_err(|e| ApiError::internal(e.to_string()))?;
-    let exchange = async { http::send(gateway, channel::connect(gateway, config).await?, request).await };
+    let exchange = async {
+        {
+            let stream = channel::connect(gateway, config).await?;
+            http::over(&gateway.to_string(), stream, request).await
+        }
+    };
     let (status, body) = match tokio::time::timeout(JOIN_LIMIT, exchange).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(HttpError::Channel(error))) => return Err(error.to_api()),
