@@ -55,14 +55,10 @@ pub(super) async fn connect(
     let connected = TlsConnector::from(Arc::clone(config)).connect(name, stream).await;
     let stream = connected.map_err(|source| ChannelError::Tls {
         at: at(),
-        trouble: inner(&source).and_then(tls::trouble),
+        trouble: tls::trouble_of(&source),
         source,
     })?;
     Ok(Either::Right(stream))
-}
-
-fn inner(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref()?.downcast_ref()
 }
 
 impl ChannelError {
@@ -85,39 +81,10 @@ impl ChannelError {
             )
             .hint("start it with: clawbernetes gateway serve"),
             Self::Name(host) => ApiError::invalid("gateway", format!("{host} is no host's name")),
-            Self::Tls { at, trouble: None, .. } => told(
-                ErrorCode::AuthFailed,
-                format!("there is no TLS with the gateway at {at}"),
-            )
-            .hint("is it a Clawbernetes gateway, and is the address right?"),
-            Self::Tls {
-                at,
-                trouble: Some(trouble),
-                ..
-            } => {
-                let error = |what: &str| {
-                    told(
-                        ErrorCode::AuthFailed,
-                        format!("the certificate of the gateway at {at} {what}"),
-                    )
-                };
-                match trouble {
-                    Trouble::Missing => error("is missing").because(Reason::CertificateMissing),
-                    Trouble::Malformed => error("can't be read").because(Reason::CertificateMalformed),
-                    Trouble::Expired => error("has expired").because(Reason::CertificateExpired),
-                    Trouble::NotYetValid => {
-                        error("isn't valid yet: do the clocks agree?").because(Reason::CertificateNotYetValid)
-                    }
-                    Trouble::Revoked => error("was revoked").because(Reason::CertificateRevoked),
-                    Trouble::Foreign => error("is another authority's: it isn't the gateway that the token is of")
-                        .because(Reason::CertificateForeign)
-                        .hint("get a new token from the gateway itself: clawbernetes auth join-token"),
-                    Trouble::WrongName => error("is for other names")
-                        .because(Reason::CertificateWrongName)
-                        .hint("call it by one of them, or start it with --tls-name NAME"),
-                    Trouble::WrongUse => error("is for something else").because(Reason::CertificateWrongUse),
-                }
-            }
+            Self::Tls { at, trouble, .. } => ApiError {
+                cause,
+                ..ApiError::no_tls(at, trouble.and_then(|trouble| Reason::named(trouble.name())))
+            },
         }
     }
 }
