@@ -11,6 +11,7 @@ use api::{
 };
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use vault::pki::Peer;
 
 use crate::{
     decide::submit::DEFAULT_NAMESPACE,
@@ -179,6 +180,72 @@ pub fn identify(view: &View, credential: &str, now: Timestamp) -> Result<Identit
     }
 }
 
+/// The node whose certificate a peer showed: the fleet's authority issued it, as TLS has made sure of.
+///
+/// # Errors
+/// `AUTH_FAILED`: it was revoked, or its time is over; `PERMISSION_DENIED`: it is no node's.
+pub fn identify_peer(view: &View, peer: &Peer, now: Timestamp) -> Result<Identity, ApiError> {
+    let Some(node) = &peer.node else {
+        return Err(ApiError::new(
+            ErrorCode::AuthFailed,
+            "this certificate is no node's: it doesn't stand for anybody here",
+        )
+        .because(Reason::CertificateWrongUse)
+        .hint("clawbernetes auth login"));
+    };
+    let name = api::NodeName::new(node.as_str());
+    let kept = view.cert(&peer.serial).filter(|cert| cert.revoked.is_none());
+    if kept.is_none() || view.node(&name).is_none() {
+        return Err(ApiError::new(
+            ErrorCode::AuthFailed,
+            format!("the certificate of node {name} was revoked"),
+        )
+        .because(Reason::CertificateRevoked)
+        .hint("let the node join again: clawbernetes auth join-token"));
+    }
+    if peer.not_after <= now {
+        return Err(ApiError::new(
+            ErrorCode::AuthFailed,
+            format!("the certificate of node {name} ended at {}", peer.not_after),
+        )
+        .because(Reason::CertificateExpired));
+    }
+    Ok(Identity {
+        name: name.to_string(),
+        role: Role::Node,
+        scopes: Vec::new(),
+        namespace: None,
+        token_id: name.to_string(),
+        expires_at: None,
+    })
+}
+
+/// Checks that whoever speaks for a node over TLS shows that node's certificate.
+///
+/// # Errors
+/// `AUTH_FAILED`: none, one that was revoked, or another node's.
+pub fn check_peer(view: &View, identity: &Identity, peer: Option<&Peer>, now: Timestamp) -> Result<(), ApiError> {
+    let Some(peer) = peer else {
+        return Err(ApiError::new(
+            ErrorCode::AuthFailed,
+            "a node's session over TLS needs the node's certificate",
+        )
+        .because(Reason::CertificateMissing));
+    };
+    let owner = identify_peer(view, peer, now)?;
+    if owner.name != identity.name {
+        return Err(ApiError::new(
+            ErrorCode::AuthFailed,
+            format!(
+                "the certificate is of node {}, the credential of {}",
+                owner.name, identity.name
+            ),
+        )
+        .because(Reason::CertificateWrongName));
+    }
+    Ok(())
+}
+
 /// Whether somebody who was let in may stay: the token is there and hasn't expired.
 #[must_use]
 pub fn still_valid(view: &View, identity: &Identity, now: Timestamp) -> bool {
@@ -200,7 +267,10 @@ pub fn check_reach(identity: &Identity, reach: Reach) -> Result<(), ApiError> {
     match (&identity.namespace, reach) {
         (Some(own), Reach::Fleet) => Err(ApiError::new(
             ErrorCode::PermissionDenied,
-            format!("{} is for namespace '{own}', and this is about the fleet", identity.name),
+            format!(
+                "{} is for namespace '{own}', and this is about the fleet",
+                identity.name
+            ),
         )
         .because(Reason::FleetWide)
         .hint("ask an admin for a token that isn't bound to a namespace")),

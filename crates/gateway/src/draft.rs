@@ -8,6 +8,7 @@ use api::{
 };
 use serde::Serialize;
 use store::{LeaseId, Revision, Txn};
+use vault::pki::Certificate;
 
 use crate::{
     keys,
@@ -151,6 +152,22 @@ impl Draft {
     pub fn delete_token(&mut self, token: &Versioned<Token>) {
         let key = keys::token(&token.info.id);
         self.with(|txn| txn.unchanged(&key, token.revision).delete(key.clone()));
+    }
+
+    /// A certificate's record as it should be. `seen`: its revision when this was decided; `None`: it didn't exist.
+    pub fn put_cert(&mut self, seen: Option<Revision>, cert: &Certificate) {
+        let key = keys::cert(&cert.serial);
+        self.with(|txn| match seen {
+            Some(revision) => txn.unchanged(&key, revision),
+            None => txn.absent(&key),
+        });
+        self.with(|txn| txn.put(key.clone(), json(cert)));
+    }
+
+    /// Forgets a certificate.
+    pub fn delete_cert(&mut self, cert: &Versioned<Certificate>) {
+        let key = keys::cert(&cert.serial);
+        self.with(|txn| txn.unchanged(&key, cert.revision).delete(key.clone()));
     }
 
     /// A new join token, which goes with its lease.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     alerting::{self, Alerting, AlertsFile, Sender, SenderError},
+    audit::Audit,
     auth,
     control::{self, start_planner},
     decide::{nodes::Patience, sweep::Retention},
@@ -26,6 +27,8 @@ use crate::{
     metrics::Metrics,
     private, remote_write,
     serve::{self, App, Limits},
+    trust::{self, Trust},
+    upkeep,
 };
 
 /// How a gateway runs.
@@ -67,6 +70,8 @@ pub struct Options {
     pub remote_write: Option<remote_write::Target>,
     /// Limits for callers.
     pub limits: Limits,
+    /// Keys and certificates.
+    pub trust: trust::Options,
     /// Make a new admin token, in place of the one that the first start (or an earlier reset) made: for whoever has lost
     /// all of them.
     pub reset_admin_token: bool,
@@ -93,6 +98,7 @@ impl Default for Options {
             alert_interval: Span::secs(15),
             remote_write: None,
             limits: Limits::default(),
+            trust: trust::Options::default(),
             reset_admin_token: false,
         }
     }
@@ -134,6 +140,12 @@ pub enum StartError {
     /// Nothing can be sent to receivers of alerts.
     #[error("alerts can't be sent")]
     Sender(#[from] SenderError),
+    /// A name for the gateway is none.
+    #[error("the gateway can't be called that")]
+    Names(#[source] vault::pki::Error),
+    /// Keys or certificates can't be had.
+    #[error("the gateway's keys and certificates can't be used")]
+    Trust(#[from] trust::OpenError),
     /// The times don't fit each other.
     #[error("{0}")]
     Times(String),
@@ -148,8 +160,11 @@ pub struct Gateway {
     pub address: SocketAddr,
     /// The admin token in the data folder. `None`: there is none that works, see [`Options::reset_admin_token`].
     pub admin_token: Option<String>,
+    /// SHA-256 of the fleet's root certificate, hex.
+    pub fingerprint: String,
     /// The state, for whoever runs in the same process.
     pub hub: Arc<Hub>,
+    audit: Arc<Audit>,
     live: Arc<Nodes>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
@@ -216,6 +231,9 @@ impl Gateway {
             address: options.listen,
             source,
         })?;
+        let names = trust::Names::of(address, &options.trust.names).map_err(StartError::Names)?;
+        let trust = Arc::new(Trust::open(&store, &options.trust, &options.data, names).await?);
+        let audit = Arc::new(Audit::start(store.clone()).await?);
         let alerting = Arc::new(Alerting::load(rules, &options.alerts, &store).await?);
         let (hub, touched, following) = Hub::start(store).await?;
         let token_file = options.data.join("admin.token");
@@ -235,6 +253,8 @@ impl Gateway {
             metrics: Arc::clone(&metrics),
             alerting: Arc::clone(&alerting),
             journal: Arc::clone(&journal),
+            trust: Arc::clone(&trust),
+            audit: Arc::clone(&audit),
             planner,
             rows: serve::Rows::default(),
             access: serve::Access::new(options.limits),
@@ -271,13 +291,20 @@ impl Gateway {
             retention,
             stop.clone(),
         );
-        let listening = serve::listen(listener, serve::router(app), options.limits.connections, stop.clone());
+        let keeping = upkeep::keep(Arc::clone(&app), stop.clone());
+        let door = serve::Door {
+            tls: trust.tls.clone(),
+            insecure: options.trust.insecure,
+            connections: options.limits.connections,
+        };
+        let listening = serve::listen(listener, serve::router(app), door, stop.clone());
         let mut tasks = vec![
             tokio::spawn(watching),
             tokio::spawn(listening),
             tokio::spawn(measuring),
             tokio::spawn(evaluating),
             tokio::spawn(delivering),
+            tokio::spawn(keeping),
         ];
         if let Some(target) = options.remote_write {
             let writing = remote_write::run(Arc::clone(&metrics), target, options.data.clone(), stop.clone());
@@ -286,8 +313,10 @@ impl Gateway {
         let following = vec![tokio::spawn(diagnose::follow(journal, Arc::clone(&hub))), following];
         Ok(Self {
             address,
-            admin_token,
+            admin_token: admin_token.map(|token| trust.with_fingerprint(token)),
+            fingerprint: trust.fingerprint().to_owned(),
             hub,
+            audit,
             live,
             metrics,
             stop,
@@ -302,6 +331,7 @@ impl Gateway {
         self.live.end_all();
         let Self {
             hub,
+            audit,
             metrics,
             tasks,
             following,
@@ -310,6 +340,7 @@ impl Gateway {
         for task in tasks {
             let _ = task.await;
         }
+        audit.flush().await;
         hub.store().close().await;
         for task in following {
             let _ = task.await;

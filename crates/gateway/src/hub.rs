@@ -299,7 +299,11 @@ async fn load(store: &Store) -> Result<(View, Vec<Touched>), ApiError> {
         // Later pages may be newer: what they hold comes again by the watch, and changes nothing.
         let first = *from.get_or_insert(page.revision);
         for record in &page.records {
-            if record.key.starts_with(crate::keys::EVENTS) || record.key.starts_with(crate::keys::ANSWERS) {
+            use crate::keys::{ANSWERS, AUDIT, EVENTS, SECRET_VALUES};
+            if [EVENTS, ANSWERS, AUDIT, SECRET_VALUES]
+                .iter()
+                .any(|prefix| record.key.starts_with(prefix))
+            {
                 continue;
             }
             let touched = view.apply(&store::Change::Put(record.clone())).map_err(|e| {

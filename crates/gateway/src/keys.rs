@@ -27,6 +27,41 @@ pub const SILENCES: &str = "/alert/silence/";
 /// Every event, by time: [`api::event::Event`].
 pub const EVENTS: &str = "/event/";
 
+/// Which master key opens the vault: [`vault::secret::Lock`].
+pub const VAULT_LOCK: &str = "/vault/lock";
+/// The certificate authority, its key sealed: [`crate::trust::AuthorityRecord`].
+pub const VAULT_AUTHORITY: &str = "/vault/authority";
+/// Every secret without its values: [`vault::secret::Secret`].
+pub const SECRETS: &str = "/secret/meta/";
+/// Every version's sealed value: [`vault::secret::Sealed`].
+pub const SECRET_VALUES: &str = "/secret/value/";
+/// Every certificate that was issued: [`vault::pki::Certificate`].
+pub const CERTS: &str = "/cert/";
+/// The audit log, by number: see [`crate::audit`].
+pub const AUDIT: &str = "/audit/";
+/// Where the kept part of the audit log begins.
+pub const AUDIT_BASE: &str = "/audit-base";
+
+/// Key of a secret.
+pub fn secret(namespace: &str, name: &str) -> String {
+    format!("{SECRETS}{namespace}/{name}")
+}
+
+/// Key of a version's sealed value.
+pub fn secret_value(namespace: &str, name: &str, version: u32) -> String {
+    format!("{SECRET_VALUES}{namespace}/{name}/{version:010}")
+}
+
+/// Key of a certificate.
+pub fn cert(serial: &str) -> String {
+    format!("{CERTS}{serial}")
+}
+
+/// Key of a record of the audit log.
+pub fn audit(sequence: u64) -> String {
+    format!("{AUDIT}{sequence:020}")
+}
+
 /// Key of a node.
 pub fn node(name: &NodeName) -> String {
     format!("{NODES}{name}")

@@ -5,6 +5,7 @@
 //! look at the view and take one step at a time. [`serve`] holds the faces: HTTP, WebSocket and node sessions.
 
 pub mod alerting;
+pub mod audit;
 pub mod auth;
 pub mod control;
 pub mod decide;
@@ -19,7 +20,10 @@ pub mod metrics;
 pub mod private;
 pub mod records;
 pub mod remote_write;
+pub mod secrets;
 pub mod serve;
+pub mod trust;
+pub mod upkeep;
 pub mod view;
 
 pub use alerting::AlertsFile;

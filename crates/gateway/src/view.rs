@@ -15,6 +15,7 @@ use api::{
 };
 use serde::de::DeserializeOwned;
 use store::{Change, Record, Revision};
+use vault::pki::{Certificate, Kind};
 
 use crate::{
     keys,
@@ -95,6 +96,7 @@ pub struct View {
     bound: BTreeMap<NodeName, Revision>,
     tokens: BTreeMap<String, Versioned<Token>>,
     joins: BTreeMap<String, Versioned<JoinToken>>,
+    certs: BTreeMap<String, Versioned<Certificate>>,
 }
 
 fn read<T: DeserializeOwned>(record: &Record) -> Result<Versioned<T>, Unreadable> {
@@ -120,6 +122,7 @@ enum Read {
     Claim((NodeName, GpuIndex), Claim),
     Token(String, Versioned<Token>),
     Join(String, Versioned<JoinToken>),
+    Cert(String, Versioned<Certificate>),
     Bound(NodeName, Revision),
     Deleted(store::Key),
     /// Of a kind that isn't in the view.
@@ -153,6 +156,8 @@ impl News {
             Read::Token(id.to_owned(), read(record)?)
         } else if let Some(id) = key.strip_prefix(keys::JOINS) {
             Read::Join(id.to_owned(), read(record)?)
+        } else if let Some(serial) = key.strip_prefix(keys::CERTS) {
+            Read::Cert(serial.to_owned(), read(record)?)
         } else if let Some(node) = key.strip_prefix(keys::BOUND) {
             Read::Bound(NodeName::new(node), record.modified)
         } else {
@@ -203,6 +208,9 @@ impl View {
             }
             Read::Join(id, join) => {
                 self.joins.insert(id, join);
+            }
+            Read::Cert(serial, cert) => {
+                self.certs.insert(serial, cert);
             }
             Read::Bound(node, revision) => {
                 self.bound.insert(node, revision);
@@ -278,6 +286,8 @@ impl View {
             self.tokens.remove(id);
         } else if let Some(id) = key.strip_prefix(keys::JOINS) {
             self.joins.remove(id);
+        } else if let Some(serial) = key.strip_prefix(keys::CERTS) {
+            self.certs.remove(serial);
         }
         Touched::Other
     }
@@ -388,6 +398,24 @@ impl View {
     #[must_use]
     pub fn token(&self, id: &str) -> Option<&Versioned<Token>> {
         self.tokens.get(id)
+    }
+
+    /// Every certificate that was issued, by serial number.
+    pub fn certs(&self) -> impl Iterator<Item = &Versioned<Certificate>> {
+        self.certs.values()
+    }
+
+    /// A node's certificates, old ones too.
+    pub fn certs_of_node(&self, node: &NodeName) -> impl Iterator<Item = &Versioned<Certificate>> {
+        let node = node.clone();
+        self.certs()
+            .filter(move |cert| cert.kind == Kind::Node && cert.name.as_str() == node.as_str())
+    }
+
+    /// A certificate, by its serial number.
+    #[must_use]
+    pub fn cert(&self, serial: &str) -> Option<&Versioned<Certificate>> {
+        self.certs.get(serial)
     }
 
     /// A join token.

@@ -10,6 +10,8 @@ use api::{
     workload::{StopOrder, StopReason},
 };
 
+use vault::pki::{Certificate, Reason};
+
 use crate::{
     draft::{Draft, node_event},
     lifecycle,
@@ -338,6 +340,12 @@ pub fn remove(view: &View, node: &Versioned<Node>, force: bool, by: &str, now: T
         }
     }
     draft.delete_node(node);
+    for cert in view.certs_of_node(&node.name) {
+        // One that was revoked before is as it should be.
+        if let Ok(revoked) = Certificate::clone(cert).revoke(Reason::CessationOfOperation, by, now) {
+            draft.put_cert(Some(cert.revision), &revoked);
+        }
+    }
     let message = format!("{} was removed", node.name);
     draft.event(
         node.revision,

@@ -7,6 +7,7 @@ use api::{
     id::check_name,
     manifest::{check_env_name, check_mount_path, check_mount_source},
     op::Submission,
+    secret::{SecretTarget, SecretUse},
     workload::{HOST_IMAGE, Phase, Probe, RestartPolicy, Volume, VolumeSource, Workload, WorkloadSpec},
 };
 
@@ -36,6 +37,16 @@ pub fn workload(submission: Submission, random: u64, owner: &str, now: Timestamp
     } = submission;
     let id = WorkloadId::from_random(random);
     check_spec(&spec)?;
+    SecretUse::check_all("spec.secrets", &spec.secrets)?;
+    if let Some(var) = spec.env.iter().find(|var| {
+        let gets = |used: &SecretUse| matches!(&used.to, SecretTarget::Env(name) if *name == var.name);
+        spec.secrets.iter().any(gets)
+    }) {
+        return Err(ApiError::invalid(
+            "spec.secrets",
+            format!("{} has a value, and one that comes from a secret", var.name),
+        ));
+    }
     let name = match name {
         Some(name) => {
             check_name(&name).map_err(|e| ApiError::invalid("metadata.name", format!("'{name}' is no name: {e}")))?;

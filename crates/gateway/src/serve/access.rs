@@ -188,11 +188,12 @@ impl Access {
         let from = caller.from;
         let peer = match caller.channel {
             Channel::Refused => {
-                return Err(
-                    ApiError::new(ErrorCode::PermissionDenied, "this gateway takes no unencrypted calls from elsewhere")
-                        .because(Reason::TlsRequired)
-                        .hint("call it by wss:// or https://"),
-                );
+                return Err(ApiError::new(
+                    ErrorCode::PermissionDenied,
+                    "this gateway takes no unencrypted calls from elsewhere",
+                )
+                .because(Reason::TlsRequired)
+                .hint("call it by wss:// or https://"));
             }
             Channel::Plain => None,
             Channel::Tls(peer) => peer.as_deref(),
@@ -254,8 +255,9 @@ impl Access {
                 Shown::Certificate(_) => error
                     .because(Reason::CertificateWrongUse)
                     .hint("a node's certificate is for its session; calls need a token: clawbernetes auth login"),
-                Shown::Credential(_) => error
-                    .hint("ask an admin for a token with a role that may: clawbernetes auth token create --role operator"),
+                Shown::Credential(_) => error.hint(
+                    "ask an admin for a token with a role that may: clawbernetes auth token create --role operator",
+                ),
             });
         }
         auth::check_reach(&identity, need.reach)?;

@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use api::{
     ApiError, ErrorCode,
-    auth::Identity,
+    auth::{Identity, Scope},
     error::ErrorBody,
-    op::{Effect, Frame, IDEMPOTENCY_HEADER, NodeCertify, OPERATIONS, Operation, Streaming, path},
+    op::{About, Effect, Frame, IDEMPOTENCY_HEADER, NodeCertify, OPERATIONS, Operation, Streaming, path},
 };
 use axum::{
     Router,
@@ -29,7 +29,7 @@ use super::{
     places::{Stay, Stays},
     unknown, upgrade,
 };
-use crate::auth;
+use crate::{audit, auth};
 
 /// Longest first frame of a stream, and longest idempotency key.
 const FIRST_FRAME_MAX: usize = 64 << 10;
@@ -92,6 +92,7 @@ impl Faces {
         self.missing.remove(O::NAME);
         let face = move |State(app): State<Arc<App>>, request: Request| async move {
             let (parts, body) = request.into_parts();
+            let mut noted = None;
             let answer = async {
                 if parts.method != Method::POST && !(parts.method == Method::GET && O::EFFECT == Effect::Reads) {
                     return Err(not_this_way::<O>(&parts.method));
@@ -101,7 +102,11 @@ impl Faces {
                     without_certificate: O::NAME == NodeCertify::NAME,
                     ..Need::new(O::SCOPE, O::REACH)
                 };
-                let identity = app.access.admit(&app.hub.view(), &caller, need)?;
+                let admitted = app.access.admit(&app.hub.view(), &caller, need);
+                if O::EFFECT != Effect::Reads || admitted.is_err() {
+                    noted = Some(audit::entry(O::NAME, admitted.as_ref().ok(), caller.from));
+                }
+                let identity = admitted?;
                 let idempotency = idempotency_key(&parts.headers)?;
                 if idempotency.is_some() && O::EFFECT == Effect::Writes {
                     return Err(not_keyed::<O>());
@@ -111,6 +116,9 @@ impl Faces {
                 } else {
                     from_json(&read_body(body, app.access.limits.body_bytes).await?)?
                 };
+                if let Some(noted) = &mut noted {
+                    noted.target = asked.about();
+                }
                 handler(
                     Call {
                         app: Arc::clone(&app),
@@ -121,8 +129,14 @@ impl Faces {
                 )
                 .await
             };
-            match answer.await {
-                Ok(answer) => written(answer.into()),
+            let answer: Result<Written<O::Response>, ApiError> = answer.await.map(Into::into);
+            let noted = noted.map(|entry: audit::Entry| entry.ended(answer.as_ref().err()));
+            let seen = match noted {
+                Some(entry) => app.audited(entry, watched::<O>()).await,
+                None => Ok(()),
+            };
+            match answer.and_then(|answer| seen.map(|()| answer)) {
+                Ok(answer) => written(answer),
                 Err(error) => Failed(error).into_response(),
             }
         };
@@ -185,6 +199,14 @@ impl Faces {
         debug_assert!(self.missing.is_empty(), "operations without a face: {:?}", self.missing);
         self.router
     }
+}
+
+/// Whether a call must not go unseen: its answer waits until it is in the audit log on the disk.
+fn watched<O: Operation>() -> bool {
+    matches!(
+        O::SCOPE,
+        Scope::ReadSecrets | Scope::WriteSecrets | Scope::Certify | Scope::Administer | Scope::Join
+    )
 }
 
 /// Whoever relies on the header must know that a repetition would be done anew.

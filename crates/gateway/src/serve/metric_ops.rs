@@ -2,7 +2,7 @@
 
 use api::{
     ApiError, Timestamp,
-    op::{Empty, Reach, MetricInfo, MetricsAnswer, MetricsRequest, MetricsUsage},
+    op::{Empty, MetricInfo, MetricsAnswer, MetricsRequest, MetricsUsage, Reach},
 };
 
 use super::face::Call;

@@ -2,7 +2,10 @@
 
 mod access;
 mod alert_ops;
+mod audit_ops;
+mod cert_ops;
 mod channel;
+mod deliver;
 mod events;
 mod exec;
 mod face;
@@ -15,6 +18,7 @@ mod openapi;
 mod places;
 mod prometheus;
 mod rows;
+mod secret_ops;
 mod session;
 mod stream;
 mod tokens;
@@ -25,7 +29,7 @@ mod workload_ops;
 
 use std::sync::Arc;
 
-use api::{Timestamp, op::*};
+use api::{ApiError, ErrorCode, Timestamp, op::*};
 use axum::{
     Router,
     http::StatusCode,
@@ -38,7 +42,16 @@ pub use listen::{Door, listen};
 pub use rows::Rows;
 pub use tokens::mint as mint_token;
 
-use crate::{alerting::Alerting, control::PlannerHandle, diagnose::Journal, hub::Hub, live::Nodes, metrics::Metrics};
+use crate::{
+    alerting::Alerting,
+    audit::{self, Audit},
+    control::PlannerHandle,
+    diagnose::Journal,
+    hub::Hub,
+    live::Nodes,
+    metrics::Metrics,
+    trust::Trust,
+};
 
 /// What every handler needs.
 pub struct App {
@@ -54,6 +67,10 @@ pub struct App {
     pub alerting: Arc<Alerting>,
     /// What went wrong on nodes in the last day.
     pub journal: Arc<Journal>,
+    /// Keys, certificates, and whom they are given to.
+    pub trust: Arc<Trust>,
+    /// Who did what.
+    pub audit: Arc<Audit>,
     /// The scheduler's ear.
     pub planner: PlannerHandle,
     /// Rows of lists that are already written.
@@ -70,6 +87,24 @@ pub struct App {
     pub stop: tokio_util::sync::CancellationToken,
 }
 
+impl App {
+    /// Notes what happened. `wait`: until it is on the disk.
+    ///
+    /// # Errors
+    /// It can't be written, and was waited for.
+    pub async fn audited(&self, entry: audit::Entry, wait: bool) -> Result<(), ApiError> {
+        // What is refused for being too much isn't noted: the log must not grow with it.
+        if entry.error.as_deref() == Some(ErrorCode::QuotaExceeded.as_str()) {
+            return Ok(());
+        }
+        if wait || !entry.allowed {
+            return self.audit.record(entry).await;
+        }
+        self.audit.note(entry).await;
+        Ok(())
+    }
+}
+
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
     let router = Router::new()
@@ -79,7 +114,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(prometheus::scrape))
         .route(NODE_SESSION_PATH, any(session::face))
         .route(EXEC_PATH, any(exec::face));
-    let mut faces = face::Faces::new(prometheus::routes(router));
+    let mut faces = face::Faces::new(cert_ops::routes(prometheus::routes(router)));
     faces.unary::<GatewayPing, _, _, _>(fleet::ping);
     faces.unary::<FleetStatus, _, _, _>(fleet::status);
     faces.unary::<FleetHealthGet, _, _, _>(health_ops::fleet);
@@ -90,6 +125,23 @@ pub fn router(app: Arc<App>) -> Router {
     faces.unary::<TokenList, _, _, _>(tokens::list);
     faces.unary::<TokenRevoke, _, _, _>(tokens::revoke);
     faces.unary::<JoinTokenCreate, _, _, _>(tokens::join_token);
+    faces.unary::<SecretSet, _, _, _>(secret_ops::set);
+    faces.unary::<SecretGet, _, _, _>(secret_ops::get);
+    faces.unary::<SecretList, _, _, _>(secret_ops::list);
+    faces.unary::<SecretVersions, _, _, _>(secret_ops::versions);
+    faces.unary::<SecretRotate, _, _, _>(secret_ops::rotate);
+    faces.unary::<SecretDelete, _, _, _>(secret_ops::delete);
+    faces.unary::<VaultGet, _, _, _>(secret_ops::status);
+    faces.unary::<VaultRekey, _, _, _>(secret_ops::rekey);
+    faces.unary::<CertIssue, _, _, _>(cert_ops::issue);
+    faces.unary::<CertList, _, _, _>(cert_ops::list);
+    faces.unary::<CertRotate, _, _, _>(cert_ops::rotate);
+    faces.unary::<CertRevoke, _, _, _>(cert_ops::revoke);
+    faces.unary::<CertCa, _, _, _>(cert_ops::ca);
+    faces.unary::<CertCrl, _, _, _>(cert_ops::crl);
+    faces.unary::<AuditList, _, _, _>(audit_ops::list);
+    faces.unary::<AuditVerify, _, _, _>(audit_ops::verify);
+    faces.unary::<NodeCertify, _, _, _>(node_ops::certify);
     faces.unary::<NodeJoin, _, _, _>(node_ops::join);
     faces.unary::<NodeList, _, _, _>(node_ops::list);
     faces.unary::<NodeGet, _, _, _>(node_ops::get);

@@ -4,16 +4,21 @@ use api::{
     ApiError, ErrorCode, NodeName, Reason,
     id::check_name,
     node::{Node, NodeDetail, NodeView},
-    op::{DrainRequest, JoinRequest, Joined, LabelRequest, NodeFilter, NodeRef, RemoveRequest, TaintRequest},
+    op::{
+        DrainRequest, JoinRequest, Joined, LabelRequest, NodeCert, NodeCertRequest, NodeFilter, NodeRef, RemoveRequest,
+        TaintRequest,
+    },
 };
 
-use super::{App, face::Call, views};
+use vault::pki::Certificate;
+
+use super::{App, cert_ops::sign_for_node, face::Call, views};
 use crate::{
     auth::{self, Kind},
     decide::nodes,
     draft::{Draft, node_event},
     hub::now,
-    view::{Versioned, View},
+    view::{Versioned, View, gone},
 };
 
 /// Most labels or taints of a node, and longest label value.
@@ -26,7 +31,7 @@ pub async fn join(call: Call, request: JoinRequest) -> Result<Joined, ApiError> 
         .map_err(|e| ApiError::invalid("name", format!("'{}' is no name of a node: {e}", request.name)))?;
     request.secret.as_deref().map_or(Ok(()), auth::check_secret)?;
     let suffix = auth::new_id()?;
-    let mut joined = None;
+    let (mut joined, mut certificate) = (None, None);
     call.app
         .hub
         .decide(|view| {
@@ -36,7 +41,15 @@ pub async fn join(call: Call, request: JoinRequest) -> Result<Joined, ApiError> 
                 if let Some(node) = view.nodes().find(|node| node.credential_hash == hash) {
                     let (credential, _) = auth::credential(Kind::Node, node.name.as_str(), secret);
                     joined = Some((node.name.clone(), credential));
-                    return Ok(None);
+                    let Some(csr) = &request.certificate_request else {
+                        return Ok(None);
+                    };
+                    let (cert, record) = sign_for_node(&call.app.trust, &node.name, csr, &call.actor(), now())?;
+                    certificate = Some(cert);
+                    let mut draft = Draft::new();
+                    draft.node_unchanged(node);
+                    draft.put_cert(None, &record);
+                    return Ok(Some(draft));
                 }
             }
             let token = view.join_token(&call.identity.token_id);
@@ -72,6 +85,14 @@ pub async fn join(call: Call, request: JoinRequest) -> Result<Joined, ApiError> 
             let (node, event) = nodes::joined(&name, hash, &call.actor(), now());
             let mut draft = Draft::new();
             draft.put_node(None, &node);
+            certificate = match &request.certificate_request {
+                Some(csr) => {
+                    let (cert, record) = sign_for_node(&call.app.trust, &name, csr, &call.actor(), now())?;
+                    draft.put_cert(None, &record);
+                    Some(cert)
+                }
+                None => None,
+            };
             draft.event(view.revision(), event);
             // An admin's own token lets nodes in as well, and isn't used up.
             if let Some(token) = token {
@@ -81,7 +102,42 @@ pub async fn join(call: Call, request: JoinRequest) -> Result<Joined, ApiError> 
             Ok(Some(draft))
         })
         .await?;
-    joined.ok_or_else(|| ApiError::internal("no node was made"))
+    let (name, credential) = joined.ok_or_else(|| ApiError::internal("no node was made"))?;
+    Ok(Joined {
+        name,
+        credential,
+        certificate,
+    })
+}
+
+/// `node.certify`: the node's next certificate; the ones before hold until their end.
+pub async fn certify(call: Call, request: NodeCertRequest) -> Result<NodeCert, ApiError> {
+    let name = NodeName::new(&call.identity.name);
+    let at = now();
+    let mut given = None;
+    call.app
+        .hub
+        .decide(|view| {
+            let node = view.node(&name).ok_or_else(|| gone(name.as_str()))?;
+            let by = format!("node:{name}");
+            let (cert, record) = sign_for_node(&call.app.trust, &name, &request.request, &by, at)?;
+            let mut draft = Draft::new();
+            // A node that is removed at this moment gets none.
+            draft.node_unchanged(node);
+            draft.put_cert(None, &record);
+            for old in view.certs_of_node(&name) {
+                if old.replaced_by.is_none() && old.revoked.is_none() {
+                    draft.put_cert(
+                        Some(old.revision),
+                        &Certificate::clone(old).replaced(&record.serial, None, at),
+                    );
+                }
+            }
+            given = Some(cert);
+            Ok(Some(draft))
+        })
+        .await?;
+    given.ok_or_else(|| ApiError::internal("no certificate was made"))
 }
 
 /// `node.list`
@@ -108,7 +164,8 @@ pub async fn list(call: Call, filter: NodeFilter) -> Result<Vec<NodeView>, ApiEr
 pub async fn get(call: Call, request: NodeRef) -> Result<NodeDetail, ApiError> {
     let view = call.app.hub.view();
     let mut detail = views::detail(&view, &call.app.live, view.find_node(&request.id)?, now());
-    detail.workloads.retain(|w| call.identity.reaches(&w.namespace));
+    let reaches = |id: &api::WorkloadId| view.workload(id).is_some_and(|w| call.identity.reaches(&w.namespace));
+    detail.workloads.retain(reaches);
     Ok(detail)
 }
 

@@ -37,12 +37,10 @@ use crate::{
 const FRESH_MS: i64 = 60_000;
 
 /// `GET /metrics`
-pub async fn scrape(
-    State(app): State<Arc<App>>,
-    request: Request,
-) -> Response {
+pub async fn scrape(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
     let answer = async {
-        let caller = Caller::of(request.headers(), request.extensions())?;
+        let caller = Caller::of(&parts.headers, &parts.extensions)?;
         app.access
             .admit_scraper(&app.hub.view(), &caller, Need::new(Scope::Read, Reach::Fleet))?;
         let metrics = Arc::clone(&app.metrics);

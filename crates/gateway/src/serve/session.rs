@@ -33,7 +33,7 @@ use telemetry::logs::{Chunk, Line, Source, StreamId};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    App,
+    App, deliver,
     face::Failed,
     places::Stays,
     upgrade::{self, Entered},
@@ -268,6 +268,7 @@ enum Work {
     Observations(Vec<Observation>),
     Changed(Option<Box<Inventory>>, BTreeMap<u32, GpuHealth>),
     Facts(Vec<Fact>),
+    Secrets(JobKey),
 }
 
 /// Takes a frame. False: the session is over.
@@ -328,6 +329,7 @@ async fn heard(
         }
         FromNode::Metrics { batch } => measured.send(batch).await.is_ok(),
         FromNode::Facts { facts } => work(Work::Facts(facts)).await,
+        FromNode::SecretsWanted { job } => work(Work::Secrets(job)).await,
         FromNode::Resync => {
             resync.notify_one();
             true
@@ -396,6 +398,10 @@ async fn take_in(app: &App, node: &NodeName, mut waiting: mpsc::Receiver<Work>, 
                     tracing::warn!(%node, %error, "a change of the machine wasn't kept");
                 }
                 None
+            }
+            Work::Secrets(job) => {
+                let answer = deliver::values(app, node, &job).await;
+                Some(ToNode::Secrets { job, answer })
             }
             Work::Facts(facts) => {
                 let through = facts.last().map(|f| f.number);

@@ -100,10 +100,11 @@ fn check_powers(request: &TokenRequest) -> Result<(), ApiError> {
         check_name(namespace)
             .map_err(|e| ApiError::invalid("namespace", format!("'{namespace}' is no namespace: {e}")))?;
         if request.role == Role::Admin {
-            return Err(
-                ApiError::invalid("namespace", "an admin's token is for the fleet, and not for one namespace")
-                    .hint("--role operator, or --scope"),
-            );
+            return Err(ApiError::invalid(
+                "namespace",
+                "an admin's token is for the fleet, and not for one namespace",
+            )
+            .hint("--role operator, or --scope"));
         }
     }
     Ok(())

@@ -49,7 +49,9 @@ pub async fn enter(app: &App, request: Request, scope: Scope, why: Stays, what: 
     let (mut parts, _) = request.into_parts();
     let (from, place) = origin(&parts.extensions)?;
     let caller = Caller::of(&parts.headers, &parts.extensions)?;
-    let identity = app.access.admit(&app.hub.view(), &caller, Need::new(scope, Reach::Namespace))?;
+    let identity = app
+        .access
+        .admit(&app.hub.view(), &caller, Need::new(scope, Reach::Namespace))?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
         .await
         .map_err(|error| {

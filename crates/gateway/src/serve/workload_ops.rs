@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use api::{
     ApiError, ErrorCode, NodeName, Span, Timestamp, WorkloadId,
-    auth::Role,
+    auth::Scope,
     node::{EngineInfo, EngineKind, Reach},
     op::{
         CancelRequest, Explanation, MigrateRequest, SubmitRequest, Submitted, UpdateRequest, UsageRequest, UsageRow,
@@ -21,13 +21,11 @@ use super::{
 };
 use crate::{
     auth,
-    decide::{
-        submit,
-        update,
-    },
+    decide::{submit, update},
     draft::Draft,
     hub::{Committed, now, store_error},
     keys, lifecycle,
+    secrets::{Place, Secrets, unreadable},
     view::{Versioned, View, gone},
 };
 
@@ -64,6 +62,7 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
         workloads.push(submit::workload(submission, random, &call.identity.name, at)?);
     }
     let app = &call.app;
+    check_secrets(&call, &workloads).await?;
     check_names(&app.hub.view(), &workloads)?;
     if request.dry_run || request.no_queue {
         let previews = app.planner.preview(workloads.clone()).await?;
@@ -186,6 +185,38 @@ async fn answer_lease(app: &App) -> Result<LeaseId, ApiError> {
         .map_err(|e| store_error(&e))?;
     *shared = Some((lease, now()));
     Ok(lease)
+}
+
+/// Checks that the secrets that workloads use are there, and that the caller may use them.
+async fn check_secrets(call: &Call, workloads: &[Workload]) -> Result<(), ApiError> {
+    let secrets = Secrets {
+        store: call.app.hub.store(),
+        trust: &call.app.trust,
+    };
+    let mut known = std::collections::HashSet::new();
+    for w in workloads {
+        for (i, used) in w.spec.secrets.iter().enumerate() {
+            if !call.identity.allows(Scope::WriteSecrets) {
+                let message = format!("{} may not give secrets to workloads", call.identity.name);
+                return Err(ApiError::new(ErrorCode::PermissionDenied, message)
+                    .hint("ask an admin for a token with the scope write-secrets"));
+            }
+            if !known.insert((&w.namespace, &used.secret)) {
+                continue;
+            }
+            let field = format!("spec.secrets[{i}]");
+            let place = Place::new(&w.namespace, &used.secret)?;
+            let secret = secrets.get(&place).await.map_err(|e| ApiError {
+                field: Some(field.clone()),
+                ..e
+            })?;
+            secret.value.read(None, now()).map_err(|e| ApiError {
+                field: Some(field),
+                ..unreadable(&e)
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn check_names(view: &View, workloads: &[Workload]) -> Result<(), ApiError> {

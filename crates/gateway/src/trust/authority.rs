@@ -120,7 +120,11 @@ pub(super) async fn open(
     };
     let record = sealed(&authority, ring)?;
     create(store, keys::VAULT_AUTHORITY, record, while_locked(Txn::default(), lock)).await?;
-    tracing::info!(fingerprint = authority.fingerprint(), subject = authority.subject(), "a certificate authority was set up");
+    tracing::info!(
+        fingerprint = authority.fingerprint(),
+        subject = authority.subject(),
+        "a certificate authority was set up"
+    );
     Ok(authority)
 }
 

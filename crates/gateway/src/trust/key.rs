@@ -2,8 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs,
-    io,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -68,6 +67,15 @@ pub enum KeyError {
         path: PathBuf,
         /// Which key.
         key: vault::secret::KeyId,
+    },
+    /// The new key's file can't take the old one's place.
+    #[error("the new master key can't be put in place at {}", path.display())]
+    Rename {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The passphrase can't be read.
     #[error("the passphrase can't be read from {}", path.display())]
@@ -145,16 +153,81 @@ impl Unlock {
                     now: self.source.name(),
                 })
             }
-            (KeySource::File(path), None) => KeyFile::new(path).read().map_err(|error| match error {
-                KeyFileError::Missing { path } => KeyError::Lost {
-                    path,
-                    key: lock.current.key(),
-                },
-                other => other.into(),
-            }),
+            (KeySource::File(path), None) => self.from_files(path, lock),
             (KeySource::Command(argv), None) => run(argv).await,
         }
     }
+}
+
+impl Unlock {
+    /// The key of one of the two files that there may be while the key is changed.
+    fn from_files(&self, path: &Path, lock: &Lock) -> Result<MasterKey, KeyError> {
+        let wanted = lock.current.key();
+        match KeyFile::new(next_to(path)).read() {
+            // The change began, and the file didn't get its name any more.
+            Ok(key) if key.id() == wanted => {
+                self.settle()?;
+                Ok(key)
+            }
+            Ok(_) | Err(KeyFileError::Missing { .. }) => KeyFile::new(path).read().map_err(|error| match error {
+                KeyFileError::Missing { path } => KeyError::Lost { path, key: wanted },
+                other => other.into(),
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A new key, for the vault to be sealed with: in a file beside the old one's, where it stays until
+    /// [`Self::settle`]; otherwise what the passphrase or the command now gives.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn next(&self, lock: &Lock) -> Result<(MasterKey, Option<KdfParams>), KeyError> {
+        match &self.source {
+            KeySource::File(path) => {
+                let next = next_to(path);
+                match KeyFile::new(&next).read() {
+                    // Left by a change that never began: it was nobody's key yet.
+                    Ok(left) if left.id() != lock.current.key() => Ok((left, None)),
+                    Ok(_) => {
+                        self.settle()?;
+                        Ok((KeyFile::new(&next).create()?, None))
+                    }
+                    Err(KeyFileError::Missing { .. }) => Ok((KeyFile::new(&next).create()?, None)),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            KeySource::Passphrase(_) | KeySource::Command(_) => self.first().await,
+        }
+    }
+
+    /// Gives the new key's file its name: the vault opens with it from now on.
+    ///
+    /// # Errors
+    /// The file can't be renamed; the next start does it.
+    pub fn settle(&self) -> Result<(), KeyError> {
+        let KeySource::File(path) = &self.source else {
+            return Ok(());
+        };
+        let renamed = fs::rename(next_to(path), path).and_then(|()| {
+            let folder = path
+                .parent()
+                .filter(|p| !p.as_os_str().is_empty())
+                .unwrap_or(Path::new("."));
+            fs::File::open(folder)?.sync_all()
+        });
+        renamed.map_err(|source| KeyError::Rename {
+            path: path.clone(),
+            source,
+        })
+    }
+}
+
+/// Where a new key waits until it is the vault's.
+fn next_to(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".next");
+    name.into()
 }
 
 async fn derive(path: &Path, params: &KdfParams) -> Result<MasterKey, KeyError> {
@@ -185,7 +258,10 @@ pub(super) async fn open(
     now: Timestamp,
 ) -> Result<(Versioned<Lock>, Keyring), OpenError> {
     if let Some(lock) = read::<Lock>(store, keys::VAULT_LOCK).await? {
-        let ring = lock.value.open(unlock.again(&lock.value).await?).map_err(KeyError::from)?;
+        let ring = lock
+            .value
+            .open(unlock.again(&lock.value).await?)
+            .map_err(KeyError::from)?;
         return Ok((lock, ring));
     }
     let (key, kdf) = unlock.first().await?;

@@ -23,7 +23,7 @@ use vault::{
 };
 
 pub use authority::{AuthorityFiles, AuthorityRecord};
-pub use key::{KeySource, Unlock};
+pub use key::{KeyError, KeySource, Unlock};
 pub use own::{Names, OwnCertificate};
 
 use crate::{hub::now, keys};
@@ -101,7 +101,12 @@ impl Trust {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub async fn open(store: &Store, options: &Options, data: &std::path::Path, names: Names) -> Result<Self, OpenError> {
+    pub async fn open(
+        store: &Store,
+        options: &Options,
+        data: &std::path::Path,
+        names: Names,
+    ) -> Result<Self, OpenError> {
         let now = now();
         let unlock = Unlock::new(options.key.clone(), data);
         let (lock, ring) = key::open(store, &unlock, now).await?;

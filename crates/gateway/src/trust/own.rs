@@ -18,8 +18,6 @@ use super::OpenError;
 const VALIDITY: Duration = Duration::from_secs(90 * 86_400);
 /// Most names on it.
 const NAMES_MAX: usize = 64;
-/// How often its end is looked at: clocks may be set, so that no timer is as long as a certificate's life.
-pub const LOOK: Duration = Duration::from_secs(3_600);
 
 /// By what the gateway is called.
 #[derive(Debug, Clone)]
@@ -62,7 +60,7 @@ fn hostname() -> Option<String> {
 
 /// The certificate that the gateway shows.
 pub struct OwnCertificate {
-    names: Names,
+    request: Request,
     shown: Arc<Shown>,
     leaf: RwLock<Leaf>,
 }
@@ -73,10 +71,11 @@ impl OwnCertificate {
     /// # Errors
     /// It can't be issued or shown.
     pub fn issue(authority: &Authority, names: Names, now: Timestamp) -> Result<Self, OpenError> {
-        let issued = authority.issue(&request(&names)?, Algorithm::EcdsaP256, now)?;
+        let request = request(names)?;
+        let issued = authority.issue(&request, Algorithm::EcdsaP256, now)?;
         let shown = Shown::new(chain(authority, &issued.leaf)?, &issued.key)?;
         Ok(Self {
-            names,
+            request,
             shown: Arc::new(shown),
             leaf: RwLock::new(issued.leaf),
         })
@@ -94,27 +93,33 @@ impl OwnCertificate {
         self.leaf.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What it was asked for.
+    #[must_use]
+    pub fn request(&self) -> Request {
+        self.request.clone()
+    }
+
     /// Shows a new one if two thirds of the old one's life are over. Whether it did.
     ///
     /// # Errors
     /// It can't be issued; the old one is shown on.
     pub fn renew(&self, authority: &Authority, now: Timestamp) -> Result<bool, OpenError> {
         let old = self.leaf();
-        if now < pki::renewal_window_start(old.not_before, old.not_after) {
+        if now < pki::renewal_at(old.not_before, old.not_after, 0.0) {
             return Ok(false);
         }
-        let issued = authority.issue(&request(&self.names)?, Algorithm::EcdsaP256, now)?;
+        let issued = authority.issue(&self.request, Algorithm::EcdsaP256, now)?;
         self.shown.replace(chain(authority, &issued.leaf)?, &issued.key)?;
         *self.leaf.write().unwrap_or_else(PoisonError::into_inner) = issued.leaf;
         Ok(true)
     }
 }
 
-fn request(names: &Names) -> Result<Request, pki::Error> {
+fn request(names: Names) -> Result<Request, pki::Error> {
     Ok(Request {
         subject: Subject::Service {
             name: "clawbernetes-gateway".parse()?,
-            sans: names.0.clone(),
+            sans: names.0,
             purpose: Purpose::Server,
         },
         validity: Validity::AtMost(VALIDITY),

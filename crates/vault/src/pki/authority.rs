@@ -3,10 +3,11 @@
 use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, PublicKeyData};
 use rustls_pki_types::CertificateDer;
 
 use super::{
+    der::{Signed, with_issuer},
     error::Error,
     facts::{AuthorityFacts, Facts, fingerprint, signed_by},
     issue::{BACKDATED, Request, Subject, Validity, random_serial, revocation_extension},
@@ -118,8 +119,8 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         root.add_endpoints(&mut params);
         let key = PrivateKey::generate(algorithm)?;
-        let certificate = params.signed_by(&key.signer()?, &root.issuer).map_err(failed)?;
-        let mut chain = vec![certificate.into()];
+        let certificate = root.certificate_for(&params, &key.signer()?)?;
+        let mut chain = vec![certificate];
         chain.extend(root.chain.iter().cloned());
         Self::assemble(chain, key)
     }
@@ -177,7 +178,7 @@ impl Authority {
                 subject: own.subject_text.clone(),
             });
         }
-        let issuer = Issuer::from_ca_cert_der(der, signer).map_err(failed)?;
+        let issuer = issuer(der, own, &key)?;
         Ok(Self {
             chain,
             facts,
@@ -243,6 +244,12 @@ impl Authority {
         self.key.algorithm()
     }
 
+    /// What tells it from other authorities: SHA-256 of its own certificate's DER, hex in lower case.
+    #[must_use]
+    pub fn id(&self) -> String {
+        fingerprint(self.certificate())
+    }
+
     /// Its subject, readable: `CN=…`.
     #[must_use]
     pub fn subject(&self) -> &str {
@@ -285,6 +292,22 @@ impl Authority {
         self.facts.iter().try_for_each(|facts| facts.valid_at(now))
     }
 
+    /// Signs a certificate.
+    pub(super) fn certificate_for(
+        &self,
+        params: &CertificateParams,
+        key: &impl PublicKeyData,
+    ) -> Result<CertificateDer<'static>, Error> {
+        let certificate: CertificateDer<'static> = params.signed_by(key, &self.issuer).map_err(failed)?.into();
+        Ok(with_issuer(
+            certificate.to_vec(),
+            Signed::Certificate,
+            &self.own().subject,
+            self.issuer.key(),
+        )?
+        .into())
+    }
+
     pub(super) fn add_endpoints(&self, params: &mut CertificateParams) {
         if let Some(endpoints) = &self.endpoints {
             params.crl_distribution_points = vec![rcgen::CrlDistributionPoint {
@@ -302,6 +325,25 @@ impl fmt::Debug for Authority {
             .field("not_after", &self.not_after())
             .finish_non_exhaustive()
     }
+}
+
+/// What `rcgen` signs with. A name that it can't read is put in afterwards: see [`with_issuer`].
+fn issuer(der: &CertificateDer<'static>, facts: &Facts, key: &PrivateKey) -> Result<Issuer<'static, Signer>, Error> {
+    if let Ok(issuer) = Issuer::from_ca_cert_der(der, key.signer()?) {
+        return Ok(issuer);
+    }
+    let mut params = CertificateParams::default();
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.key_identifier_method = key_id_method(facts);
+    Ok(Issuer::new(params, key.signer()?))
+}
+
+/// How certificates and lists refer to an authority's key.
+pub(super) fn key_id_method(facts: &Facts) -> KeyIdMethod {
+    facts
+        .key_id
+        .clone()
+        .map_or(KeyIdMethod::Sha256, KeyIdMethod::PreSpecified)
 }
 
 /// The parameters of an authority's certificate; `below` is how many authorities may stand below it.

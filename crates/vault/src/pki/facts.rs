@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 use super::{
     error::{CERTIFICATE, Error},
@@ -28,6 +28,8 @@ pub(super) struct Facts {
     pub(super) not_before: Timestamp,
     pub(super) not_after: Timestamp,
     pub(super) authority: Option<AuthorityFacts>,
+    /// The identifier of its key, if it has one: what certificates that it issues refer to.
+    pub(super) key_id: Option<Vec<u8>>,
     /// The subject alternative names that are URIs.
     pub(super) uris: Vec<String>,
 }
@@ -67,6 +69,12 @@ impl Facts {
                 }
             }
         }
+        let key_id = certificate
+            .iter_extensions()
+            .find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+                _ => None,
+            });
         let common_name = certificate
             .subject()
             .iter_common_name()
@@ -82,6 +90,7 @@ impl Facts {
             not_before: from_asn1(certificate.validity().not_before),
             not_after: from_asn1(certificate.validity().not_after),
             authority,
+            key_id,
             uris,
         })
     }

@@ -7,7 +7,6 @@ use rcgen::{
     CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PublicKeyData, SanType,
     SerialNumber,
 };
-use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -228,7 +227,7 @@ impl Authority {
             Purpose::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
         };
         self.add_endpoints(&mut params);
-        let certificate: CertificateDer<'static> = params.signed_by(key, &self.issuer).map_err(failed)?.into();
+        let certificate = self.certificate_for(&params, key)?;
         Ok(Leaf {
             certificate_pem: pem::encode_certificates([&certificate]),
             chain_pem: pem::encode_certificates(std::iter::once(&certificate).chain(self.intermediates())),

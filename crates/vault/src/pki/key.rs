@@ -260,7 +260,7 @@ fn ecdsa(algorithm: Algorithm) -> Result<&'static EcdsaSigningAlgorithm, KeySize
 
 /// A key that is ready to sign. aws-lc holds it and wipes it; `rcgen`'s own pair would keep a copy that nothing wipes.
 pub(super) struct Signer {
-    algorithm: Algorithm,
+    pub(super) algorithm: Algorithm,
     pair: Pair,
 }
 

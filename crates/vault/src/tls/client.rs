@@ -103,7 +103,9 @@ struct Pinned {
 
 impl fmt::Debug for Pinned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pinned").field("fingerprint", &self.fingerprint).finish()
+        f.debug_struct("Pinned")
+            .field("fingerprint", &self.fingerprint)
+            .finish()
     }
 }
 

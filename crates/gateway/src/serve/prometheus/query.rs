@@ -5,15 +5,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use api::{ApiError, auth::Scope, metric::Kind};
+use api::{ApiError, auth::Scope, metric::Kind, op::Reach};
 use axum::{
     Router,
-    extract::{ConnectInfo, Path, Request, State},
+    extract::{Path, Request, State},
     http::Method,
     response::{IntoResponse, Response},
     routing::any,
@@ -23,7 +22,10 @@ use telemetry::{metrics::Labels, promql::Limits};
 use tokio::sync::Semaphore;
 
 use super::{
-    super::App,
+    super::{
+        App,
+        access::{Caller, Need},
+    },
     asked::Asked,
     envelope::{Refusal, answer, sent, success},
 };
@@ -76,12 +78,9 @@ pub(in crate::serve) fn routes(router: Router<Arc<App>>) -> Router<Arc<App>> {
     let mut router = router;
     for (path, answering) in faces {
         let places = Arc::clone(&places);
-        let face = move |State(app): State<Arc<App>>,
-                         ConnectInfo(from): ConnectInfo<SocketAddr>,
-                         path: Option<Path<String>>,
-                         request: Request| async move {
+        let face = move |State(app): State<Arc<App>>, path: Option<Path<String>>, request: Request| async move {
             let label = path.map(|Path(label)| label).unwrap_or_default();
-            match call(app, from, label, request, &places, answering).await {
+            match call(app, label, request, &places, answering).await {
                 Ok(json) => sent(json),
                 Err(refusal) => refusal.into_response(),
             }
@@ -98,7 +97,6 @@ async fn nothing(request: Request) -> Response {
 
 async fn call(
     app: Arc<App>,
-    from: SocketAddr,
     label: String,
     request: Request,
     places: &Semaphore,
@@ -111,8 +109,9 @@ async fn call(
             parts.method
         )));
     }
+    let caller = Caller::of(&parts.headers, &parts.extensions)?;
     app.access
-        .admit_scraper(&app.hub.view(), &parts.headers, from.ip(), Scope::Read)?;
+        .admit_scraper(&app.hub.view(), &caller, Need::new(Scope::Read, Reach::Fleet))?;
     let asked = Asked::read(&parts, body, app.access.limits.body_bytes, now()).await?;
     let timeout = asked.timeout()?;
     let call = Call {

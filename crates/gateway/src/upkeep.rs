@@ -1,0 +1,75 @@
+//! What trust needs over time: certificates renewed, what has ended destroyed, what is long over forgotten.
+
+use std::{sync::Arc, time::Duration};
+
+use api::{ApiError, Span, Timestamp, time};
+use tokio_util::sync::CancellationToken;
+
+use crate::{draft::Draft, hub::now, secrets::Secrets, serve::App, view::View};
+
+/// How often it is looked at.
+const EVERY: Duration = Duration::from_secs(60);
+/// Records that go in one transaction.
+const TOGETHER: usize = 1_000;
+/// How long whoever bears a revoked token is told so.
+const TOKENS_TOLD: Span = Span::secs(90 * 86_400);
+/// How long certificates are remembered after their end.
+const CERTS_KEPT: Span = Span::secs(30 * 86_400);
+
+/// Keeps trust in order until told to stop. A change of the master key that was cut short goes on at once.
+pub async fn keep(app: Arc<App>, stop: CancellationToken) {
+    loop {
+        if let Err(error) = round(&app, now()).await {
+            tracing::warn!(%error, cause = error.cause, "keys and certificates couldn't be kept in order");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+async fn round(app: &App, at: Timestamp) -> Result<(), ApiError> {
+    match app.trust.own.renew(&app.trust.authority, at) {
+        Ok(true) => tracing::info!("the gateway's own certificate was renewed"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%error, "the gateway's own certificate couldn't be renewed"),
+    }
+    let secrets = Secrets {
+        store: app.hub.store(),
+        trust: &app.trust,
+    };
+    secrets.rekey().await?;
+    secrets.sweep(at).await?;
+    let draft = over(&app.hub.view(), at);
+    if let Some(draft) = draft {
+        // Overtaken or not: the next round looks again.
+        app.hub.commit(draft).await?;
+    }
+    app.audit.prune(at).await?;
+    Ok(())
+}
+
+/// Tokens and certificates that nobody will ask about any more. `None`: there are none.
+fn over(view: &View, at: Timestamp) -> Option<Draft> {
+    let told = time::before(at, TOKENS_TOLD);
+    let kept = time::before(at, CERTS_KEPT);
+    let mut draft = Draft::new();
+    let tokens: Vec<_> = view
+        .revoked_tokens()
+        .filter(|token| token.revoked_at.is_some_and(|revoked| revoked < told))
+        .take(TOGETHER)
+        .collect();
+    let certs: Vec<_> = view
+        .certs()
+        .filter(|cert| cert.not_after < kept)
+        .take(TOGETHER)
+        .collect();
+    for token in &tokens {
+        draft.delete_token(token);
+    }
+    for cert in &certs {
+        draft.delete_cert(cert);
+    }
+    (!tokens.is_empty() || !certs.is_empty()).then_some(draft)
+}
