@@ -174,6 +174,48 @@ mod tests {
     }
 
     #[test]
+    fn no_value_of_a_secret_is_in_what_is_said_of_a_command_line() {
+        for line in [
+            "secret set db --value canary",
+            "secret set db --value canary --expires soon",
+            "secret set db --value canary --expires 0s",
+            "secret set db --value canary --file x",
+            "secret set db --value canary --vlaue canary",
+            "secret set db canary canary",
+            "secret set db - canary",
+            "secret rotate db --value canary --generate",
+            "secret rotate db --value=canary --keep-versions many",
+            "secret rotate db canary --ttl 1",
+        ] {
+            let said = match Cli::try_parse_from(std::iter::once("clawbernetes").chain(line.split(' '))) {
+                Ok(cli) => format!("{cli:?}"),
+                Err(error) => format!("{error} {error:?}"),
+            };
+            assert!(!said.contains("canary"), "{line}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_form_of_a_secret_is_that_of_all_commands_and_one_more() {
+        let form = |line: &str| {
+            let cli = Cli::try_parse_from(line.split(' '))?;
+            let Command::Secret(_) = &cli.command else {
+                panic!("{line}");
+            };
+            Ok::<_, clap::Error>((cli.globals.json, cli.globals.output))
+        };
+        assert_eq!(
+            form("c secret get a --output value").unwrap(),
+            (false, Some(Format::Table))
+        );
+        assert_eq!(form("c secret get a -o yaml").unwrap(), (false, Some(Format::Yaml)));
+        assert_eq!(form("c -o jsonl secret get a").unwrap(), (false, Some(Format::Jsonl)));
+        assert_eq!(form("c secret get a --json").unwrap(), (true, None));
+        assert!(form("c secret list -o value").is_err());
+        assert!(form("c secret get a --json -o yaml").is_err());
+    }
+
+    #[test]
     fn every_command_and_flag_has_help() {
         fn check(command: &clap::Command, path: &str) {
             let path = format!("{path} {}", command.get_name());

@@ -1,10 +1,11 @@
-//! Completion with live names: nodes, workloads and contexts, fetched within a moment or not at all.
+//! Completion with live names: nodes, workloads, secrets, contexts and others, fetched within a moment or not at all.
 
 use std::{future::Future, time::Duration};
 
 use api::op::{
-    AlertFilter, AlertList, AlertRules, AlertSilenceList, Empty, MetricsList, NodeFilter, NodeList, SilenceFilter,
-    TokenList, WorkloadFilter, WorkloadList,
+    AlertFilter, AlertList, AlertRules, AlertSilenceList, CertFilter, CertInfo, CertList, CertStatus, Empty,
+    MetricsList, NodeFilter, NodeList, SecretFilter, SecretInfo, SecretList, SilenceFilter, TokenList, WorkloadFilter,
+    WorkloadList,
 };
 use clap_complete::{ArgValueCandidates, CompletionCandidate};
 
@@ -53,6 +54,35 @@ pub(crate) fn workloads() -> ArgValueCandidates {
                 CompletionCandidate::new(workload.id.as_str()).help(Some(help.into()))
             };
             Some(workloads.into_iter().map(candidate).collect())
+        })
+    })
+}
+
+/// The secrets of all namespaces.
+pub(crate) fn secrets() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        fetch(async |client| {
+            let secrets = client.call::<SecretList>(&SecretFilter::default()).await.ok()?;
+            let candidate = |secret: SecretInfo| {
+                let help = match secret.description {
+                    Some(text) => format!("{}: {text}", secret.namespace),
+                    None => secret.namespace,
+                };
+                CompletionCandidate::new(secret.name).help(Some(help.into()))
+            };
+            Some(secrets.into_iter().map(candidate).collect())
+        })
+    })
+}
+
+/// The certificates that hold, but for those that renew themselves.
+pub(crate) fn certs() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        fetch(async |client| {
+            let certs = client.call::<CertList>(&CertFilter::default()).await.ok()?;
+            let holds = |cert: &CertInfo| matches!(cert.status, CertStatus::Valid | CertStatus::Expiring);
+            let candidate = |cert: CertInfo| CompletionCandidate::new(cert.name).help(Some(cert.sans.join(" ").into()));
+            Some(certs.into_iter().filter(holds).map(candidate).collect())
         })
     })
 }

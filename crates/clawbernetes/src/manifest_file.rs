@@ -342,7 +342,7 @@ mod tests {
             "  scheduling: {priority: hihg}\n",
             "  scheduling: {nodes: [1]}\n",
             "  env: [A, B]\n",
-            "  env: [{name: A, valueFrom: {secretRef: wandb}}]\n",
+            "  env: [{name: A, valueFrom: {secretRef: Wandb}}]\n",
             "  volumes: [{name: data, source: s3://bucket/data, mountPath: /data}]\n",
             "  volumes: [{name: data, source: /data}]\n",
             "  networking: {ports: [{port: 99999}]}\n",

@@ -57,6 +57,23 @@ pub(crate) fn secret(prompt: &str) -> Result<String, ApiError> {
     }
 }
 
+/// A new secret, typed twice without an echo: what nobody sees is easily mistyped.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` where nothing is given, or two different things are.
+pub(crate) fn new_secret(prompt: &str) -> Result<String, ApiError> {
+    let refuse =
+        |error: io::Error| ApiError::new(ErrorCode::InvalidArgument, "no value was given").cause(error.to_string());
+    let first = typed(prompt).map_err(refuse)?;
+    if first == typed("Once more").map_err(refuse)? {
+        return Ok(first);
+    }
+    Err(
+        ApiError::new(ErrorCode::InvalidArgument, "nothing was changed: the two values differ")
+            .hint("a value of several lines comes from a file: --file FILE"),
+    )
+}
+
 /// Reads a line from the terminal without showing it.
 fn typed(prompt: &str) -> io::Result<String> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};

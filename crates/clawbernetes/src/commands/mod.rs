@@ -1,7 +1,9 @@
 //! The commands: one file each, its path spelling the command.
 
 mod alerts;
+mod audit;
 mod auth;
+mod cert;
 mod completions;
 mod context;
 mod diagnose;
@@ -12,9 +14,11 @@ mod man;
 mod metrics;
 mod node;
 mod run;
+mod secret;
 mod status;
 mod top;
 mod up;
+mod vault;
 mod workload;
 
 use crate::{cli::App, failure::Outcome};
@@ -42,6 +46,18 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Alerts(alerts::Command),
     Metrics(metrics::Args),
+    /// Secrets: keep them, give them to workloads, change them
+    #[command(subcommand)]
+    Secret(secret::Command),
+    /// Certificates of the fleet's own authority
+    #[command(subcommand)]
+    Cert(cert::Command),
+    /// Who did what, and what was refused
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// What seals the secrets
+    #[command(subcommand)]
+    Vault(vault::Command),
     /// The gateway: the fleet's control plane
     #[command(subcommand)]
     Gateway(gateway::Command),
@@ -74,6 +90,10 @@ impl Command {
             Self::Events(args) => app.block_on(args.run(app)),
             Self::Alerts(command) => command.run(app),
             Self::Metrics(args) => app.block_on(args.run(app)),
+            Self::Secret(command) => command.run(app),
+            Self::Cert(command) => command.run(app),
+            Self::Audit(command) => command.run(app),
+            Self::Vault(command) => command.run(app),
             Self::Gateway(command) => command.run(app),
             Self::Auth(command) => command.run(app),
             Self::Context(command) => command.run(app),

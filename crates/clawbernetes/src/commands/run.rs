@@ -8,7 +8,8 @@ use api::{
     op::{
         LogsRequest, Submission, SubmitRequest, Submitted, WorkloadDetail, WorkloadRef, WorkloadSubmit, WorkloadWatch,
     },
-    workload::{EnvVar, GpuRequest, Phase, Priority, RestartPolicy, Volume, VolumeSource, Workload},
+    secret::{SecretTarget, SecretUse, check_secret_name},
+    workload::{EnvVar, GpuRequest, Phase, Priority, RestartPolicy, Volume, VolumeSource, Workload, WorkloadSpec},
 };
 use clap::ValueEnum;
 
@@ -38,6 +39,7 @@ const NOTICE_PATIENCE: Duration = Duration::from_millis(500);
         --name gpt-finetune --command \"python train.py --epochs 100\"\n  \
     clawbernetes run --file workload.yaml --gpus 8 --name scaled-run\n  \
     clawbernetes run --image host --gpus 0 --timeout 5m --follow -- sh -c 'hostname; nproc'\n  \
+    clawbernetes run --image trainer --gpus 1 --secret wandb-key=WANDB_API_KEY --secret tls-key=/run/secrets/tls.key\n  \
     clawbernetes run --file workload.yaml --dry-run")]
 pub(crate) struct Args {
     /// Container image, or `host` for the node's own file system
@@ -90,8 +92,9 @@ pub(crate) struct Args {
     /// The one node it may run on
     #[arg(long, value_name = "NODE", add = crate::complete::nodes())]
     node: Option<NodeName>,
-    /// Secret to give to it (this version keeps none)
-    #[arg(long, value_name = "NAME[=ENV]", hide = true)]
+    /// Secret to give to it when it starts: in an environment variable (NAME alone: the name in capitals, as in
+    /// DB_PASSWORD for db-password), or in a file in memory; may be given several times
+    #[arg(long, value_name = "NAME[=ENV|=/PATH]", add = crate::complete::secrets())]
     secret: Vec<String>,
     /// New attempts after a failure [default: 0]
     #[arg(long, value_name = "N")]
@@ -224,13 +227,6 @@ impl Args {
 
     /// What is to be submitted: the manifest's workloads with the flags over them, or the flags alone.
     fn submissions(&self) -> Result<Vec<Document>, ApiError> {
-        if let Some(secret) = self.secret.first() {
-            return Err(ApiError::invalid(
-                "--secret",
-                format!("the secret '{secret}' can't be given to a workload: this version keeps no secrets"),
-            )
-            .hint("give the value itself with --env"));
-        }
         let mut workloads = match &self.file {
             Some(file) => manifest_file::read(file)?,
             None => vec![Document {
@@ -274,6 +270,7 @@ impl Args {
             ("--nodes", self.nodes.is_some()),
             ("--label", !self.label.is_empty()),
             ("--node", self.node.is_some()),
+            ("--secret", !self.secret.is_empty()),
             ("--retries", self.retries.is_some()),
             ("--restart", self.restart.is_some()),
             ("--max-wait", self.max_wait.is_some()),
@@ -319,6 +316,7 @@ impl Args {
         }
         for (name, value) in &self.env {
             check_env_name("--env", name)?;
+            spec.secrets.retain(|entry| entry.to != SecretTarget::Env(name.clone()));
             match spec.env.iter_mut().find(|variable| variable.name == *name) {
                 Some(variable) => variable.value.clone_from(value),
                 None => spec.env.push(EnvVar {
@@ -330,8 +328,11 @@ impl Args {
         for text in &self.mount {
             let volume = mount(text)?;
             spec.volumes.retain(|other| other.mount_path != volume.mount_path);
+            spec.secrets
+                .retain(|entry| entry.to != SecretTarget::File(volume.mount_path.clone()));
             spec.volumes.push(volume);
         }
+        self.over_secrets(spec)?;
         workload.labels.extend(self.label.iter().cloned());
         spec.nodes = self.nodes.unwrap_or(spec.nodes.max(1));
         if self.node.is_some() {
@@ -345,6 +346,64 @@ impl Args {
         spec.grace = self.grace.or(spec.grace);
         Ok(())
     }
+
+    /// Puts the secrets of flags over those of a workload, and over what else it has in their places.
+    fn over_secrets(&self, spec: &mut WorkloadSpec) -> Result<(), ApiError> {
+        let given: Vec<SecretUse> = self.secret.iter().map(|text| secret(text)).collect::<Result<_, _>>()?;
+        SecretUse::check_all("--secret", &given)?;
+        for entry in given {
+            spec.secrets.retain(|other| other.to != entry.to);
+            match &entry.to {
+                SecretTarget::Env(name) if self.env.iter().any(|(other, _)| other == name) => {
+                    return Err(ApiError::invalid(
+                        "--secret",
+                        format!("{name} is given by --env and by --secret"),
+                    ));
+                }
+                SecretTarget::Env(name) => spec.env.retain(|variable| variable.name != *name),
+                SecretTarget::File(path) => spec.volumes.retain(|volume| volume.mount_path != *path),
+            }
+            spec.secrets.push(entry);
+        }
+        Ok(())
+    }
+}
+
+/// `NAME`, `NAME=ENV` or `NAME=/path`.
+fn secret(text: &str) -> Result<SecretUse, ApiError> {
+    let (name, place) = match text.split_once('=') {
+        Some((name, place)) => (name, Some(place)),
+        None => (text, None),
+    };
+    check_secret_name("--secret", name).map_err(|error| error.hint("as in --secret db-password=DB_PASSWORD"))?;
+    let to = match place {
+        Some(path) if path.starts_with('/') => {
+            check_mount_path("--secret", path)?;
+            SecretTarget::File(path.to_owned())
+        }
+        Some(variable) => SecretTarget::Env(variable.to_owned()),
+        None => SecretTarget::Env(name.to_uppercase().replace(['-', '.'], "_")),
+    };
+    match &to {
+        SecretTarget::Env(variable) if !is_variable(variable) => {
+            // Somebody may have given the value here: it isn't shown.
+            let message =
+                format!("the secret {name} needs a variable's name (letters, digits and '_') or an absolute path");
+            Err(ApiError::invalid("--secret", message).hint(format!("as in --secret {name}=DB_PASSWORD")))
+        }
+        _ => Ok(SecretUse {
+            secret: name.to_owned(),
+            key: None,
+            to,
+        }),
+    }
+}
+
+/// Whether a shell could read a variable of this name.
+fn is_variable(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// `src:dst`, `src:dst:ro` or `src:dst:rw`.
@@ -405,7 +464,7 @@ fn show_preview(app: &App, submitted: &[Submitted]) -> Outcome {
     let mut page = Page::new(app.out.view());
     for one in submitted {
         if let Some(explanation) = &one.preview {
-            preview(&mut page, &one.workload.name, explanation);
+            preview(&mut page, &one.workload, explanation);
         }
     }
     app.out.print(&page.text)?;
@@ -577,9 +636,55 @@ mod tests {
     }
 
     #[test]
+    fn secrets_go_where_the_flag_says_and_over_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("w.yaml");
+        let one = "apiVersion: clawbernetes/v1\nkind: Workload\n\
+                   spec:\n  image: host\n  env: [{name: A, value: x}, {name: B, valueFrom: {secretRef: old}}, {name: C, value: y}]\n  \
+                   volumes: [{type: secret, secret: old, mountPath: /run/old}, {source: /data, mountPath: /run/key}]\n";
+        std::fs::write(&file, one).unwrap();
+        let file = file.to_str().unwrap();
+        let words = [
+            "--file",
+            file,
+            "--secret",
+            "api.wandb-key",
+            "--secret",
+            "new=A",
+            "--secret",
+            "key=/run/key",
+            "--env",
+            "B=z",
+        ];
+        let spec = submissions(&words).unwrap().remove(0).spec;
+        let given: Vec<(&str, &SecretTarget)> = spec.secrets.iter().map(|s| (s.secret.as_str(), &s.to)).collect();
+        assert_eq!(
+            given,
+            [
+                ("old", &SecretTarget::File("/run/old".to_owned())),
+                ("api.wandb-key", &SecretTarget::Env("API_WANDB_KEY".to_owned())),
+                ("new", &SecretTarget::Env("A".to_owned())),
+                ("key", &SecretTarget::File("/run/key".to_owned())),
+            ]
+        );
+        let env: Vec<(&str, &str)> = spec.env.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
+        assert_eq!(env, [("C", "y"), ("B", "z")]);
+        assert!(spec.volumes.is_empty());
+
+        let twice = submissions(&["--image", "host", "--gpus", "0", "--secret", "a=X", "--secret", "b=X"]);
+        assert!(twice.unwrap_err().message.contains("two secrets"));
+        let both = submissions(&["--image", "host", "--gpus", "0", "--secret", "a=X", "--env", "X=1"]);
+        assert!(both.unwrap_err().message.contains("--env and by --secret"));
+    }
+
+    #[test]
     fn what_cannot_work_is_refused_before_anything_is_sent() {
         for (flag, value, part) in [
-            ("--secret", "wandb", "keeps no secrets"),
+            ("--secret", "Wandb", "lower-case"),
+            ("--secret", "wandb=a b", "variable's name"),
+            ("--secret", "wandb=", "variable's name"),
+            ("--secret", "wandb=/../etc", "absolute"),
+            ("--secret", "4chan", "variable's name"),
             ("--mount", "s3://bucket/data:/data", "s3://"),
             ("--mount", "s3://bucket", "s3://"),
             ("--mount", "/data", "SRC:DST"),

@@ -20,6 +20,16 @@ pub(crate) fn ago(at: Option<Timestamp>, now: Timestamp) -> String {
     at.map_or_else(|| "-".to_owned(), |at| time::relative(at, now))
 }
 
+/// Date and time to the second, UTC.
+pub(crate) fn clock(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// `3m ago (2026-02-16T14:00:00Z)`.
+pub(crate) fn moment(at: Timestamp, now: Timestamp) -> String {
+    format!("{} ({})", time::relative(at, now), clock(at))
+}
+
 /// A size in `Gi`, with a decimal where it isn't whole; below 1 Gi in the unit that fits.
 pub(crate) fn size(size: Option<Size>) -> String {
     match size {

@@ -1,7 +1,7 @@
 //! Gateways, identities and tokens.
 
 use api::{
-    auth::{Identity, TokenInfo},
+    auth::{Identity, Role, Scope, TokenInfo},
     op::{NewJoinToken, NewToken, Ping},
     time,
 };
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     Grid, Page, Render,
-    cells::{ago, size, span_of},
+    cells::{ago, moment, or_dash, size, span_of},
 };
 
 /// A gateway's answer to a ping, and how it came.
@@ -53,17 +53,47 @@ impl Render for Reported {
 
 impl Render for Identity {
     fn render(&self, page: &mut Page) {
-        page.fields([
-            ("Name", self.name.clone()),
-            ("Role", self.role.to_string()),
-            ("Token", self.token_id.clone()),
-            ("Expires", expiry(self.expires_at, page)),
-        ]);
+        page.fields(identity_fields(self, page));
     }
 
     fn names(&self) -> Vec<String> {
         vec![self.name.clone()]
     }
+}
+
+/// Who somebody is, what they may do, where, and until when.
+pub(crate) fn identity_fields(identity: &Identity, page: &Page) -> Vec<(&'static str, String)> {
+    let scopes = Scope::GIVEN.into_iter().filter(|(_, scope)| identity.allows(*scope));
+    let scopes: Vec<&str> = scopes.map(|(name, _)| name).collect();
+    let expires = identity.expires_at.map(|at| moment(at, page.now()));
+    vec![
+        ("Identity", identity.name.clone()),
+        ("Role", identity.role.to_string()),
+        ("Scopes", or_dash(scopes.join(", "))),
+        ("Bound to", bound(identity.namespace.as_deref())),
+        ("Token id", identity.token_id.clone()),
+        ("Expires", expires.unwrap_or_else(|| "never".to_owned())),
+    ]
+}
+
+/// The namespace that a token is bound to, in words.
+fn bound(namespace: Option<&str>) -> String {
+    namespace.map_or_else(
+        || "no namespace".to_owned(),
+        |namespace| format!("namespace {namespace}"),
+    )
+}
+
+/// `operator`, or `custom: read, read-secrets`.
+fn role(token: &TokenInfo) -> String {
+    if token.role != Role::Custom {
+        return token.role.to_string();
+    }
+    let given = Scope::GIVEN
+        .into_iter()
+        .filter(|(_, scope)| token.scopes.contains(scope));
+    let names: Vec<&str> = given.map(|(name, _)| name).collect();
+    format!("{}: {}", token.role, names.join(", "))
 }
 
 fn expiry(at: Option<api::Timestamp>, page: &Page) -> String {
@@ -72,12 +102,13 @@ fn expiry(at: Option<api::Timestamp>, page: &Page) -> String {
 
 impl Render for Vec<TokenInfo> {
     fn render(&self, page: &mut Page) {
-        let mut grid = Grid::new(["ID", "NAME", "ROLE", "CREATED", "BY", "EXPIRES"]);
+        let mut grid = Grid::new(["ID", "NAME", "ROLE", "NAMESPACE", "CREATED", "BY", "EXPIRES"]);
         for token in self {
             grid.row([
                 token.id.clone(),
                 token.name.clone(),
-                token.role.to_string(),
+                role(token),
+                token.namespace.clone().unwrap_or_else(|| "all".to_owned()),
                 ago(Some(token.created_at), page.now()),
                 token.created_by.clone(),
                 expiry(token.expires_at, page),
@@ -93,7 +124,7 @@ impl Render for Vec<TokenInfo> {
 
 impl Render for TokenInfo {
     fn render(&self, page: &mut Page) {
-        page.line(format!("revoked {} ({}, {})", self.id, self.name, self.role));
+        page.line(format!("revoked {} ({}, {})", self.id, self.name, role(self)));
     }
 
     fn names(&self) -> Vec<String> {

@@ -1,13 +1,16 @@
 //! One value, shown as a table for people or as JSON, YAML, names or lines for programs. Data goes to standard output.
 
 mod alerts;
+mod audit;
 mod cells;
+mod certs;
 mod chart;
 mod fleet;
 mod health;
 mod identity;
 mod metrics;
 mod page;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod workload;
@@ -19,11 +22,13 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 pub(crate) use self::{
-    cells::{ago, dash, span_of},
+    cells::{ago, dash, moment, span_of},
+    certs::cert_status,
     health::HealthShown,
-    identity::Reported,
+    identity::{Reported, identity_fields},
     metrics::MetricsShown,
     page::{Grid, Page, View},
+    secrets::{SecretShown, secret_at},
     workload::{event_line, preview},
 };
 use crate::failure::Failure;
@@ -132,6 +137,17 @@ impl Output {
     pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes())?;
+        stdout.flush()?;
+        Ok(())
+    }
+
+    /// Prints bytes as they are; on a terminal a line end follows where there is none.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes)?;
+        if stdout.is_terminal() && !bytes.ends_with(b"\n") {
+            stdout.write_all(b"\n")?;
+        }
         stdout.flush()?;
         Ok(())
     }

@@ -149,10 +149,11 @@ impl Grid {
 fn color_of(word: &str) -> Option<comfy_table::Color> {
     use comfy_table::Color::{Cyan, Green, Red, Yellow};
     Some(match word {
-        "healthy" | "succeeded" | "ok" => Green,
+        "healthy" | "succeeded" | "ok" | "valid" => Green,
         "running" => Cyan,
-        "pending" | "scheduled" | "pulling" | "degraded" | "draining" | "joining" | "warning" => Yellow,
-        "failed" | "lost" | "timed-out" | "preempted" | "critical" | "unreachable" | "error" => Red,
+        "pending" | "scheduled" | "pulling" | "degraded" | "draining" | "joining" | "warning" | "expiring" => Yellow,
+        "failed" | "lost" | "timed-out" | "preempted" | "critical" | "unreachable" | "error" | "expired"
+        | "revoked" | "denied" => Red,
         _ => return None,
     })
 }

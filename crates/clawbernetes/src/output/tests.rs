@@ -2,9 +2,13 @@
 
 use api::{
     Timestamp,
+    auth::{Identity, TokenInfo},
     event::Event,
     node::{NodeDetail, NodeView},
-    op::{Explanation, Fleet, WorkloadDetail},
+    op::{
+        AuditRecord, AuditVerdict, CertInfo, Explanation, Fleet, SecretInfo, SecretVersionInfo, Submitted, VaultStatus,
+        WorkloadDetail,
+    },
     workload::WorkloadSummary,
 };
 use serde_json::{Value, json};
@@ -154,6 +158,7 @@ fn a_workload_with_a_past() {
     insta::assert_snapshot!(drawn::<WorkloadDetail>(json!({
         "id": "wl-0000000001", "name": "train", "namespace": "default", "owner": "alice", "labels": {"team": "nlp"},
         "spec": {"image": "pytorch:2.1", "command": ["python", "train.py", "a b"], "gpus": {"count": 2, "type": "H100"},
+            "secrets": [{"secret": "db", "key": "user", "to": {"env": "DB_USER"}}, {"secret": "tls-key", "to": {"file": "/run/tls.key"}}],
             "memory": 34359738368u64, "timeout": "2d", "retries": 1, "env": [{"name": "KEY", "value": "s3cret"}],
             "volumes": [{"name": "", "mountPath": "/data", "type": "hostPath", "source": "/srv", "readOnly": true}]},
         "phase": "failed", "reason": "OOM_KILLED", "message": "the kernel killed it at its memory limit of 32Gi",
@@ -178,4 +183,175 @@ fn an_event_on_a_line() {
     }))
     .unwrap();
     insta::assert_snapshot!(event_line(&event), @"2026-02-16T14:00:00Z  warning  node/gpu-7  Unreachable  no sign of life for 30s  (gateway)");
+}
+
+#[test]
+fn a_dry_run_names_the_secrets_that_it_would_get() {
+    let submitted = json!([{
+        "id": "wl-0000000001", "name": "train", "namespace": "default", "owner": "alice",
+        "spec": {"image": "host", "secrets": [{"secret": "wandb-key", "to": {"env": "WANDB_API_KEY"}}]},
+        "phase": "pending", "attempt": 0, "submittedAt": "2026-02-16T12:00:00Z", "restarts": 0, "failures": 0, "timeline": [],
+        "preview": {"summary": "1 of 1 node fits", "placement": [{"rank": 0, "node": "gpu-1", "gpus": []}]},
+    }]);
+    insta::assert_snapshot!(drawn::<Vec<Submitted>>(submitted), @r"
+    train would start at once:
+    1 of 1 node fits
+      gpu-1
+    secret: wandb-key as $WANDB_API_KEY
+    ");
+}
+
+#[test]
+fn secrets_and_their_versions() {
+    let secret = |name: &str, version: Value, expires: Value| {
+        json!({
+            "name": name, "namespace": "prod", "description": "the app's own user", "version": version,
+            "versions": if version.is_null() { 0 } else { 2 }, "createdAt": "2026-02-01T14:00:00Z",
+            "updatedAt": "2026-02-16T13:00:00Z", "updatedBy": "user:alice", "expiresAt": expires,
+        })
+    };
+    insta::assert_snapshot!(drawn::<Vec<SecretInfo>>(json!([
+        secret("db-password", json!(3), json!("2026-05-17T14:00:00Z")),
+        secret("old", json!(null), json!(null)),
+    ])), @r"
+    NAME         NAMESPACE  VERSION  READABLE  UPDATED  BY          EXPIRES  DESCRIPTION
+    db-password  prod       3        2         1h ago   user:alice  in 90d   the app's own user
+    old          prod       -        0         1h ago   user:alice  never    the app's own user
+    ");
+    assert_eq!(drawn::<Vec<SecretInfo>>(json!([])), "No secrets.\n");
+    insta::assert_snapshot!(drawn::<SecretInfo>(secret("db-password", json!(3), json!("2026-05-17T14:00:00Z"))), @"prod/db-password is at version 3 (expires in 90d); 1 older one can be read");
+    insta::assert_snapshot!(drawn::<SecretInfo>(secret("old", json!(null), json!(null))), @"prod/old has no version that can be read");
+
+    let version = |version: u32, state: &str, current: bool, expires: Value| {
+        json!({"version": version, "state": state, "current": current, "createdAt": "2026-02-16T13:00:00Z",
+            "createdBy": "user:alice", "expiresAt": expires})
+    };
+    insta::assert_snapshot!(drawn::<Vec<SecretVersionInfo>>(json!([
+        version(3, "readable", true, json!(null)),
+        version(2, "readable", false, json!("2026-02-16T15:00:00Z")),
+        version(1, "destroyed", false, json!(null)),
+    ])), @r"
+    VERSION  STATE      CREATED                        BY          EXPIRES
+    3        current    1h ago (2026-02-16T13:00:00Z)  user:alice  never
+    2        readable   1h ago (2026-02-16T13:00:00Z)  user:alice  in 1h
+    1        destroyed  1h ago (2026-02-16T13:00:00Z)  user:alice  never
+    ");
+}
+
+#[test]
+fn what_seals_the_secrets() {
+    let status = |old: u64| json!({"key": "3f0c9a21", "source": "file", "sealed": 41, "sealedByOld": old});
+    insta::assert_snapshot!(drawn::<VaultStatus>(status(2)), @r"
+    Master key     3f0c9a21
+    From           file
+    Keys it seals  41
+    A change of the master key is under way: 2 keys are still sealed by the one before it.
+    ");
+    assert!(!drawn::<VaultStatus>(status(0)).contains("under way"));
+}
+
+#[test]
+fn certificates() {
+    let cert = |name: &str, status: &str, sans: Value| {
+        json!({
+            "name": name, "serial": "4a3f00c1", "status": status, "sans": sans, "algorithm": "ECDSA P-256",
+            "purpose": "both", "fingerprint": "ab12", "notBefore": "2026-02-16T13:00:00Z",
+            "notAfter": if status == "expired" { "2026-02-10T14:00:00Z" } else { "2026-05-17T14:00:00Z" },
+            "renewAt": "2026-04-17T14:00:00Z", "issuedBy": "user:alice",
+            "revokedAt": if status == "revoked" { json!("2026-02-16T13:30:00Z") } else { json!(null) },
+            "revokedFor": if status == "revoked" { json!("key-compromise") } else { json!(null) },
+        })
+    };
+    insta::assert_snapshot!(drawn::<Vec<CertInfo>>(json!([
+        cert("api", "valid", json!(["api.example", "10.0.0.7", "localhost"])),
+        cert("old", "expired", json!(["old.example"])),
+    ])), @r"
+    NAME  STATUS   EXPIRES  FOR                       KEY          USE             SERIAL    BY
+    api   valid    in 90d   api.example, 10.0.0.7 +1  ECDSA P-256  server, client  4a3f00c1  user:alice
+    old   expired  6d ago   old.example               ECDSA P-256  server, client  4a3f00c1  user:alice
+    ");
+    insta::assert_snapshot!(drawn::<CertInfo>(cert("api", "revoked", json!(["a"]))), @"api is revoked (key-compromise), serial 4a3f00c1");
+}
+
+#[test]
+fn who_did_what_and_whether_the_log_is_whole() {
+    let record = |sequence: u64, more: Value| {
+        let mut record = json!({
+            "sequence": sequence, "at": "2026-02-16T13:00:00Z", "actor": "user:alice", "token": "t1", "action": "secret.get",
+            "target": "secret/prod/db", "from": "10.0.0.9:5100", "allowed": true, "hash": "ab",
+        });
+        record
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        record
+    };
+    insta::assert_snapshot!(drawn::<Vec<AuditRecord>>(json!([
+        record(7, json!({})),
+        record(8, json!({"error": "NOT_FOUND"})),
+        record(9, json!({"actor": "nobody", "target": null, "allowed": false, "error": "AUTH_FAILED"})),
+    ])), @r"
+    RECORD  TIME                  WHO         ACTION      TARGET          RESULT               FROM
+    7       2026-02-16T13:00:00Z  user:alice  secret.get  secret/prod/db  ok                   10.0.0.9:5100
+    8       2026-02-16T13:00:00Z  user:alice  secret.get  secret/prod/db  failed: NOT_FOUND    10.0.0.9:5100
+    9       2026-02-16T13:00:00Z  nobody      secret.get  -               denied: AUTH_FAILED  10.0.0.9:5100
+    ");
+    let verdict = |intact: bool| {
+        json!({"intact": intact, "checked": if intact { 9 } else { 7 }, "first": 1, "last": 9, "head": "ab12",
+            "broken": if intact { json!(null) } else { json!(8) },
+            "why": if intact { json!(null) } else { json!("its hash isn't that of its content") }})
+    };
+    insta::assert_snapshot!(drawn::<AuditVerdict>(verdict(true)), @r"
+    The audit log is whole: records 1 to 9, 9 checked.
+    Head: ab12
+    ");
+    insta::assert_snapshot!(drawn::<AuditVerdict>(verdict(false)), @r"
+    The audit log is broken at record 8.
+    cause: its hash isn't that of its content
+    7 of records 1 to 9 were checked.
+    ");
+}
+
+#[test]
+fn who_may_do_what() {
+    let identity = |more: Value| {
+        let mut identity =
+            json!({"name": "ci", "role": "operator", "tokenId": "t1", "expiresAt": "2026-05-17T14:00:00Z"});
+        identity
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        identity
+    };
+    insta::assert_snapshot!(drawn::<Identity>(identity(json!({"namespace": "ci"}))), @r"
+    Identity  ci
+    Role      operator
+    Scopes    read, run, operate-nodes, write-secrets
+    Bound to  namespace ci
+    Token id  t1
+    Expires   in 90d (2026-05-17T14:00:00Z)
+    ");
+    insta::assert_snapshot!(
+        drawn::<Identity>(identity(json!({"role": "custom", "scopes": ["read", "read-audit"], "expiresAt": null}))), @r"
+    Identity  ci
+    Role      custom
+    Scopes    read, read-audit
+    Bound to  no namespace
+    Token id  t1
+    Expires   never
+    ");
+    let token = |more: Value| {
+        let mut token = json!({"id": "t1", "name": "ci", "role": "operator", "createdAt": "2026-02-16T13:00:00Z",
+            "createdBy": "user:admin", "expiresAt": null});
+        token.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        token
+    };
+    insta::assert_snapshot!(drawn::<Vec<TokenInfo>>(json!([
+        token(json!({"namespace": "ci"})),
+        token(json!({"role": "custom", "scopes": ["read", "read-audit"], "expiresAt": "2026-02-16T15:00:00Z"})),
+    ])), @r"
+    ID  NAME  ROLE                      NAMESPACE  CREATED  BY          EXPIRES
+    t1  ci    operator                  ci         1h ago   user:admin  never
+    t1  ci    custom: read, read-audit  all        1h ago   user:admin  in 1h
+    ");
 }

@@ -4,6 +4,7 @@ use api::{
     Timestamp,
     event::Event,
     op::{Explanation, Submitted, UsageRow, WorkloadDetail},
+    secret::{SecretTarget, SecretUse},
     time,
     workload::{
         GpuOnNode, Member, MemberState, Outcome, Probe, StopReason, VolumeSource, Workload, WorkloadSpec,
@@ -13,7 +14,7 @@ use api::{
 
 use super::{
     Grid, Page, Render,
-    cells::{ago, dash, or_dash, pairs, ranges, size, span_of},
+    cells::{ago, clock, dash, moment, or_dash, pairs, ranges, size, span_of},
     fleet::since,
 };
 
@@ -83,7 +84,7 @@ impl Render for Vec<Submitted> {
     fn render(&self, page: &mut Page) {
         for submitted in self {
             match &submitted.preview {
-                Some(explanation) => preview(page, &submitted.workload.name, explanation),
+                Some(explanation) => preview(page, &submitted.workload, explanation),
                 None => page.line(submitted.workload.id.as_str()),
             }
         }
@@ -240,6 +241,7 @@ fn asked(spec: &WorkloadSpec) -> Vec<(&'static str, String)> {
         // Names alone: values are often keys and passwords, and a status is often on a screen that others see.
         fields.push(("Environment", env.join(", ")));
     }
+    fields.extend(spec.secrets.iter().map(|entry| ("Secret", given(entry))));
     for volume in &spec.volumes {
         let text = match &volume.source {
             VolumeSource::HostPath { source, read_only } => {
@@ -285,6 +287,19 @@ fn asked(spec: &WorkloadSpec) -> Vec<(&'static str, String)> {
         ));
     }
     fields
+}
+
+/// Which secret, and where the workload gets it: never what it holds.
+fn given(entry: &SecretUse) -> String {
+    let key = entry
+        .key
+        .as_ref()
+        .map(|key| format!(", key {key},"))
+        .unwrap_or_default();
+    match &entry.to {
+        SecretTarget::Env(name) => format!("{}{key} as ${name}", entry.secret),
+        SecretTarget::File(path) => format!("{}{key} at {path}", entry.secret),
+    }
 }
 
 /// A command as a shell would take it.
@@ -398,7 +413,7 @@ fn explain(page: &mut Page, explanation: &Explanation) {
         ));
     }
     if let Some(at) = explanation.estimate {
-        page.line(format!("estimated start: {} ({})", time::relative(at, now), clock(at)));
+        page.line(format!("estimated start: {}", moment(at, now)));
     }
     if !explanation.preempts.is_empty() {
         page.line(format!("would preempt: {}", ids(&explanation.preempts)));
@@ -412,13 +427,17 @@ fn explain(page: &mut Page, explanation: &Explanation) {
 }
 
 /// Where a workload would go, for `--dry-run`.
-pub(crate) fn preview(page: &mut Page, name: &str, explanation: &Explanation) {
+pub(crate) fn preview(page: &mut Page, workload: &Workload, explanation: &Explanation) {
+    let name = &workload.name;
     if explanation.placement.is_empty() {
         page.line(format!("{name} would wait:"));
     } else {
         page.line(format!("{name} would start at once:"));
     }
     explain(page, explanation);
+    for entry in &workload.spec.secrets {
+        page.line(format!("secret: {}", given(entry)));
+    }
 }
 
 fn place(rank: u32, node: &str, gpus: &[GpuOnNode], members: usize) -> String {
@@ -500,9 +519,4 @@ pub(crate) fn event_line(event: &Event) -> String {
         event.message,
         event.actor
     )
-}
-
-/// Date and time to the second, UTC.
-fn clock(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -80,8 +80,8 @@ fn a_manifest_is_checked_before_anything_is_sent() {
     home.run("run --file missing.yaml").failed(3, "NOT_FOUND");
     home.input("run --file -", "kind: Workload\nspec: {}\n")
         .failed(2, "standard input");
-    let told = home.run("run --image host --gpus 0 --secret wandb");
-    told.failed(2, "'wandb'");
+    home.run("run --image host --gpus 0 --secret Wandb")
+        .failed(2, "--secret");
 }
 
 #[test]

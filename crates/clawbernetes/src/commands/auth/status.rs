@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     cli::App,
     failure::{Failure, Outcome},
-    output::{Page, Render, ago, dash},
+    output::{Page, Render, dash, identity_fields},
 };
 
 /// Show which gateway, token and namespace are used, where each comes from, and whether the gateway accepts them
@@ -55,16 +55,7 @@ impl Render for Status {
             ),
         ];
         if let Some(identity) = &self.identity {
-            let expires = match identity.expires_at {
-                None => "never".to_owned(),
-                at => ago(at, page.now()),
-            };
-            fields.extend([
-                ("Identity", identity.name.clone()),
-                ("Role", identity.role.to_string()),
-                ("Token id", identity.token_id.clone()),
-                ("Expires", expires),
-            ]);
+            fields.extend(identity_fields(identity, page));
         }
         page.fields(fields);
     }
