@@ -58,6 +58,9 @@ pub enum Unit {
     /// Operations a second.
     #[serde(rename = "ops/s")]
     OpsPerSecond,
+    /// Lines a second.
+    #[serde(rename = "lines/s")]
+    LinesPerSecond,
     /// Degrees.
     #[serde(rename = "celsius")]
     Celsius,
@@ -96,6 +99,7 @@ impl Unit {
             Self::Bytes => "bytes",
             Self::BytesPerSecond => "bytes/s",
             Self::OpsPerSecond => "ops/s",
+            Self::LinesPerSecond => "lines/s",
             Self::Celsius => "celsius",
             Self::Watts => "watts",
             Self::Megahertz => "megahertz",
@@ -284,6 +288,9 @@ catalogue! {
     "workload.memory", "clawbernetes_workload_memory_used_bytes" * 1.0, Bytes, Gauge, Workload, Max, "Main memory that it uses, without the page cache that can go at once.";
     "workload.memory.limit", "clawbernetes_workload_memory_limit_bytes" * 1.0, Bytes, Gauge, Workload, Max, "Its memory limit.";
     "workload.io", "clawbernetes_workload_io_bytes_per_second" * 1.0, BytesPerSecond, Gauge, Workload, Avg, "Read from and written to disks.";
+    "workload.log.lines", "clawbernetes_workload_log_lines_per_second" * 1.0, LinesPerSecond, Gauge, Workload, Avg, "Lines of output that it writes.";
+    "workload.log.bytes", "clawbernetes_workload_log_bytes_per_second" * 1.0, BytesPerSecond, Gauge, Workload, Avg, "Text of output that it writes.";
+    "workload.log.lost", "clawbernetes_workload_log_lost_lines_total" * 1.0, Count, Counter, Workload, Max, "Lines of its output that were lost since its node's agent started: it wrote more than could be sent and kept.";
     "workload.restarts", "clawbernetes_workload_restarts" * 1.0, Count, Gauge, Workload, Max, "Attempts before this one.";
 
     "fleet.nodes", "clawbernetes_nodes" * 1.0, Count, Gauge, Gateway, Avg, "Nodes, by status.";

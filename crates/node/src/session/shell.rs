@@ -230,7 +230,12 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
                 None
             }
         });
-        let measuring = Measuring::new(options.sample_interval, Place::at(&options.data), &inventory);
+        let measuring = Measuring::new(
+            options.sample_interval,
+            Place::at(&options.data),
+            &inventory,
+            Arc::clone(&options.output),
+        );
         inputs = Some(own);
         let mut shell = Shell {
             agent,
@@ -479,7 +484,8 @@ impl Shell {
             memory: job.assignment.memory,
             metrics_port: job.assignment.metrics_port,
         });
-        let look = measure::look(clock::now(), Arc::clone(&self.probe), jobs.collect());
+        let volumes = self.measuring.volumes.clone();
+        let look = measure::look(clock::now(), Arc::clone(&self.probe), volumes, jobs.collect());
         let to_self = self.to_self.clone();
         self.tasks
             .spawn(async move { drop(to_self.send(Input::Measured(Box::new(look.await)))) });

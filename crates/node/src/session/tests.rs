@@ -41,6 +41,7 @@ use crate::{
     engine::{BoxFuture, Exec, Found, JobStats, What},
     gpu::DriverError,
     sample::Reading,
+    spool::Volume,
 };
 
 /// For whatever must happen at some time.
@@ -277,6 +278,8 @@ impl Engine for Puppet {
 /// Output in memory.
 #[derive(Default)]
 struct Lines {
+    /// What each job lost.
+    lost: std::sync::atomic::AtomicU64,
     jobs: Mutex<HashMap<JobKey, Vec<LogLine>>>,
     fresh: Arc<Mutex<Vec<JobKey>>>,
     wake: Arc<Notify>,
@@ -313,6 +316,16 @@ impl Output for Lines {
 
     fn last(&self, job: &JobKey) -> io::Result<u64> {
         Ok(self.jobs.lock().unwrap().get(job).map_or(0, |lines| lines.len() as u64))
+    }
+
+    fn volumes(&self) -> io::Result<HashMap<JobKey, Volume>> {
+        let volume = |lines: &Vec<LogLine>| Volume {
+            lines: lines.len() as u64,
+            bytes: Some(lines.iter().map(|line| line.text.len() as u64).sum()),
+            lost: self.lost.load(std::sync::atomic::Ordering::SeqCst),
+        };
+        let jobs = self.jobs.lock().unwrap();
+        Ok(jobs.iter().map(|(job, lines)| (job.clone(), volume(lines))).collect())
     }
 
     fn trim(&self, _: &JobKey, _: u64) -> io::Result<()> {

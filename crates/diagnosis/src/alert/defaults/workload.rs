@@ -1,10 +1,11 @@
-//! Workloads: crashing again and again, killed for memory, waiting without end.
+//! Workloads: crashing again and again, killed for memory, flooding their logs, waiting without end.
 
 use super::super::Span;
 use super::super::condition::{Bound, Condition, Events, Op};
+use super::super::reading::Take;
 use super::super::rule::{Rule, Severity};
 use super::super::unit::Unit;
-use super::{last, rule};
+use super::{last, over, rule};
 
 const WORKLOAD: &[&str] = &["namespace", "workload"];
 
@@ -12,7 +13,7 @@ const WORKLOAD: &[&str] = &["namespace", "workload"];
 const GATEWAY: &[&str] = &["gateway"];
 
 pub(super) fn rules() -> Vec<Rule> {
-    vec![crash_loop(), oom(), queue_stuck()]
+    vec![crash_loop(), oom(), log_lines_lost(), queue_stuck()]
 }
 
 fn commands(more: &[&str]) -> Vec<String> {
@@ -63,6 +64,35 @@ fn oom() -> Rule {
                 over: Span::hours(1),
                 at_least: 1,
             }),
+        )
+    }
+}
+
+/// By workload alone: its series have no namespace, and it may have ended when the loss is found.
+fn log_lines_lost() -> Rule {
+    Rule {
+        description: "It writes more than its node can send and keep; its log has holes, which say how many lines \
+                      are missing. Other workloads' lines aren't touched."
+            .to_owned(),
+        keep_firing_for: Span::minutes(10),
+        commands: vec![
+            "clawbernetes metrics workload.log.lines --workload {workload} --last 1h".to_owned(),
+            "clawbernetes diagnose workload {workload}".to_owned(),
+            "clawbernetes logs {workload} --tail 50".to_owned(),
+        ],
+        ..rule(
+            "log-lines-lost",
+            Severity::Warning,
+            &["workload"],
+            "workload {workload} lost {value} lines of its output in ten minutes",
+            over(
+                "workload.log.lost",
+                Take::Increase,
+                Span::minutes(10),
+                Op::Above,
+                Bound::Number(0.0),
+                Unit::None,
+            ),
         )
     }
 }
@@ -120,6 +150,22 @@ mod tests {
         assert_eq!(alert.phase, Phase::Resolved);
         assert_eq!(alert.evidence[0].text, "1 × OOM_KILLED in the last 1h, limit 1");
         assert_eq!(fires("workload-oom", WL, |m| vec![value(0.0, m)]), None);
+    }
+
+    #[test]
+    fn log_lines_lost() {
+        let of = [("workload", "wl-1")];
+        let (alert, fired) = run("log-lines-lost", &of, 40, |m| {
+            vec![value(if m < 20 { 1_234.0 } else { 0.0 }, m)]
+        })
+        .unwrap();
+        assert_eq!(fired, Some(0));
+        assert_eq!(alert.phase, Phase::Resolved);
+        assert_eq!(
+            alert.summary,
+            "workload wl-1 lost 1234 lines of its output in ten minutes"
+        );
+        assert_eq!(fires("log-lines-lost", &of, |m| vec![value(0.0, m)]), None);
     }
 
     #[test]

@@ -230,6 +230,49 @@ async fn workloads_report_numbers_of_their_own() {
 }
 
 #[tokio::test]
+async fn how_much_workloads_say_is_measured() {
+    let gateway = Gateway::new().await;
+    let mut bench = Bench::new(gateway.address());
+    let options = AgentOptions {
+        sample_interval: Duration::from_millis(20),
+        ..bench.options()
+    };
+    let agent = bench.start_with(options);
+    let mut peer = gateway.session(vec![assignment("wl-a.1.0", &[])]).await;
+    bench.native.until_started("wl-a.1.0").await;
+    bench.native.starts("wl-a.1.0");
+    let silent = |d: &Dictionary| d.value("workload.log.bytes", "wl-a").is_some();
+    let (measured, _) = peer.measured("workload", silent).await;
+    assert_eq!(measured.value("workload.log.lines", "wl-a"), Some(0.0));
+    assert_eq!(measured.value("workload.log.lost", "wl-a"), Some(0.0));
+    bench.output.lost.store(7, Ordering::SeqCst);
+    let output = Arc::clone(&bench.output);
+    let loud = tokio::spawn(async move {
+        loop {
+            output.write("wl-a.1.0", "0123456789");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    let heard = |d: &Dictionary| {
+        d.value("workload.log.lines", "wl-a").is_some_and(|lines| lines > 0.0)
+            && d.value("workload.log.lost", "wl-a") == Some(7.0)
+    };
+    let (measured, _) = peer.measured_on(measured, "workload", heard).await;
+    loud.abort();
+    let rate = |metric: &str| measured.value(metric, "wl-a").unwrap();
+    let a_line = rate("workload.log.bytes") / rate("workload.log.lines");
+    assert!((a_line - 10.0).abs() < 0.1, "{a_line}");
+    // What is lost is told of one that has ended, too.
+    bench.output.lost.store(9, Ordering::SeqCst);
+    bench.native.ends("wl-a.1.0", 0);
+    peer.measured_on(measured, "workload", |d| {
+        d.value("workload.log.lost", "wl-a") == Some(9.0)
+    })
+    .await;
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn an_agent_answers_prometheus_where_it_is_told_to() {
     let gateway = Gateway::new().await;
     let mut bench = Bench::new(gateway.address());
