@@ -277,6 +277,8 @@ catalogue! {
     "pressure.io", "clawbernetes_node_pressure_io_ratio" * RATIO, Percent, Gauge, Node, Avg, "Share of the last 10 s in which some task waited for input or output.";
     "disk.used", "clawbernetes_node_disk_used_bytes" * 1.0, Bytes, Gauge, Node, Max, "Space of a file system that isn't free.";
     "disk.total", "clawbernetes_node_disk_size_bytes" * 1.0, Bytes, Gauge, Node, Max, "Size of a file system.";
+    "disk.inodes.used", "clawbernetes_node_disk_inodes_used" * 1.0, Count, Gauge, Node, Max, "Inodes of a file system that aren't free: files and folders.";
+    "disk.inodes.total", "clawbernetes_node_disk_inodes" * 1.0, Count, Gauge, Node, Max, "Inodes of a file system; one that makes them as it needs them has none to tell.";
     "disk.iops", "clawbernetes_node_disk_operations_per_second" * 1.0, OpsPerSecond, Gauge, Node, Avg, "Reads and writes that a disk completed.";
     "disk.throughput", "clawbernetes_node_disk_bytes_per_second" * 1.0, BytesPerSecond, Gauge, Node, Avg, "Read from and written to a disk.";
     "network.throughput", "clawbernetes_node_network_bytes_per_second" * 1.0, BytesPerSecond, Gauge, Node, Avg, "Received and sent over an interface.";

@@ -289,6 +289,13 @@ fn errors() -> Vec<Scenario> {
             &[("disk-inodes", Critical)],
         ),
         fault(
+            "out of inodes within the hour",
+            World::busy(57)
+                .set_device(metric::DISK_INODES_USED, "/data", |m| 1.5e6 + 6_000.0 * m)
+                .set_device(metric::DISK_INODES_TOTAL, "/data", |_| 2e6),
+            &[("disk-inodes", Critical)],
+        ),
+        fault(
             "disk I/O errors",
             (0..6).fold(World::busy(54), |w, i| w.kernel(f64::from(i) * 7.0, disk())),
             &[("disk-io-errors", Critical)],

@@ -106,7 +106,7 @@ mod tests {
         let names: Vec<&str> = set.iter().map(|rule| rule.name.as_str()).collect();
         assert_eq!(
             names.join(" "),
-            "disk-filling disk-full gateway-storage-full gpu-ecc-uncorrected gpu-lost gpu-power-brake \
+            "disk-filling disk-full disk-inodes-filling disk-inodes-full gateway-storage-full gpu-ecc-uncorrected gpu-lost gpu-power-brake \
              gpu-row-remap-failed gpu-thermal gpu-xid-critical log-lines-lost metrics-lost node-clock-skew node-degraded node-down \
              node-memory-low node-swap-storm queue-stuck workload-crash-loop workload-oom"
         );
