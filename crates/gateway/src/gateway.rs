@@ -235,7 +235,7 @@ impl Gateway {
             metrics: Arc::clone(&metrics),
             alerting: Arc::clone(&alerting),
             journal: Arc::clone(&journal),
-            planner,
+            planner: planner.clone(),
             rows: serve::Rows::default(),
             access: serve::Access::new(options.limits),
             started_at: now(),
@@ -251,6 +251,7 @@ impl Gateway {
             hub: Arc::clone(&hub),
             live: Arc::clone(&live),
             metrics: Arc::clone(&metrics),
+            planner,
         };
         let evaluating = alerting::watch(Arc::clone(&alerting), sources, options.alert_interval, stop.clone());
         let delivering = alerting::deliver(alerting, Arc::clone(&hub), sender, stop.clone());

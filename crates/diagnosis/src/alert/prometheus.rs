@@ -135,7 +135,7 @@ fn sentence(writer: &Writer<'_>, text: &str) -> String {
                 Some(value) => escaped_go(value),
                 None if rule.by.iter().any(|by| by == name) => label(name),
                 // The caller's own words aren't in any series.
-                None => "unknown".to_owned(),
+                None => "see clawbernetes alerts list".to_owned(),
             },
         })
         .collect()

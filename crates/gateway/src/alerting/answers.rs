@@ -34,6 +34,8 @@ pub struct Fleet {
     states: BTreeMap<&'static str, Vec<Series>>,
     /// Of alerts so far: what exists no more.
     gone: Vec<Labels>,
+    /// What sentences of rules name that no label has.
+    words: Labels,
 }
 
 /// What of the view is looked at: shared with it, so that its lock is held for moments.
@@ -120,6 +122,12 @@ impl Fleet {
         fleet.workloads = snapshot.active.iter().map(workload).collect();
         fleet.gone = fleet.gone(snapshot, alerts);
         fleet
+    }
+
+    /// With what sentences of rules name that no label has.
+    #[must_use]
+    pub fn with_words(self, words: Labels) -> Self {
+        Self { words, ..self }
     }
 
     fn gone(&self, snapshot: &Snapshot, alerts: &States) -> Vec<Labels> {
@@ -231,8 +239,14 @@ impl Answers {
                 .iter()
                 .map(|need| self.answer(need, rule, metrics, fleet, recent, now))
                 .collect();
+            let mut observations = gather(rule, &answers, &targets, now);
+            if !rule.context.is_empty() {
+                for observation in &mut observations {
+                    observation.context.clone_from(&fleet.words);
+                }
+            }
             let observed = Observed {
-                observations: gather(rule, &answers, &targets, now),
+                observations,
                 gone: fleet.gone.clone(),
             };
             all.insert(rule.name.clone(), observed);

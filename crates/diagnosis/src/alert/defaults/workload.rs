@@ -98,8 +98,10 @@ fn log_lines_lost() -> Rule {
 }
 
 /// A full fleet is no fault, so that its queue may be a day old. What could never be placed is told at submission.
+/// `reasons`: why those wait that wait longest, as the scheduler explains it.
 fn queue_stuck() -> Rule {
     Rule {
+        context: vec!["reasons".to_owned()],
         description: "The fleet is too small, something holds GPUs that it doesn't use, or no node will ever fit."
             .to_owned(),
         for_: Span::minutes(5),
@@ -112,7 +114,7 @@ fn queue_stuck() -> Rule {
             "queue-stuck",
             Severity::Warning,
             GATEWAY,
-            "a workload has waited for more than a day ({value})",
+            "a workload has waited for more than a day ({value}); why most wait: {reasons}",
             last(
                 "queue.wait",
                 Op::Above,
@@ -171,7 +173,12 @@ mod tests {
     #[test]
     fn queue_stuck() {
         let waits = |hours: f64| fires("queue-stuck", &[], |m| vec![value(hours * 3_600_000.0, m)]);
-        assert_eq!(waits(24.5).unwrap().0, 5);
+        let (minute, summary) = waits(24.5).unwrap();
+        assert_eq!(minute, 5);
+        assert!(
+            summary.ends_with("; why most wait: unknown"),
+            "nobody was asked: {summary}"
+        );
         assert_eq!(waits(23.5), None);
     }
 }
