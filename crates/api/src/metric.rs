@@ -7,7 +7,7 @@
 //! | [`Scope::Gpu`] | `gpu` (index), `uuid`, `model`. Who held the GPU is known to the gateway, and isn't a label |
 //! | [`Scope::Node`] | none, or the part: `mount`, `device` (disk or network interface) |
 //! | [`Scope::Workload`] | `workload`, `attempt`, `rank`, and those of the workload's own metrics |
-//! | [`Scope::Gateway`] | as each says |
+//! | [`Scope::Gateway`] | as each says: those of the node, GPU or workload that it is about, and `state` or `xid` |
 //!
 //! Metrics that workloads report themselves aren't in the catalogue: their names begin with [`OWN_PREFIX`].
 
@@ -139,7 +139,7 @@ pub enum Scope {
     Node,
     /// A member of a workload's attempt.
     Workload,
-    /// The gateway itself.
+    /// What the gateway alone knows: itself, the fleet, its word on nodes, GPUs and workloads.
     Gateway,
 }
 
@@ -300,6 +300,11 @@ catalogue! {
     "fleet.gpus.free", "clawbernetes_gpus_free" * 1.0, Count, Gauge, Gateway, Avg, "GPUs that a workload could be given.";
     "queue.workloads", "clawbernetes_workloads" * 1.0, Count, Gauge, Gateway, Avg, "Workloads that haven't ended, by phase.";
     "queue.wait", "clawbernetes_queue_wait_seconds" * SECONDS, Millis, Gauge, Gateway, Max, "For how long the workload has waited that waits longest.";
+    "node.status", "clawbernetes_node_status" * 1.0, Bool, Gauge, Gateway, Max, "1 for the status (label state) that a node has, 0 for all others.";
+    "gpu.health", "clawbernetes_gpu_health" * 1.0, Bool, Gauge, Gateway, Max, "1 for the health (label state) that a GPU has, 0 for all others.";
+    "gpu.xids", "clawbernetes_gpu_xids_total" * 1.0, Count, Counter, Gateway, Max, "XID errors of a GPU since the gateway's start, by number (label xid).";
+    "workload.oom_kills", "clawbernetes_workload_oom_kills_total" * 1.0, Count, Counter, Gateway, Max, "Attempts of a workload that ended for want of memory, since the gateway's start.";
+    "workload.crashes", "clawbernetes_workload_crashes_total" * 1.0, Count, Counter, Gateway, Max, "Attempts of a workload that failed and were followed by another one, since the gateway's start.";
     "gateway.memory", "clawbernetes_gateway_memory_bytes" * 1.0, Bytes, Gauge, Gateway, Avg, "Memory that the gateway takes.";
     "gateway.cpu", "clawbernetes_gateway_cpu_seconds_total" * 1.0, Seconds, Counter, Gateway, Max, "CPU time that the gateway took since its start.";
     "gateway.disk.used", "clawbernetes_gateway_disk_used_bytes" * 1.0, Bytes, Gauge, Gateway, Max, "Space that isn't free where the gateway keeps its data.";

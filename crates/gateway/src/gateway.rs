@@ -284,7 +284,10 @@ impl Gateway {
             let writing = remote_write::run(Arc::clone(&metrics), target, options.data.clone(), stop.clone());
             tasks.push(tokio::spawn(writing));
         }
-        let following = vec![tokio::spawn(diagnose::follow(journal, Arc::clone(&hub))), following];
+        let following = vec![
+            tokio::spawn(diagnose::follow(journal, Arc::clone(&metrics), Arc::clone(&hub))),
+            following,
+        ];
         Ok(Self {
             address,
             admin_token,

@@ -2,12 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{
-    NodeName, Timestamp, WorkloadId,
-    metric::label,
-    node::{GpuHealth, Node, Reach},
-    workload::Workload,
-};
+use api::{NodeName, Timestamp, WorkloadId, metric::label, node::Node, workload::Workload};
 use diagnosis::alert::{Labels, Need, Observed, Reading, Rule, RuleSet, Series, Span, States, Take, gather};
 use telemetry::metrics::{Aggregate, Matcher, MetricError, MetricStore};
 
@@ -93,17 +88,10 @@ impl Fleet {
                 let mut labels = labels.clone();
                 labels.insert(label::GPU.to_owned(), gpu.index.to_string());
                 labels.insert(label::UUID.to_owned(), gpu.uuid.clone());
-                let known = node.gpu_health.get(&gpu.index).map_or("ok", GpuHealth::name);
-                // Of a silent node's GPUs nothing is known.
-                let value = if node.reach == Reach::Online && heard_of {
-                    known
-                } else {
-                    "unknown"
-                };
                 healths.push(Series {
                     labels: labels.clone(),
                     reading: Reading::State {
-                        value: value.to_owned(),
+                        value: nodes::gpu_health(node, gpu.index, heard_of).to_owned(),
                         since: None,
                     },
                 });
@@ -408,6 +396,7 @@ fn increase(points: &[(i64, f64)]) -> Option<f64> {
 mod tests {
     use std::sync::Arc;
 
+    use api::node::{GpuHealth, Reach};
     use diagnosis::alert::RuleFile;
     use telemetry::metrics::{Options, Sample};
 
