@@ -23,6 +23,7 @@ pub mod quantity;
 pub mod time;
 pub mod wire;
 pub mod workload;
+pub mod xid;
 
 pub use error::{ApiError, ErrorCode};
 pub use id::{GpuIndex, NodeName, WorkloadId};

@@ -590,8 +590,7 @@ fn busy_but_healthy_nodes_raise_nothing() {
 
 #[test]
 fn every_xid_is_told_as_the_table_has_it() {
-    let all: Vec<Scenario> = xid::TABLE
-        .iter()
+    let all: Vec<Scenario> = xid::all()
         .map(|x| {
             let findings = diagnose_node(&World::busy(u64::from(x.code)).xid(20.0, x.code).facts(), false).findings;
             assert!(
