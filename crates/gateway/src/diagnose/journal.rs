@@ -190,9 +190,12 @@ pub(super) fn kernel(event: &Event, held: impl Fn(u32) -> Option<String>) -> Opt
             fatal: *fatal,
             text: text(),
         },
-        FactKind::OomKill { process, cgroup, .. } => Kernel::OomKill {
+        FactKind::OomKill {
+            process, cgroup, job, ..
+        } => Kernel::OomKill {
             process: Some(process.clone()),
-            workload: cgroup.as_deref().and_then(workload_of),
+            workload: (job.as_ref().map(|job| job.workload.to_string()))
+                .or_else(|| cgroup.as_deref().and_then(workload_of)),
             limited: cgroup.is_some(),
         },
         FactKind::LinkDown { interface } => Kernel::LinkDown {
@@ -226,7 +229,8 @@ pub(super) fn kernel(event: &Event, held: impl Fn(u32) -> Option<String>) -> Opt
     })
 }
 
-/// The workload whose control group it is: native jobs' groups are named by their job's key, `wl-x.1.0`.
+/// The workload whose control group it is, where its agent didn't say: most jobs' groups are named by their job's key,
+/// `wl-x.1.0`.
 fn workload_of(cgroup: &str) -> Option<String> {
     let key = cgroup.split('/').find(|part| part.starts_with("wl-"))?;
     Some(key.split('.').next().unwrap_or(key).to_owned())
@@ -255,4 +259,38 @@ pub(super) fn warnings(events: &[Arc<Event>]) -> Vec<LogGroup> {
         group.last_ms = at;
     }
     groups.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::draft::node_event;
+
+    use super::*;
+
+    #[test]
+    fn a_kill_for_want_of_memory_is_the_jobs_that_the_agent_or_the_group_names() {
+        let whose = |cgroup: Option<&str>, job: Option<&str>| {
+            let node = NodeName::new("a");
+            let at = Timestamp::UNIX_EPOCH;
+            let mut event = node_event(&node, "OomKill", "x", "node:a", Severity::Warning, at);
+            event.fact = Some(FactKind::OomKill {
+                process: "python".to_owned(),
+                pid: 7,
+                cgroup: cgroup.map(str::to_owned),
+                job: job.map(|job| job.parse().unwrap()),
+            });
+            match kernel(&event, |_| None).unwrap().event {
+                Kernel::OomKill { workload, limited, .. } => (workload, limited),
+                other => panic!("{other:?}"),
+            }
+        };
+        let container = Some("/system.slice/docker-0123.scope");
+        assert_eq!(whose(container, Some("wl-a.2.0")), (Some("wl-a".to_owned()), true));
+        assert_eq!(whose(container, None), (None, true), "somebody else's");
+        assert_eq!(
+            whose(Some("/clawbernetes/wl-b.1.0"), None),
+            (Some("wl-b".to_owned()), true)
+        );
+        assert_eq!(whose(None, None), (None, false));
+    }
 }

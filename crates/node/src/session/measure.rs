@@ -120,6 +120,25 @@ pub(super) async fn look(at: Now, probe: Arc<Probe>, volumes: Volumes, jobs: Vec
     }
 }
 
+/// Fills in whose control group reached its limit.
+pub(super) async fn name_job(what: &mut FactKind, engines: &[Arc<dyn Engine>]) {
+    let FactKind::OomKill {
+        cgroup: Some(cgroup),
+        job,
+        ..
+    } = what
+    else {
+        return;
+    };
+    for engine in engines {
+        // A daemon that doesn't answer must not keep the fact itself back.
+        *job = timeout(PATIENCE, engine.owner(cgroup)).await.ok().flatten();
+        if job.is_some() {
+            return;
+        }
+    }
+}
+
 /// What a workload that runs has said. `None`: nothing.
 fn said(volume: Option<Volume>) -> impl Iterator<Item = Reading> {
     let volume = volume.unwrap_or(Volume {

@@ -450,6 +450,7 @@ impl Shell {
         let Some(mut kernel_log) = kernel_log else { return };
         let to_self = self.to_self.clone();
         let known = self.measuring.known();
+        let engines = self.engines.clone();
         self.tasks.spawn(async move {
             let mut parser = Parser::default();
             loop {
@@ -461,10 +462,11 @@ impl Shell {
                     }
                 };
                 // Known ones are parsed too: they may be the first half of one that isn't.
-                if let Some(what) = parser.parse(&record.text)
+                if let Some(mut what) = parser.parse(&record.text)
                     && known.is_none_or(|known| record.sequence > known)
                 {
                     let at = log::wall(record.at_us);
+                    measure::name_job(&mut what, &engines).await;
                     drop(to_self.send(Input::Fact(record.sequence, at, what, record.text)));
                 }
             }

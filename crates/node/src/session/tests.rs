@@ -270,6 +270,12 @@ impl Engine for Puppet {
         })
     }
 
+    fn owner(&self, cgroup: &str) -> BoxFuture<'_, Option<JobKey>> {
+        let jobs = self.jobs();
+        let found = jobs.known.keys().find(|job| cgroup.contains(&job.to_string())).cloned();
+        Box::pin(async { found })
+    }
+
     fn stats(&self, _: &JobKey) -> BoxFuture<'_, Option<JobStats>> {
         Box::pin(async { None })
     }

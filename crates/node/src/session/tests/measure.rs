@@ -230,6 +230,34 @@ async fn workloads_report_numbers_of_their_own() {
 }
 
 #[tokio::test]
+async fn a_kill_for_want_of_memory_is_laid_at_its_jobs_door() {
+    let gateway = Gateway::new().await;
+    let mut bench = Bench::new(gateway.address());
+    let agent = bench.start();
+    let _peer = gateway.session(vec![assignment("wl-a.1.0", &[])]).await;
+    bench.native.until_started("wl-a.1.0").await;
+    let engines: Vec<Arc<dyn Engine>> = vec![puppet(&bench.events), Arc::clone(&bench.native) as _];
+    let owner = async |cgroup: Option<&str>| {
+        let mut what = FactKind::OomKill {
+            process: "a".to_owned(),
+            pid: 7,
+            cgroup: cgroup.map(str::to_owned),
+            job: None,
+        };
+        super::super::measure::name_job(&mut what, &engines).await;
+        match what {
+            FactKind::OomKill { job, .. } => job.map(|job| job.to_string()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let group = Some("/system.slice/puppet-wl-a.1.0.scope");
+    assert_eq!(owner(group).await.as_deref(), Some("wl-a.1.0"), "the second engine's");
+    assert_eq!(owner(Some("/system.slice/sshd.service")).await, None);
+    assert_eq!(owner(None).await, None, "the machine's memory ran out");
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn how_much_workloads_say_is_measured() {
     let gateway = Gateway::new().await;
     let mut bench = Bench::new(gateway.address());
