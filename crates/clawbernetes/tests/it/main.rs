@@ -18,6 +18,7 @@ mod metrics;
 mod native;
 mod prometheus;
 mod seeing;
+mod told;
 mod top;
 mod with_gateway;
 mod world;

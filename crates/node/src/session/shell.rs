@@ -231,7 +231,12 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
                 None
             }
         });
-        let measuring = Measuring::new(options.sample_interval, Place::at(&options.data), &inventory);
+        let measuring = Measuring::new(
+            options.sample_interval,
+            Place::at(&options.data),
+            &inventory,
+            Arc::clone(&options.output),
+        );
         inputs = Some(own);
         let mut shell = Shell {
             agent,
@@ -457,6 +462,7 @@ impl Shell {
         let Some(mut kernel_log) = kernel_log else { return };
         let to_self = self.to_self.clone();
         let known = self.measuring.known();
+        let engines = self.engines.clone();
         self.tasks.spawn(async move {
             let mut parser = Parser::default();
             loop {
@@ -468,10 +474,11 @@ impl Shell {
                     }
                 };
                 // Known ones are parsed too: they may be the first half of one that isn't.
-                if let Some(what) = parser.parse(&record.text)
+                if let Some(mut what) = parser.parse(&record.text)
                     && known.is_none_or(|known| record.sequence > known)
                 {
                     let at = log::wall(record.at_us);
+                    measure::name_job(&mut what, &engines).await;
                     drop(to_self.send(Input::Fact(record.sequence, at, what, record.text)));
                 }
             }
@@ -491,7 +498,8 @@ impl Shell {
             memory: job.assignment.memory,
             metrics_port: job.assignment.metrics_port,
         });
-        let look = measure::look(clock::now(), Arc::clone(&self.probe), jobs.collect());
+        let volumes = self.measuring.volumes.clone();
+        let look = measure::look(clock::now(), Arc::clone(&self.probe), volumes, jobs.collect());
         let to_self = self.to_self.clone();
         self.tasks
             .spawn(async move { drop(to_self.send(Input::Measured(Box::new(look.await)))) });
