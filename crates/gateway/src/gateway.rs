@@ -21,6 +21,7 @@ use crate::{
     decide::{nodes::Patience, sweep::Retention},
     diagnose,
     draft::Draft,
+    happenings,
     hub::{Hub, now},
     live::Nodes,
     metrics::Metrics,
@@ -253,6 +254,7 @@ impl Gateway {
             metrics: Arc::clone(&metrics),
         };
         let evaluating = alerting::watch(Arc::clone(&alerting), sources, options.alert_interval, stop.clone());
+        let happening = happenings::follow(Arc::clone(&hub), Arc::clone(&alerting), journal);
         let delivering = alerting::deliver(alerting, Arc::clone(&hub), sender, stop.clone());
         let measuring = control::measure(
             Arc::clone(&hub),
@@ -283,7 +285,7 @@ impl Gateway {
             let writing = remote_write::run(Arc::clone(&metrics), target, options.data.clone(), stop.clone());
             tasks.push(tokio::spawn(writing));
         }
-        let following = vec![tokio::spawn(diagnose::follow(journal, Arc::clone(&hub))), following];
+        let following = vec![tokio::spawn(happening), following];
         Ok(Self {
             address,
             admin_token,

@@ -1,7 +1,7 @@
 //! What went wrong on nodes in the last day: their kernel logs' facts and their warnings, kept in memory.
 //!
 //! Events are stored by time alone, and a day can hold a million of them: reading them for each question would cost
-//! seconds. So they are read once, and then followed.
+//! seconds. So they are read once, and then followed, by [`crate::happenings`].
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,21 +16,14 @@ use api::{
     wire::{AmdTrouble, FactKind},
 };
 use diagnosis::{Kernel, KernelEvent, LogGroup};
-use store::{Change, Order, Range, StoreError};
 use tokio::sync::watch;
 
 use super::DAY;
-use crate::{
-    hub::{Hub, now},
-    keys,
-};
 
 /// Events of a node that are kept; of a flood the newest.
 const EACH_MAX: usize = 1_000;
 /// For how long a question waits until the past has been read.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Records of a page while the past is read.
-const PAGE: usize = 1_000;
 
 /// Nodes' troubles of the last day.
 pub struct Journal {
@@ -96,53 +89,15 @@ impl Journal {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, value: &[u8], now: Timestamp) {
-        // Most events are about workloads: they aren't worth their parsing.
-        let about_nodes = value.windows(13).any(|part| part == br#""kind":"node""#);
-        if let (true, Ok(event)) = (about_nodes, serde_json::from_slice(value)) {
-            self.push(event, now);
-        }
+    /// What has been kept is read anew: questions wait.
+    pub fn begin(&self) {
+        self.ready.send_replace(false);
+        self.nodes().clear();
     }
-}
 
-/// Reads the last day and then follows what happens, until the store is closed.
-pub async fn follow(journal: Arc<Journal>, hub: Arc<Hub>) {
-    loop {
-        let failed = match follow_once(&journal, &hub).await {
-            Ok(never) => match never {},
-            Err(StoreError::Closed) => return,
-            // It fell behind: the past is read anew.
-            Err(error) => error,
-        };
-        tracing::warn!(error = %failed, "nodes' events are read anew");
-        journal.ready.send_replace(false);
-        journal.nodes().clear();
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-async fn follow_once(journal: &Journal, hub: &Hub) -> Result<std::convert::Infallible, StoreError> {
-    let from = hub.view().revision();
-    let mut watch = hub.store().watch(Range::prefix(keys::EVENTS), from).await?;
-    let since = time::before(now(), DAY).as_microsecond().max(0);
-    let mut rest = Range::between(format!("{}{since:016}", keys::EVENTS), format!("{}~", keys::EVENTS));
-    loop {
-        let page = hub.store().range(rest.clone(), PAGE, Order::Ascending).await?;
-        for record in page.records.iter().filter(|r| r.modified <= from) {
-            journal.take(&record.value, now());
-        }
-        match page.records.last() {
-            Some(last) if page.more => rest = rest.after(&last.key),
-            _ => break,
-        }
-    }
-    journal.ready.send_replace(true);
-    loop {
-        for change in &watch.next().await?.changes {
-            if let Change::Put(record) = change {
-                journal.take(&record.value, now());
-            }
-        }
+    /// The past has been read.
+    pub fn complete(&self) {
+        self.ready.send_replace(true);
     }
 }
 
