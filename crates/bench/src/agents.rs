@@ -122,6 +122,7 @@ impl Agents {
                     name: NodeName::new(format!("sim-{number:05}")),
                     exact: true,
                     secret: None,
+                    certificate_request: None,
                 };
                 joined.push(client.call::<NodeJoin>(&request).await?);
             }
@@ -297,6 +298,8 @@ impl Agent {
             | ToNode::Refused { .. }
             | ToNode::LogsAck { .. }
             | ToNode::FactsAck { .. }
+            // Its jobs use none.
+            | ToNode::Secrets { .. }
             | ToNode::Exec { .. } => {}
         }
     }

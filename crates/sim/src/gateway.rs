@@ -601,6 +601,7 @@ impl World {
                 session.told.resync();
                 self.push_soon(id);
             }
+            FromNode::SecretsWanted { job } => return self.fail(format!("{job} uses no secrets")),
             FromNode::Pulling { .. } | FromNode::Exec { .. } | FromNode::Metrics { .. } | FromNode::Facts { .. } => {}
         }
         self.work(id);

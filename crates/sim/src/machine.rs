@@ -586,6 +586,7 @@ impl World {
                 run.agent.logs_acked(&through, now)
             }
             ToNode::Welcome { .. } | ToNode::Refused { .. } => return self.hang_up(at),
+            ToNode::Secrets { job, .. } => return self.fail(format!("{job} uses no secrets")),
             ToNode::Exec { .. } | ToNode::MetricsAck { .. } | ToNode::FactsAck { .. } => return,
         };
         self.decided(at, effects);

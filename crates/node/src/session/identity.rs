@@ -151,7 +151,7 @@ pub(super) struct Joining<'a> {
 ///
 /// # Errors
 /// The gateway doesn't answer, isn't the one that the token is of, or doesn't want this node.
-pub(super) async fn join(joining: Joining<'_>) -> Result<(Identity, Certificate), AgentError> {
+pub(super) async fn join(joining: Joining<'_>) -> Result<(Identity, Option<Certificate>), AgentError> {
     let Joining {
         gateway,
         token,
@@ -218,13 +218,16 @@ pub(super) async fn join(joining: Joining<'_>) -> Result<(Identity, Certificate)
     }
     let joined: Joined = serde_json::from_slice(&body)
         .map_err(|e| refuse(ApiError::internal("the gateway's answer can't be read").cause(e.to_string())))?;
-    let given = joined
+    let certificate = joined
         .certificate
-        .ok_or_else(|| refuse(ApiError::internal("the gateway gave no certificate")))?;
-    let certificate = Certificate::new(given, &csr.key, certificate::jitter(&joined.name))
+        .map(|given| Certificate::new(given, &csr.key, certificate::jitter(&joined.name)))
+        .transpose()
         .map_err(|e| refuse(ApiError::internal("the gateway's certificate can't be used").cause(e.to_string())))?;
+    if certificate.is_none() && gateway.tls() {
+        return Err(refuse(ApiError::internal("the gateway gave no certificate")));
+    }
     // What is trusted from now on is what the token speaks of, and nothing that anybody put in between.
-    if let Some(fingerprint) = fingerprint
+    if let (Some(certificate), Some(fingerprint)) = (&certificate, fingerprint)
         && certificate.fingerprint().as_deref() != Some(fingerprint)
     {
         let message = "the gateway's authority isn't the one that the token is of";

@@ -319,7 +319,9 @@ pub(super) async fn who(data: &std::path::Path, wish: &Wish<'_>) -> Result<(Iden
     };
     let (identity, certificate) = identity::join(joining).await?;
     // The certificate first: who has an identity never joins again.
-    certificate.save(data)?;
+    if let Some(certificate) = certificate {
+        certificate.save(data)?;
+    }
     identity.save(data)?;
     tracing::info!(node = %identity.name, gateway = %address, "joined");
     Ok((identity, address))
