@@ -151,6 +151,14 @@ pub enum Reason {
     CertificateWrongUse,
 }
 
+impl Reason {
+    /// The reason of this name, as it is written.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        serde_json::from_value(serde_json::Value::String(name.to_owned())).ok()
+    }
+}
+
 /// An error for a caller: everything in it may be shown to whoever asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{message}")]
@@ -192,6 +200,40 @@ impl ApiError {
     pub fn because(mut self, reason: Reason) -> Self {
         self.reason = Some(reason);
         self
+    }
+
+    /// There is no TLS with the gateway at an address. `reason`: what is wrong with a certificate; `None`: something else.
+    #[must_use]
+    pub fn no_tls(gateway: &str, reason: Option<Reason>) -> Self {
+        let (what, hint) = match reason {
+            Some(Reason::CertificateMissing) => ("is missing", None),
+            Some(Reason::CertificateExpired) => ("has expired", Some("do the clocks of both machines agree?")),
+            Some(Reason::CertificateNotYetValid) => ("isn't valid yet", Some("do the clocks of both machines agree?")),
+            Some(Reason::CertificateRevoked) => ("was revoked", None),
+            Some(Reason::CertificateForeign) => (
+                "is of another authority than the one that is trusted here",
+                Some("a token from that gateway itself names its authority; or name it with --ca FILE"),
+            ),
+            Some(Reason::CertificateWrongName) => (
+                "is for other names than this one",
+                Some("call it by one of its names, or start it with --tls-name NAME"),
+            ),
+            Some(Reason::CertificateWrongUse) => ("is for something else", None),
+            Some(_) => ("can't be read", None),
+            None => {
+                let message = format!("there is no TLS with what answers at {gateway}");
+                return Self::new(ErrorCode::AuthFailed, message)
+                    .hint("is it a Clawbernetes gateway, and is the address right?");
+            }
+        };
+        Self {
+            reason,
+            hint: hint.map(str::to_owned),
+            ..Self::new(
+                ErrorCode::AuthFailed,
+                format!("the certificate of the gateway at {gateway} {what}"),
+            )
+        }
     }
 
     /// [`ErrorCode::InvalidArgument`] on a field.

@@ -25,6 +25,7 @@ pub mod secret;
 pub mod time;
 pub mod wire;
 pub mod workload;
+pub mod xid;
 
 pub use error::{ApiError, ErrorCode, Reason};
 pub use id::{GpuIndex, NodeName, WorkloadId};

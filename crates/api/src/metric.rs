@@ -7,7 +7,7 @@
 //! | [`Scope::Gpu`] | `gpu` (index), `uuid`, `model`. Who held the GPU is known to the gateway, and isn't a label |
 //! | [`Scope::Node`] | none, or the part: `mount`, `device` (disk or network interface) |
 //! | [`Scope::Workload`] | `workload`, `attempt`, `rank`, and those of the workload's own metrics |
-//! | [`Scope::Gateway`] | as each says |
+//! | [`Scope::Gateway`] | as each says: those of the node, GPU or workload that it is about, and `state` or `xid` |
 //!
 //! Metrics that workloads report themselves aren't in the catalogue: their names begin with [`OWN_PREFIX`].
 
@@ -58,6 +58,9 @@ pub enum Unit {
     /// Operations a second.
     #[serde(rename = "ops/s")]
     OpsPerSecond,
+    /// Lines a second.
+    #[serde(rename = "lines/s")]
+    LinesPerSecond,
     /// Degrees.
     #[serde(rename = "celsius")]
     Celsius,
@@ -96,6 +99,7 @@ impl Unit {
             Self::Bytes => "bytes",
             Self::BytesPerSecond => "bytes/s",
             Self::OpsPerSecond => "ops/s",
+            Self::LinesPerSecond => "lines/s",
             Self::Celsius => "celsius",
             Self::Watts => "watts",
             Self::Megahertz => "megahertz",
@@ -135,7 +139,7 @@ pub enum Scope {
     Node,
     /// A member of a workload's attempt.
     Workload,
-    /// The gateway itself.
+    /// What the gateway alone knows: itself, the fleet, its word on nodes, GPUs and workloads.
     Gateway,
 }
 
@@ -273,6 +277,8 @@ catalogue! {
     "pressure.io", "clawbernetes_node_pressure_io_ratio" * RATIO, Percent, Gauge, Node, Avg, "Share of the last 10 s in which some task waited for input or output.";
     "disk.used", "clawbernetes_node_disk_used_bytes" * 1.0, Bytes, Gauge, Node, Max, "Space of a file system that isn't free.";
     "disk.total", "clawbernetes_node_disk_size_bytes" * 1.0, Bytes, Gauge, Node, Max, "Size of a file system.";
+    "disk.inodes.used", "clawbernetes_node_disk_inodes_used" * 1.0, Count, Gauge, Node, Max, "Inodes of a file system that aren't free: files and folders.";
+    "disk.inodes.total", "clawbernetes_node_disk_inodes" * 1.0, Count, Gauge, Node, Max, "Inodes of a file system; one that makes them as it needs them has none to tell.";
     "disk.iops", "clawbernetes_node_disk_operations_per_second" * 1.0, OpsPerSecond, Gauge, Node, Avg, "Reads and writes that a disk completed.";
     "disk.throughput", "clawbernetes_node_disk_bytes_per_second" * 1.0, BytesPerSecond, Gauge, Node, Avg, "Read from and written to a disk.";
     "network.throughput", "clawbernetes_node_network_bytes_per_second" * 1.0, BytesPerSecond, Gauge, Node, Avg, "Received and sent over an interface.";
@@ -284,6 +290,9 @@ catalogue! {
     "workload.memory", "clawbernetes_workload_memory_used_bytes" * 1.0, Bytes, Gauge, Workload, Max, "Main memory that it uses, without the page cache that can go at once.";
     "workload.memory.limit", "clawbernetes_workload_memory_limit_bytes" * 1.0, Bytes, Gauge, Workload, Max, "Its memory limit.";
     "workload.io", "clawbernetes_workload_io_bytes_per_second" * 1.0, BytesPerSecond, Gauge, Workload, Avg, "Read from and written to disks.";
+    "workload.log.lines", "clawbernetes_workload_log_lines_per_second" * 1.0, LinesPerSecond, Gauge, Workload, Avg, "Lines of output that it writes.";
+    "workload.log.bytes", "clawbernetes_workload_log_bytes_per_second" * 1.0, BytesPerSecond, Gauge, Workload, Avg, "Text of output that it writes.";
+    "workload.log.lost", "clawbernetes_workload_log_lost_lines_total" * 1.0, Count, Counter, Workload, Max, "Lines of its output that were lost since its node's agent started: it wrote more than could be sent and kept.";
     "workload.restarts", "clawbernetes_workload_restarts" * 1.0, Count, Gauge, Workload, Max, "Attempts before this one.";
 
     "fleet.nodes", "clawbernetes_nodes" * 1.0, Count, Gauge, Gateway, Avg, "Nodes, by status.";
@@ -291,6 +300,11 @@ catalogue! {
     "fleet.gpus.free", "clawbernetes_gpus_free" * 1.0, Count, Gauge, Gateway, Avg, "GPUs that a workload could be given.";
     "queue.workloads", "clawbernetes_workloads" * 1.0, Count, Gauge, Gateway, Avg, "Workloads that haven't ended, by phase.";
     "queue.wait", "clawbernetes_queue_wait_seconds" * SECONDS, Millis, Gauge, Gateway, Max, "For how long the workload has waited that waits longest.";
+    "node.status", "clawbernetes_node_status" * 1.0, Bool, Gauge, Gateway, Max, "1 for the status (label state) that a node has, 0 for all others.";
+    "gpu.health", "clawbernetes_gpu_health" * 1.0, Bool, Gauge, Gateway, Max, "1 for the health (label state) that a GPU has, 0 for all others.";
+    "gpu.xids", "clawbernetes_gpu_xids_total" * 1.0, Count, Counter, Gateway, Max, "XID errors of a GPU since the gateway's start, by number (label xid).";
+    "workload.oom_kills", "clawbernetes_workload_oom_kills_total" * 1.0, Count, Counter, Gateway, Max, "Attempts of a workload that ended for want of memory, since the gateway's start.";
+    "workload.crashes", "clawbernetes_workload_crashes_total" * 1.0, Count, Counter, Gateway, Max, "Attempts of a workload that failed and were followed by another one, since the gateway's start.";
     "gateway.memory", "clawbernetes_gateway_memory_bytes" * 1.0, Bytes, Gauge, Gateway, Avg, "Memory that the gateway takes.";
     "gateway.cpu", "clawbernetes_gateway_cpu_seconds_total" * 1.0, Seconds, Counter, Gateway, Max, "CPU time that the gateway took since its start.";
     "gateway.disk.used", "clawbernetes_gateway_disk_used_bytes" * 1.0, Bytes, Gauge, Gateway, Max, "Space that isn't free where the gateway keeps its data.";

@@ -76,6 +76,9 @@ pub enum GpuHealth {
 }
 
 impl GpuHealth {
+    /// All words.
+    pub const NAMES: [&str; 4] = ["ok", "degraded", "failed", "unknown"];
+
     /// Whether new work may be placed on it.
     #[must_use]
     pub fn usable(&self) -> bool {

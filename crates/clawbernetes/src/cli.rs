@@ -49,6 +49,12 @@ pub(crate) struct Globals {
     /// The namespace of names [env: CLAWBERNETES_NAMESPACE] [default: default]
     #[arg(long, short = 'n', global = true, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
+    /// A file with the authority that the gateway's certificate is of [env: CLAWBERNETES_CA]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca: Option<std::path::PathBuf>,
+    /// Speak unencrypted with others than this machine: tokens travel in the clear [env: CLAWBERNETES_INSECURE=1]
+    #[arg(long, global = true)]
+    pub(crate) insecure: bool,
     /// The context to use instead of the current one [env: CLAWBERNETES_CONTEXT]
     // Not `--context`: that is the lines around a match in `logs`.
     #[arg(long, global = true, value_name = "NAME", add = crate::complete::contexts())]
@@ -83,8 +89,7 @@ impl App {
     /// A client of the gateway, and the settings that it was made from.
     pub(crate) fn session(&self) -> Result<(Client, Settings), ApiError> {
         let settings = self.settings()?;
-        let token = settings.token.as_ref().map(|token| token.value.clone());
-        Ok((Client::new(settings.endpoint.clone(), token), settings))
+        Ok((settings.client(), settings))
     }
 
     /// Runs a command that only calls the gateway.

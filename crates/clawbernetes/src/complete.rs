@@ -164,7 +164,7 @@ where
     let Ok(settings) = Settings::resolve(&Globals::default()) else {
         return Vec::new();
     };
-    let client = Client::new(settings.endpoint, settings.token.map(|token| token.value));
+    let client = settings.client();
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return Vec::new();
     };

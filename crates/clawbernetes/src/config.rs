@@ -7,10 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use api::{ApiError, ErrorCode};
+use api::{ApiError, ErrorCode, Reason};
 use serde::{Deserialize, Serialize};
 
-use crate::{cli::Globals, client::Endpoint, local};
+use vault::tls::Trust;
+
+use crate::{
+    cli::Globals,
+    client::{Client, Endpoint},
+    local,
+};
 
 /// The gateway where nothing names another.
 pub(crate) const DEFAULT_GATEWAY: &str = "ws://localhost:9000";
@@ -26,6 +32,10 @@ pub(crate) const GATEWAY_VARIABLE: &str = "CLAWBERNETES_GATEWAY_URL";
 pub(crate) const TOKEN_VARIABLE: &str = "CLAWBERNETES_TOKEN";
 /// The namespace.
 pub(crate) const NAMESPACE_VARIABLE: &str = "CLAWBERNETES_NAMESPACE";
+/// A file with the authority that the gateway's certificate is of.
+pub(crate) const CA_VARIABLE: &str = "CLAWBERNETES_CA";
+/// `1`: speak unencrypted with others than this machine.
+pub(crate) const INSECURE_VARIABLE: &str = "CLAWBERNETES_INSECURE";
 /// The context to use instead of the current one.
 pub(crate) const CONTEXT_VARIABLE: &str = "CLAWBERNETES_CONTEXT";
 
@@ -56,6 +66,9 @@ pub(crate) struct Context {
     /// The namespace. `None`: the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) namespace: Option<String>,
+    /// The authority that its certificate is of, PEM. `None`: what the token says, or those that this machine trusts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) authority: Option<String>,
 }
 
 impl fmt::Debug for Context {
@@ -196,6 +209,8 @@ pub(crate) struct Settings {
     pub(crate) endpoint: Endpoint,
     /// The token. `None`: none was found.
     pub(crate) token: Option<Sourced<String>>,
+    /// Whom to trust, if the gateway speaks TLS.
+    pub(crate) trust: Trust,
     /// The namespace.
     pub(crate) namespace: Sourced<String>,
     /// The context in use. `None`: none.
@@ -266,6 +281,30 @@ impl Settings {
                 source: Source::Local(path),
             });
         }
+        let insecure = globals.insecure || variable(INSECURE_VARIABLE).is_some_and(|v| v.value == "1");
+        if !endpoint.tls && !endpoint.loopback() && !insecure {
+            return Err(ApiError::invalid(
+                "gateway",
+                format!("{endpoint} would be called unencrypted: the token could be read on the way"),
+            )
+            .because(Reason::TlsRequired)
+            .hint(format!("call it by wss://{}, or say --insecure", endpoint.authority())));
+        }
+        let file = globals
+            .ca
+            .clone()
+            .or_else(|| variable(CA_VARIABLE).map(|v| v.value.into()));
+        let kept = context.filter(|_| matches!(gateway.source, Source::Context(_)));
+        let trust = match (file, kept.and_then(|context| context.authority.as_ref())) {
+            (Some(file), _) => trust_file(&file)?,
+            (None, Some(pem)) => trust_pem(pem).map_err(|cause| {
+                ApiError::invalid("authority", "the context's authority can't be read").cause(cause)
+            })?,
+            (None, None) => match token.as_ref().and_then(|token| fingerprint(&token.value)) {
+                Some(fingerprint) => Trust::Fingerprint(fingerprint.to_owned()),
+                None => Trust::System,
+            },
+        };
         let namespace = flag(&globals.namespace, "--namespace")
             .or_else(|| variable(NAMESPACE_VARIABLE))
             .or_else(|| of_context(context.and_then(|c| c.namespace.as_ref())))
@@ -277,15 +316,44 @@ impl Settings {
             gateway,
             endpoint,
             token,
+            trust,
             namespace,
             context: context_name,
         })
+    }
+
+    /// A client of the gateway.
+    pub(crate) fn client(&self) -> Client {
+        let token = self.token.as_ref().map(|token| token.value.clone());
+        Client::new(self.endpoint.clone(), token, self.trust.clone())
     }
 
     /// The namespace, where somebody named one.
     pub(crate) fn named_namespace(&self) -> Option<String> {
         (self.namespace.source != Source::Default).then(|| self.namespace.value.clone())
     }
+}
+
+/// The fingerprint of the fleet's root at the end of a token. `None`: it has none.
+pub(crate) fn fingerprint(token: &str) -> Option<&str> {
+    let (_, fingerprint) = token.trim().rsplit_once('.')?;
+    (fingerprint.len() == 64 && fingerprint.bytes().all(|b| b.is_ascii_hexdigit())).then_some(fingerprint)
+}
+
+fn trust_file(file: &Path) -> Result<Trust, ApiError> {
+    let text = fs::read_to_string(file).map_err(|error| error.to_string());
+    text.and_then(|text| trust_pem(&text)).map_err(|cause| {
+        ApiError::invalid("ca", format!("{} holds no authority's certificate", file.display())).cause(cause)
+    })
+}
+
+fn trust_pem(text: &str) -> Result<Trust, String> {
+    let all = vault::pki::certificates(text).map_err(|error| error.to_string())?;
+    // Where there are several, the root is the last.
+    all.into_iter()
+        .next_back()
+        .map(Trust::Root)
+        .ok_or_else(|| "it is empty".to_owned())
 }
 
 #[cfg(test)]
@@ -299,17 +367,19 @@ mod tests {
                 (
                     "lab".to_owned(),
                     Context {
-                        gateway: Some("ws://lab:9100".to_owned()),
+                        gateway: Some("wss://lab:9100".to_owned()),
                         token: Some("lab-token".to_owned()),
                         namespace: None,
+                        authority: None,
                     },
                 ),
                 (
                     "prod".to_owned(),
                     Context {
-                        gateway: Some("ws://prod".to_owned()),
+                        gateway: Some("wss://prod".to_owned()),
                         token: None,
                         namespace: Some("train".to_owned()),
+                        authority: None,
                     },
                 ),
             ]),
@@ -324,13 +394,13 @@ mod tests {
     fn flags_come_before_variables_before_the_context_before_defaults() {
         let of_env = |name: &'static str| {
             (name == GATEWAY_VARIABLE).then(|| Sourced {
-                value: "http://env:1".to_owned(),
+                value: "https://env:1".to_owned(),
                 source: Source::Variable(name),
             })
         };
         let mut globals = Globals::default();
         let settings = Settings::of(&globals, &config(), of_env).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(settings.gateway.value, "http://env:1");
+        assert_eq!(settings.gateway.value, "https://env:1");
         assert_eq!(
             settings.token.map(|t| t.source),
             Some(Source::Context("lab".to_owned()))

@@ -38,6 +38,12 @@ pub fn errors(workload: &str) -> String {
     format!("clawbernetes logs {workload} --level error --context 10")
 }
 
+/// The end of its output.
+#[must_use]
+pub fn tail(workload: &str) -> String {
+    format!("clawbernetes logs {workload} --tail 50")
+}
+
 /// Stops a workload.
 #[must_use]
 pub fn cancel(workload: &str) -> String {
@@ -144,6 +150,7 @@ pub(crate) mod tests {
         for line in [
             migrate("w"),
             errors("w"),
+            tail("w"),
             cancel("w"),
             status("w"),
             more_memory("w", 64),

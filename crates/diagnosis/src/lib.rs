@@ -6,7 +6,7 @@
 //! [`diagnose_node`] and [`diagnose_workload`] look at one thing closely;
 //! [`health`] adds up what was found in the whole fleet. What can be found is
 //! data: [`node_rules`] and [`workload_rules`], the table of XID errors
-//! ([`xid::TABLE`]), and the patterns of log lines ([`patterns::TABLE`]).
+//! ([`xid::all`]), and the patterns of log lines ([`patterns::TABLE`]).
 //! What wasn't measured is said to be unknown: it is never a finding, and
 //! never healthy.
 //!

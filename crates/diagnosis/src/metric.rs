@@ -104,6 +104,12 @@ pub const WORKLOAD_CPU: &str = "workload.cpu";
 pub const WORKLOAD_MEMORY: &str = "workload.memory";
 /// Read and written by a workload, bytes a second.
 pub const WORKLOAD_IO: &str = "workload.io";
+/// Lines of output that a workload writes, a second.
+pub const WORKLOAD_LOG_LINES: &str = "workload.log.lines";
+/// Text of output that a workload writes, bytes a second.
+pub const WORKLOAD_LOG_BYTES: &str = "workload.log.bytes";
+/// Lines of output that were lost; a counter.
+pub const WORKLOAD_LOG_LOST: &str = "workload.log.lost";
 /// Reported by the workload: work done a second, in its own unit.
 pub const REPORTED_THROUGHPUT: &str = "reported.throughput";
 /// Reported by the workload: time of a step, milliseconds.
@@ -130,6 +136,9 @@ pub enum Unit {
     /// Bytes a second.
     #[serde(rename = "bytes/s")]
     BytesPerSecond,
+    /// Lines a second.
+    #[serde(rename = "lines/s")]
+    LinesPerSecond,
     /// Watts.
     Watts,
     /// Megahertz.
@@ -165,7 +174,8 @@ pub fn unit(metric: &str) -> Unit {
         GPU_MEMORY_USED | GPU_MEMORY_TOTAL | MEMORY_USAGE | MEMORY_TOTAL | SWAP_USED | DISK_USED | DISK_TOTAL
         | WORKLOAD_MEMORY => Unit::Bytes,
         GPU_PCIE_RX | GPU_PCIE_TX | GPU_NVLINK_RX | GPU_NVLINK_TX | SWAP_IN | SWAP_OUT | DISK_THROUGHPUT
-        | NETWORK_THROUGHPUT | WORKLOAD_IO => Unit::BytesPerSecond,
+        | NETWORK_THROUGHPUT | WORKLOAD_IO | WORKLOAD_LOG_BYTES => Unit::BytesPerSecond,
+        WORKLOAD_LOG_LINES => Unit::LinesPerSecond,
         GPU_POWER | GPU_POWER_LIMIT => Unit::Watts,
         GPU_CLOCK_SM | GPU_CLOCK_MEMORY => Unit::Megahertz,
         CLOCK_OFFSET | REPORTED_STEP_TIME | REPORTED_LATENCY => Unit::Milliseconds,

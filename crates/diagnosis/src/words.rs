@@ -48,6 +48,7 @@ pub(crate) fn value(v: f64, unit: Unit) -> String {
         Unit::Celsius => format!("{v:.0} °C"),
         Unit::Bytes => bytes(v),
         Unit::BytesPerSecond => format!("{}/s", bytes(v)),
+        Unit::LinesPerSecond => format!("{v:.0} lines/s"),
         Unit::Watts => format!("{v:.0} W"),
         Unit::Megahertz => format!("{v:.0} MHz"),
         Unit::Milliseconds => format!("{v:.0} ms"),

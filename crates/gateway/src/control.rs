@@ -201,7 +201,7 @@ pub async fn measure(
             let process = metrics::Process::read(&data);
             let at = now();
             // The view is let go before the store, which may wait for its disk.
-            let fleet = metrics::fleet(&hub.view(), &live, at);
+            let fleet = metrics::fleet(&hub.view(), &live, &metrics.counted, at);
             metrics::record(&metrics.store, fleet, &process, &sizes, at)
         });
         if let Ok(Err(error)) = measured.await {

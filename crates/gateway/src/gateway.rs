@@ -256,6 +256,7 @@ impl Gateway {
             trust: Arc::clone(&trust),
             audit: Arc::clone(&audit),
             planner,
+            planner: planner.clone(),
             rows: serve::Rows::default(),
             access: serve::Access::new(options.limits),
             started_at: now(),
@@ -271,6 +272,7 @@ impl Gateway {
             hub: Arc::clone(&hub),
             live: Arc::clone(&live),
             metrics: Arc::clone(&metrics),
+            planner,
         };
         let evaluating = alerting::watch(Arc::clone(&alerting), sources, options.alert_interval, stop.clone());
         let delivering = alerting::deliver(alerting, Arc::clone(&hub), sender, stop.clone());
@@ -310,7 +312,10 @@ impl Gateway {
             let writing = remote_write::run(Arc::clone(&metrics), target, options.data.clone(), stop.clone());
             tasks.push(tokio::spawn(writing));
         }
-        let following = vec![tokio::spawn(diagnose::follow(journal, Arc::clone(&hub))), following];
+        let following = vec![
+            tokio::spawn(diagnose::follow(journal, Arc::clone(&metrics), Arc::clone(&hub))),
+            following,
+        ];
         Ok(Self {
             address,
             admin_token: admin_token.map(|token| trust.with_fingerprint(token)),

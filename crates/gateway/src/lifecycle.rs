@@ -106,6 +106,16 @@ impl Step {
     }
 }
 
+/// Why a workload was stopped and queued again without having failed.
+const NOT_FAILED: [&str; 3] = ["PREEMPTED", "DRAINED", "MIGRATED"];
+
+/// Whether a step is the end of an attempt that failed and is followed by another one.
+#[must_use]
+pub fn failed_again(step: &Transition) -> bool {
+    let failed = |reason: &str| !NOT_FAILED.contains(&reason);
+    step.phase == Phase::Pending && step.reason.as_deref().is_some_and(failed)
+}
+
 fn event_reason(phase: Phase) -> &'static str {
     match phase {
         Phase::Pending => "Queued",

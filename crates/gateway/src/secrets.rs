@@ -7,8 +7,9 @@
 use api::{ApiError, ErrorCode, Timestamp};
 use store::{Order, Range, Store, Txn, TxnOutcome};
 use vault::secret::{
-    AddError, Change, Invalid, Keyring, Lock, Name, Namespace, New, OpenError, ReadError, Sealed, Secret, Step, Value,
-    Which, open, step,
+    AddError, Change, Invalid, Keyring, Lock, Name, Namespace, New, OpenError, ReadError, Sealed, Secret, Value, Which,
+    open,
+    rekey::{Step, step},
 };
 
 use crate::{
@@ -295,7 +296,7 @@ impl Secrets<'_> {
                     if let TxnOutcome::Committed(revision) = self.store.txn(txn).await.map_err(|e| store_error(&e))? {
                         self.trust.relock(
                             Versioned {
-                                value: settled,
+                                value: *settled,
                                 revision,
                             },
                             ring,

@@ -113,6 +113,10 @@ pub trait Engine: Send + Sync + 'static {
     /// that isn't known or has ended.
     fn remark(&self, job: &JobKey, text: &str);
 
+    /// The job whose processes are in a control group, which the kernel named by its path. `None`: none of this
+    /// engine's, or that can't be told any more.
+    fn owner(&self, cgroup: &str) -> BoxFuture<'_, Option<JobKey>>;
+
     /// What a running job uses now. `None`: it isn't known or doesn't run.
     fn stats(&self, job: &JobKey) -> BoxFuture<'_, Option<JobStats>>;
 }

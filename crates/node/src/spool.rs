@@ -6,6 +6,7 @@
 //! that floods costs the others nothing: their lines become a hole in the numbers, and the reader says so in a System line that stands at the hole's last number.
 
 pub(crate) mod folder;
+mod meter;
 mod read;
 mod segment;
 mod watch;
@@ -15,6 +16,7 @@ use std::io;
 
 use api::workload::{JobKey, LogSource};
 
+pub use meter::Volume;
 pub use read::Spool;
 pub use watch::Watch;
 pub use write::Writer;

@@ -68,6 +68,10 @@ pub struct NodeOptions {
     pub gateway: Option<String>,
     /// Lets a node in that has no identity yet.
     pub join_token: Option<String>,
+    /// A file with the authority that the gateway's certificate is of, for a join token that says nothing of it.
+    pub authority: Option<PathBuf>,
+    /// Speak unencrypted with a gateway elsewhere.
+    pub insecure: bool,
     /// The name that a new node insists on. `None`: the host's name, or one like it if that is taken.
     pub name: Option<NodeName>,
     /// Which engines it offers.
@@ -97,6 +101,8 @@ impl NodeOptions {
         Self {
             gateway: None,
             join_token: None,
+            authority: None,
+            insecure: false,
             name: None,
             engines: Engines::Auto,
             labels: BTreeMap::new(),
@@ -167,16 +173,18 @@ pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<()
         join_token,
         name,
         data,
+        authority,
         ..
     } = options;
-    let identity = session::identify(
-        &data,
-        gateway.as_deref(),
-        join_token.as_deref(),
-        name.clone(),
-        &hostname,
-    )
-    .await?;
+    let wish = session::Wish {
+        gateway: gateway.as_deref(),
+        join_token: join_token.as_deref(),
+        authority: authority.as_deref(),
+        insecure: options.insecure,
+        name: name.clone(),
+        hostname: &hostname,
+    };
+    let identity = session::identify(&data, &wish).await?;
     let metrics = match options.metrics_listen {
         Some(address) => {
             let listener = TcpListener::bind(address).await;
@@ -264,6 +272,8 @@ pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<()
     let agent = AgentOptions {
         gateway,
         join_token,
+        authority,
+        insecure: options.insecure,
         name,
         labels: options.labels,
         data,

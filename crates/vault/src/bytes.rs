@@ -1,6 +1,7 @@
 //! Bytes as records hold them: random, and as text.
 
 use std::fmt::Write as _;
+use std::hint::black_box;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +15,28 @@ pub struct NoRandom(#[source] getrandom::Error);
 /// Fills a buffer with random bytes of the operating system.
 pub(crate) fn random(buffer: &mut [u8]) -> Result<(), NoRandom> {
     getrandom::fill(buffer).map_err(NoRandom)
+}
+
+/// How deep ciphers and hashes reach into the stack, and more, in every profile.
+const STACK_BYTES: usize = 16 << 10;
+
+/// Does work with secrets and overwrites the stack that it used: ciphers and hashes leave blocks of their input there,
+/// which they have no way to wipe. What the work gives back must hold its secrets on the heap.
+pub(crate) fn cleanly<T>(work: impl FnOnce() -> T) -> T {
+    let result = apart(work);
+    overwrite();
+    result
+}
+
+/// Not inlined, so that the work's frames lie where [`overwrite`]'s will.
+#[inline(never)]
+fn apart<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+#[inline(never)]
+fn overwrite() {
+    black_box(&mut [0_u8; STACK_BYTES]);
 }
 
 /// Lower-case hex digits.

@@ -32,7 +32,7 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// A text is no [`Hash`].
+/// A text is no hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a hash has 64 hex digits")]
 pub struct NoHash;
@@ -142,6 +142,7 @@ pub fn verify<B: AsRef<[u8]>>(records: impl IntoIterator<Item = (u64, B, Hash)>,
 }
 
 /// Checks records as [`verify`] does, and that the chain leads through a head that is known. It may go on from there.
+/// A head before `start` is passed already, and tells nothing.
 ///
 /// # Errors
 /// The first record that doesn't fit or is missing. If all fit but the known head, the known head's.
@@ -150,12 +151,11 @@ pub fn verify_known<B: AsRef<[u8]>>(
     start: Head,
     known: &Head,
 ) -> Result<Head, Broken> {
-    let rewritten = |head: &Head| {
-        (head.sequence == known.sequence && head.hash != known.hash).then(|| Broken {
-            sequence: known.sequence,
-            reason: Reason::Rewritten,
-        })
+    let broken = Broken {
+        sequence: known.sequence,
+        reason: Reason::Rewritten,
     };
+    let rewritten = |head: &Head| (head.sequence == known.sequence && head.hash != known.hash).then_some(broken);
     if let Some(broken) = rewritten(&start) {
         return Err(broken);
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{GpuIndex, Timestamp};
+use crate::{GpuIndex, Timestamp, workload::JobKey};
 
 /// Most facts in a message.
 pub const FACTS_MAX: usize = 500;
@@ -80,6 +80,9 @@ pub enum FactKind {
         /// The control group whose limit was reached. `None`: the machine's memory ran out, or the kernel doesn't say.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cgroup: Option<String>,
+        /// The job whose control group that is, as far as the agent knows. `None`: nobody's, or it isn't known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job: Option<JobKey>,
     },
     /// A network interface lost its link.
     LinkDown {

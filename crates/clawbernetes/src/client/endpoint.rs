@@ -8,47 +8,41 @@ use std::{
 use api::{ApiError, ErrorCode};
 use hyper::Uri;
 
-/// A gateway's address, taken apart. `ws://` and `http://` name the same port.
+/// A gateway's address, taken apart. `ws://` and `http://` name the same port, and so do `wss://` and `https://`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     /// Host name or address, without brackets.
     pub(crate) host: String,
     /// TCP port.
     pub(crate) port: u16,
+    /// Whether it is called by TLS.
+    pub(crate) tls: bool,
     /// Path before `/api`, without a slash at its end; usually empty.
     pub(crate) prefix: String,
 }
 
 impl Endpoint {
-    /// Reads `ws://host:port`, `http://host:port`, or `host:port`.
+    /// Reads `wss://host:port`, `ws://host:port` (or `https`, `http`), or `host:port`, which is called by TLS unless it is
+    /// this machine.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for anything else, and for `wss` and `https`, which this version doesn't speak.
+    /// `INVALID_ARGUMENT` for anything else.
     pub(crate) fn parse(text: &str) -> Result<Self, ApiError> {
         let refuse = |why: &str| {
             ApiError::new(
                 ErrorCode::InvalidArgument,
                 format!("'{text}' is no gateway's address: {why}"),
             )
-            .hint("write it as ws://host:9000")
+            .hint("write it as wss://host:9000")
         };
-        let full = if text.contains("://") {
-            text.to_owned()
-        } else {
-            format!("ws://{text}")
-        };
+        let named = text.contains("://");
+        let full = if named { text.to_owned() } else { format!("ws://{text}") };
         let uri: Uri = full.parse().map_err(|_| refuse("it can't be read as a URL"))?;
-        match uri.scheme_str() {
-            Some("ws" | "http") => {}
-            Some("wss" | "https") => {
-                return Err(ApiError::new(
-                    ErrorCode::InvalidArgument,
-                    format!("'{text}' asks for TLS, which this version doesn't speak"),
-                )
-                .hint("use ws:// over a trusted network or a tunnel (ssh -L 9000:localhost:9000 host)"));
-            }
-            _ => return Err(refuse("it begins with neither ws:// nor http://")),
-        }
+        let tls = match uri.scheme_str() {
+            Some("ws" | "http") => false,
+            Some("wss" | "https") => true,
+            _ => return Err(refuse("it begins with neither wss:// nor ws://")),
+        };
         let authority = uri.authority().ok_or_else(|| refuse("it names no host"))?;
         if authority.as_str().contains('@') {
             return Err(refuse("a user name has no place in it; tokens are given with --token"));
@@ -62,11 +56,19 @@ impl Endpoint {
         }
         let port = match (authority.port_u16(), authority.as_str().ends_with(':')) {
             (Some(port), _) if port > 0 => port,
-            (None, false) if authority.port().is_none() && !has_port(authority.as_str()) => 80,
+            (None, false) if authority.port().is_none() && !has_port(authority.as_str()) => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
             _ => return Err(refuse("its port is no number from 1 to 65535")),
         };
+        let host = host.to_owned();
         Ok(Self {
-            host: host.to_owned(),
+            tls: tls || (!named && !is_loopback(&host)),
+            host,
             port,
             prefix: uri.path().trim_end_matches('/').to_owned(),
         })
@@ -74,7 +76,7 @@ impl Endpoint {
 
     /// Whether it is on this very machine.
     pub(crate) fn loopback(&self) -> bool {
-        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        is_loopback(&self.host)
     }
 
     /// `host:port`, as in the header `Host`.
@@ -103,6 +105,13 @@ impl Endpoint {
     }
 }
 
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
 /// Whether an authority has something after its host's colon.
 fn has_port(authority: &str) -> bool {
     authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'))
@@ -110,7 +119,8 @@ fn has_port(authority: &str) -> bool {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws://{}{}", self.authority(), self.prefix)
+        let scheme = if self.tls { "wss" } else { "ws" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.prefix)
     }
 }
 
@@ -123,7 +133,10 @@ mod tests {
         for (text, shown) in [
             ("ws://localhost:9000", "ws://localhost:9000"),
             ("http://127.0.0.1:9000/", "ws://127.0.0.1:9000"),
-            ("gpu-head:9100", "ws://gpu-head:9100"),
+            ("gpu-head:9100", "wss://gpu-head:9100"),
+            ("localhost:9100", "ws://localhost:9100"),
+            ("https://proxy.lab", "wss://proxy.lab:443"),
+            ("wss://[::1]:9000", "wss://[::1]:9000"),
             ("ws://[::1]:9000", "ws://[::1]:9000"),
             ("http://proxy.lab/claws/", "ws://proxy.lab:80/claws"),
         ] {
@@ -134,8 +147,6 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused_with_the_reason() {
         for (text, part) in [
-            ("wss://host:9000", "TLS"),
-            ("https://host", "TLS"),
             ("ftp://host", "neither"),
             ("ws://", "URL"),
             ("ws://host:99999", "port"),

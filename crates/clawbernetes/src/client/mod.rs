@@ -1,5 +1,6 @@
 //! The gateway as a command sees it: typed calls over HTTP, streams and sessions over WebSocket.
 
+mod channel;
 mod endpoint;
 mod exec;
 mod stream;
@@ -23,6 +24,9 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
+use vault::tls::Trust;
+
+use self::channel::Channel;
 pub(crate) use self::endpoint::Endpoint;
 
 /// Longest time that setting up a connection may take.
@@ -44,6 +48,7 @@ const ANSWER_MAX_BYTES: usize = 1 << 30;
 pub(crate) struct Client {
     endpoint: Endpoint,
     token: Option<String>,
+    channel: Channel,
     /// The gateway has answered this client: should it be away now, it was there a moment ago.
     answered: AtomicBool,
 }
@@ -64,12 +69,19 @@ impl From<ApiError> for Trouble {
 
 impl Client {
     /// A client; nothing is connected yet.
-    pub(crate) fn new(endpoint: Endpoint, token: Option<String>) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, token: Option<String>, trust: Trust) -> Self {
         Self {
             endpoint,
             token,
+            channel: Channel::new(trust),
             answered: AtomicBool::new(false),
         }
+    }
+
+    /// The root that the gateway's certificate leads to, PEM, once a call by TLS was made and the root is known by its
+    /// fingerprint. `None`: otherwise.
+    pub(crate) fn authority(&self) -> Option<String> {
+        self.channel.root()
     }
 
     /// Where it calls.
@@ -177,7 +189,7 @@ impl Client {
     }
 
     /// Connects.
-    async fn connect(&self) -> Result<TcpStream, ApiError> {
+    async fn connect(&self) -> Result<channel::Stream, ApiError> {
         let mut last: Option<std::io::Error> = None;
         let addresses = timeout(CONNECT_TIMEOUT, self.endpoint.addresses())
             .await
@@ -188,7 +200,8 @@ impl Client {
                 Ok(Ok(socket)) => {
                     // Requests are small and wait for their answer: nothing is gained by holding them back.
                     let _ = socket.set_nodelay(true);
-                    return Ok(socket);
+                    let opened = timeout(CONNECT_TIMEOUT, self.channel.open(&self.endpoint, socket)).await;
+                    return opened.map_err(|_| self.unreachable("it doesn't shake hands in time"))?;
                 }
                 Ok(Err(error)) => last = Some(error),
                 Err(_) => last = Some(std::io::ErrorKind::TimedOut.into()),
@@ -199,7 +212,7 @@ impl Client {
     }
 
     /// Connects, and tries again until then while nothing listens.
-    async fn connect_until(&self, until: Instant) -> Result<TcpStream, ApiError> {
+    async fn connect_until(&self, until: Instant) -> Result<channel::Stream, ApiError> {
         loop {
             match self.connect().await {
                 Err(error) if error.code == ErrorCode::ConnectionRefused && Instant::now() < until => {

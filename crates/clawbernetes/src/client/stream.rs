@@ -8,16 +8,13 @@ use api::{
 };
 use futures_util::{SinkExt, StreamExt};
 use hyper::{StatusCode, header};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{self, Message, client::IntoClientRequest},
 };
 
-use super::{CONNECT_TIMEOUT, Client, USER_AGENT};
+use super::{CONNECT_TIMEOUT, Client, USER_AGENT, channel};
 
 /// How long a stream that broke off is tried to be taken up again.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -30,7 +27,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_secs(20);
 
 /// A WebSocket to the gateway.
-pub(super) type Socket = WebSocketStream<TcpStream>;
+pub(super) type Socket = WebSocketStream<channel::Stream>;
 
 /// A stream that can go on after the last item that arrived.
 pub(crate) trait Resumable: Streaming {

@@ -48,6 +48,23 @@ fn what_is_measured_is_found_by_node_and_gpu_and_survives_a_restart() {
     // Machines are measured too, and the gateway measures the fleet.
     wait_series(&cluster, &json!({ "name": "cpu.usage" }), 2);
     wait_series(&cluster, &json!({ "name": "fleet.gpus" }), 1);
+    // Its word on nodes and GPUs: one of all that may be holds.
+    for (request, words) in [
+        (json!({ "name": "node.status", "node": "a" }), 7),
+        (json!({ "name": "gpu.health", "node": "b", "gpu": 1 }), 4),
+    ] {
+        wait_for(&format!("{request} to be good"), || {
+            let answer = wait_series(&cluster, &request, words);
+            let series = answer["series"].as_array().unwrap();
+            let holds: Vec<&Value> = series.iter().filter(|s| s["last"] == 1.0).collect();
+            assert!(
+                series.iter().all(|s| s["last"] == 0.0 || s["last"] == 1.0),
+                "{answer:#}"
+            );
+            assert_eq!(holds.len(), 1, "{answer:#}");
+            (holds[0]["labels"]["state"] == "healthy" || holds[0]["labels"]["state"] == "ok").then_some(())
+        });
+    }
 
     // What was synced is there after the gateway was killed, and new samples follow on it.
     let before = wait_series(
@@ -103,6 +120,35 @@ fn what_is_measured_is_found_by_node_and_gpu_and_survives_a_restart() {
         past["notes"][0].as_str().unwrap().contains("nothing was measured"),
         "{past:#}"
     );
+    cluster.end();
+}
+
+#[test]
+fn xid_errors_and_bad_ends_are_counted() {
+    let mut cluster = Cluster::start();
+    let scenario = cluster
+        .home
+        .write("xid.yaml", "steps: [{at: 1s, gpu: 0, event: xid, code: 94}]");
+    let scenario = ["--simulate-scenario", scenario.to_str().unwrap()];
+    cluster.join_as("a", &[SIMULATED, &scenario].concat(), "degraded");
+    let counted = |request: &Value, count: f64| {
+        wait_for(&format!("{request} to be {count}"), || {
+            let answer = cluster.try_call("metrics.query", request)?;
+            let series = answer["series"].as_array().unwrap();
+            (series.len() == 1 && series[0]["last"] == count).then(|| series[0]["labels"].clone())
+        })
+    };
+    let labels = counted(&json!({ "name": "gpu.xids", "node": "a", "gpu": 0 }), 1.0);
+    assert_eq!(labels["xid"], "94", "{labels:#}");
+    let spec = json!({ "image": "host", "command": ["false"], "retries": 1, "retryDelay": "0s", "timeout": "5m" });
+    let id = cluster.submit("crash", &json!({ "name": "crash", "spec": spec }));
+    cluster.wait_phase(&id, "failed");
+    let labels = counted(&json!({ "name": "workload.crashes", "workload": id }), 1.0);
+    assert_eq!(labels["namespace"], "default", "{labels:#}");
+    cluster
+        .home
+        .run("metrics queue.wait --workload x")
+        .failed(3, "NOT_FOUND");
     cluster.end();
 }
 

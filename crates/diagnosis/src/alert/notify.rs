@@ -368,12 +368,15 @@ fn deliver(
         .iter()
         .map(|alert| (alert.fingerprint.clone(), said(alert)))
         .collect();
+    // An alert that was forgotten begins anew with its first episode: the time tells it from the one before.
+    let fired = |alert: &&Alert| alert.fired_at.map_or_else(String::new, |at| at.to_string());
     let words: Vec<String> = [receiver.name.clone(), group_key.clone(), group.sequence.to_string()]
         .into_iter()
         .chain(
             said.iter()
                 .map(|(f, said)| format!("{f} {} {}", said.firing, said.episode)),
         )
+        .chain(alerts.iter().map(fired))
         .collect();
     Delivery {
         receiver: receiver.name.clone(),

@@ -2,7 +2,8 @@
 //!
 //! Two things differ: a trend is `predict_linear` (least squares, so that outliers move it), and a missing sample
 //! resolves. States are read as an `OpenMetrics` state set, that is a series with a label `state` for each word, whose
-//! value is 1 for the present one; events as counters with the labels that the rule filters by.
+//! value is 1 for the present one; events as counters with the labels that the rule filters by, which begin with the first
+//! one that is counted: one that is new in the window counts as a whole, since `increase` sees no growth to the first.
 
 use std::fmt::Write as _;
 
@@ -135,7 +136,7 @@ fn sentence(writer: &Writer<'_>, text: &str) -> String {
                 Some(value) => escaped_go(value),
                 None if rule.by.iter().any(|by| by == name) => label(name),
                 // The caller's own words aren't in any series.
-                None => "unknown".to_owned(),
+                None => "see clawbernetes alerts list".to_owned(),
             },
         })
         .collect()
@@ -275,11 +276,9 @@ impl<'a> Writer<'a> {
             }
             Condition::Events(test) => {
                 let series = self.series(&test.event)?;
-                let value = taken(
-                    &self.selector(&series.name, &test.labels),
-                    Take::Increase,
-                    Some(test.over),
-                );
+                let selector = self.selector(&series.name, &test.labels);
+                let over = test.over;
+                let value = format!("({selector} unless {selector} offset {over}) or increase({selector}[{over}])");
                 format!("round(sum by ({}) ({value})) >= {}", self.labels(), test.at_least)
             }
             Condition::Any { of } => self.join(of, &format!(" or on ({}) ", self.labels()))?,

@@ -1,7 +1,7 @@
 //! Something that fills up, and when it is full.
 
 use crate::stats::{self, Line};
-use crate::{Evidence, Series, Severity, words};
+use crate::{Evidence, Series, Severity, metric, words};
 
 /// A forecast reaches this many times as far as what was seen.
 const REACH: i64 = 10;
@@ -20,15 +20,16 @@ pub(crate) struct Filling {
 
 impl Filling {
     /// What it stands on.
-    pub(crate) fn evidence(&self, metric: &'static str, series: &Series) -> Evidence {
+    pub(crate) fn evidence(&self, name: &'static str, series: &Series) -> Evidence {
+        let amount = |n: f64| words::value(n.round(), metric::unit(name));
         Evidence::value(
-            metric,
+            name,
             self.level,
             format!(
                 "{} of {}, growing by {} an hour: full in {}",
-                words::bytes(self.level),
-                words::bytes(self.limit),
-                words::bytes(self.line.per_second * 3600.0),
+                amount(self.level),
+                amount(self.limit),
+                amount(self.line.per_second * 3600.0),
                 words::duration(self.full_in_ms),
             ),
         )

@@ -70,7 +70,29 @@ fn disks<'a>(facts: &'a NodeFacts, used: &'a str, total: &'a str) -> Vec<(&'a Se
 }
 
 fn room(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
-    let all = disks(facts, metric::DISK_USED, metric::DISK_TOTAL);
+    filled(facts, rule, metric::DISK_USED, metric::DISK_TOTAL, "")
+}
+
+fn inodes(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
+    filled(
+        facts,
+        rule,
+        metric::DISK_INODES_USED,
+        metric::DISK_INODES_TOTAL,
+        " inodes",
+    )
+}
+
+/// File systems of which something runs out: by its course, or by what is left. `things`: what they are, after a
+/// number of them.
+fn filled(
+    facts: &NodeFacts,
+    rule: &Rule<NodeFacts>,
+    used_metric: &'static str,
+    total_metric: &'static str,
+    things: &str,
+) -> Option<Vec<Finding>> {
+    let all = disks(facts, used_metric, total_metric);
     if all.is_empty() {
         return None;
     }
@@ -78,7 +100,7 @@ fn room(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
     for (series, size) in all {
         let Some((at, used)) = series.last() else { continue };
         let share = used / size * 100.0;
-        let past = facts.history.of_device(metric::DISK_USED, series.device.as_deref());
+        let past = facts.history.of_device(used_metric, series.device.as_deref());
         let course = filling(series, size, past).and_then(|f| Some((f, urgency(&f)?)));
         let level = match share {
             _ if share >= FULL => Some((Severity::Critical, FULL)),
@@ -87,12 +109,13 @@ fn room(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
         };
         let mut evidence = Vec::new();
         if let Some((f, _)) = course {
-            evidence.push(f.evidence(metric::DISK_USED, series));
+            evidence.push(f.evidence(used_metric, series));
         }
         if let Some((_, threshold)) = level {
-            let text = format!("{share:.0} % full: {} of {}", words::bytes(used), words::bytes(size));
+            let amount = |n: f64| words::value(n.round(), metric::unit(used_metric));
+            let text = format!("{share:.0} % full: {} of {}{things}", amount(used), amount(size));
             evidence.push(
-                Evidence::value(metric::DISK_USED, used, text)
+                Evidence::value(used_metric, used, text)
                     .against(size * threshold / 100.0)
                     .at(at),
             );
@@ -106,35 +129,6 @@ fn room(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
         }
     }
     Some(found)
-}
-
-fn inodes(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {
-    let all = disks(facts, metric::DISK_INODES_USED, metric::DISK_INODES_TOTAL);
-    if all.is_empty() {
-        return None;
-    }
-    let look = |(series, total): (&Series, f64)| {
-        let (at, used) = series.last()?;
-        let share = used / total * 100.0;
-        if share < NEARLY_FULL {
-            return None;
-        }
-        let severity = if share >= FULL {
-            Severity::Critical
-        } else {
-            Severity::Warning
-        };
-        let target = series
-            .device
-            .as_deref()
-            .map_or_else(|| facts.node_target(), |d| facts.device_target(d));
-        let text = format!("{share:.0} % of inodes used");
-        let evidence = Evidence::value(metric::DISK_INODES_USED, used, text)
-            .against(total * NEARLY_FULL / 100.0)
-            .at(at);
-        Some(rule.finding(severity, target, 0.95, vec![evidence]))
-    };
-    Some(all.into_iter().filter_map(look).collect())
 }
 
 fn io_errors(facts: &NodeFacts, rule: &Rule<NodeFacts>) -> Option<Vec<Finding>> {

@@ -101,7 +101,7 @@ static RULES: &[&[Rule<NodeFacts>]] = &[
     trends::RULES,
 ];
 
-/// What can be found on a node; XID errors are in [`crate::xid::TABLE`].
+/// What can be found on a node; XID errors are in [`crate::xid::all`].
 pub fn node_rules() -> impl Iterator<Item = RuleInfo> {
     RULES.iter().flat_map(|rules| rules.iter()).map(Rule::info)
 }

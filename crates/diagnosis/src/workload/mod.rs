@@ -4,6 +4,7 @@ mod bottleneck;
 mod compare;
 mod facts;
 mod failures;
+mod flood;
 mod resources;
 mod speed;
 mod straggler;
@@ -70,6 +71,7 @@ pub struct Recommendation {
 static RULES: &[&[Rule<WorkloadFacts>]] = &[
     failures::RULES,
     resources::RULES,
+    flood::RULES,
     speed::RULES,
     bottleneck::RULES,
     straggler::RULES,
@@ -166,6 +168,7 @@ fn commands(facts: &WorkloadFacts, finding: &Finding) -> Vec<String> {
             let node = facts.nodes.first().map(|n| format!("clawbernetes diagnose node {n}"));
             node.into_iter().chain([command::migrate(id)]).collect()
         }
+        _ if finding.id == flood::FLOOD => vec![look(metric::WORKLOAD_LOG_LINES), command::tail(id)],
         Remedy::FixImage => vec![command::status(id), command::cancel(id)],
         _ => vec![command::errors(id), command::status(id)],
     }
@@ -225,7 +228,7 @@ mod tests {
             Remedy::CheckCabling,
             Remedy::UpdateDriver,
         ] {
-            for id in ["x", resources::OVER_ASKED] {
+            for id in ["x", resources::OVER_ASKED, flood::FLOOD] {
                 let finding = Finding {
                     id: id.into(),
                     severity: Severity::Warning,

@@ -289,6 +289,13 @@ fn errors() -> Vec<Scenario> {
             &[("disk-inodes", Critical)],
         ),
         fault(
+            "out of inodes within the hour",
+            World::busy(57)
+                .set_device(metric::DISK_INODES_USED, "/data", |m| 1.5e6 + 6_000.0 * m)
+                .set_device(metric::DISK_INODES_TOTAL, "/data", |_| 2e6),
+            &[("disk-inodes", Critical)],
+        ),
+        fault(
             "disk I/O errors",
             (0..6).fold(World::busy(54), |w, i| w.kernel(f64::from(i) * 7.0, disk())),
             &[("disk-io-errors", Critical)],
@@ -583,8 +590,7 @@ fn busy_but_healthy_nodes_raise_nothing() {
 
 #[test]
 fn every_xid_is_told_as_the_table_has_it() {
-    let all: Vec<Scenario> = xid::TABLE
-        .iter()
+    let all: Vec<Scenario> = xid::all()
         .map(|x| {
             let findings = diagnose_node(&World::busy(u64::from(x.code)).xid(20.0, x.code).facts(), false).findings;
             assert!(

@@ -322,6 +322,21 @@ fn faults_are_found_and_nothing_else() {
             Job::training(23).course(metric::REPORTED_THROUGHPUT, |m| 1000.0 - 6.0 * m),
             &[("throughput-falling", Warning)],
         ),
+        fault(
+            "floods its log",
+            Job::training(27).level(metric::WORKLOAD_LOG_LINES, 20_000.0).level(metric::WORKLOAD_LOG_BYTES, 4e6),
+            &[("log-flood", Info)],
+        ),
+        fault(
+            "long lines are a flood, too",
+            Job::training(28).level(metric::WORKLOAD_LOG_LINES, 50.0).level(metric::WORKLOAD_LOG_BYTES, 4e6),
+            &[("log-flood", Info)],
+        ),
+        fault(
+            "loses lines of its log",
+            Job::training(29).level(metric::WORKLOAD_LOG_LINES, 300.0).course(metric::WORKLOAD_LOG_LOST, |m| if m < 30.0 { 0.0 } else { 5_000.0 }),
+            &[("log-flood", Warning)],
+        ),
         fault("exit 137 that nobody explains is no OOM", Job::training(24).ended(&[(Error, 137)]), &[("killed", Info)]),
         fault("asks for four times what it uses", Job::training(25).level(metric::WORKLOAD_MEMORY, 20.0 * GIB), &[("memory-over-asked", Info)]),
         fault(

@@ -2,12 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{
-    NodeName, Timestamp, WorkloadId,
-    metric::label,
-    node::{GpuHealth, Node, Reach},
-    workload::Workload,
-};
+use api::{NodeName, Timestamp, WorkloadId, metric::label, node::Node, workload::Workload};
 use diagnosis::alert::{Labels, Need, Observed, Reading, Rule, RuleSet, Series, Span, States, Take, gather};
 use telemetry::metrics::{Aggregate, Matcher, MetricError, MetricStore};
 
@@ -34,6 +29,8 @@ pub struct Fleet {
     states: BTreeMap<&'static str, Vec<Series>>,
     /// Of alerts so far: what exists no more.
     gone: Vec<Labels>,
+    /// What sentences of rules name that no label has.
+    words: Labels,
 }
 
 /// What of the view is looked at: shared with it, so that its lock is held for moments.
@@ -91,17 +88,10 @@ impl Fleet {
                 let mut labels = labels.clone();
                 labels.insert(label::GPU.to_owned(), gpu.index.to_string());
                 labels.insert(label::UUID.to_owned(), gpu.uuid.clone());
-                let known = node.gpu_health.get(&gpu.index).map_or("ok", GpuHealth::name);
-                // Of a silent node's GPUs nothing is known.
-                let value = if node.reach == Reach::Online && heard_of {
-                    known
-                } else {
-                    "unknown"
-                };
                 healths.push(Series {
                     labels: labels.clone(),
                     reading: Reading::State {
-                        value: value.to_owned(),
+                        value: nodes::gpu_health(node, gpu.index, heard_of).to_owned(),
                         since: None,
                     },
                 });
@@ -120,6 +110,12 @@ impl Fleet {
         fleet.workloads = snapshot.active.iter().map(workload).collect();
         fleet.gone = fleet.gone(snapshot, alerts);
         fleet
+    }
+
+    /// With what sentences of rules name that no label has.
+    #[must_use]
+    pub fn with_words(self, words: Labels) -> Self {
+        Self { words, ..self }
     }
 
     fn gone(&self, snapshot: &Snapshot, alerts: &States) -> Vec<Labels> {
@@ -231,8 +227,14 @@ impl Answers {
                 .iter()
                 .map(|need| self.answer(need, rule, metrics, fleet, recent, now))
                 .collect();
+            let mut observations = gather(rule, &answers, &targets, now);
+            if !rule.context.is_empty() {
+                for observation in &mut observations {
+                    observation.context.clone_from(&fleet.words);
+                }
+            }
             let observed = Observed {
-                observations: gather(rule, &answers, &targets, now),
+                observations,
                 gone: fleet.gone.clone(),
             };
             all.insert(rule.name.clone(), observed);
@@ -394,6 +396,7 @@ fn increase(points: &[(i64, f64)]) -> Option<f64> {
 mod tests {
     use std::sync::Arc;
 
+    use api::node::{GpuHealth, Reach};
     use diagnosis::alert::RuleFile;
     use telemetry::metrics::{Options, Sample};
 

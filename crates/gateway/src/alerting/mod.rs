@@ -14,6 +14,7 @@ mod answers;
 mod file;
 mod keep;
 mod occurrences;
+mod reasons;
 mod run;
 mod send;
 mod views;

@@ -2,17 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use api::{
-    Timestamp,
-    event::Event,
-    metric::label,
-    wire::FactKind,
-    workload::{Phase, Workload},
-};
+use api::{Timestamp, event::Event, metric::label, wire::FactKind, workload::Workload};
 use diagnosis::alert::{Labels, Matcher, Need, Reading, RuleSet, Series, Span};
 use store::{Order, Range, Store, StoreError, Watch};
 
-use crate::keys;
+use crate::{keys, lifecycle};
 
 /// What rules call any XID error, whatever its number.
 const XID: &str = "Xid";
@@ -20,9 +14,6 @@ const XID: &str = "Xid";
 const SXID: &str = "SXid";
 /// What rules call the end of an attempt that failed and is followed by another one.
 const RESTARTED: &str = "Restarted";
-
-/// Why a workload was stopped and queued again without having failed.
-const NOT_FAILED: [&str; 3] = ["PREEMPTED", "DRAINED", "MIGRATED"];
 
 /// Events read at once.
 const PAGE: usize = 1_000;
@@ -115,8 +106,10 @@ impl Recent {
         let horizon = self.horizon(now);
         for step in workload.timeline.iter().rev().take_while(|step| step.at >= horizon) {
             let Some(reason) = &step.reason else { continue };
-            let again = step.phase == Phase::Pending && !NOT_FAILED.contains(&reason.as_str());
-            let names = [Some(reason.as_str()), again.then_some(RESTARTED)];
+            let names = [
+                Some(reason.as_str()),
+                lifecycle::failed_again(step).then_some(RESTARTED),
+            ];
             for name in names
                 .into_iter()
                 .flatten()
@@ -216,7 +209,7 @@ fn of_gpu(code: &str, number: u32, gpu: Option<api::GpuIndex>, uuid: Option<&str
 
 #[cfg(test)]
 mod tests {
-    use api::event::Severity;
+    use api::{event::Severity, workload::Phase};
 
     use super::*;
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use api::{NodeName, Span, Timestamp};
-use diagnosis::alert::{Delivery, Ledger, Receiver, evaluate_all, plan};
+use diagnosis::alert::{Delivery, Labels, Ledger, Receiver, States, evaluate_all, plan};
 use futures_util::{StreamExt, stream};
 use store::{Change, StoreError, Watch};
 use tokio_util::sync::CancellationToken;
@@ -13,9 +13,11 @@ use super::{
     answers::{Answers, Fleet, Snapshot},
     keep::{self, Written},
     occurrences::Recent,
+    reasons::{self, REASONS},
     send::Sender,
 };
 use crate::{
+    control::PlannerHandle,
     draft::Draft,
     hub::{Committed, Hub, now},
     keys,
@@ -37,6 +39,8 @@ pub struct Sources {
     pub live: Arc<Nodes>,
     /// Numbers over time.
     pub metrics: Arc<Metrics>,
+    /// Who knows why workloads wait.
+    pub planner: PlannerHandle,
 }
 
 /// Evaluates all rules again and again, until told to stop.
@@ -99,6 +103,7 @@ impl Round {
     async fn evaluate(mut self, at: Timestamp) -> Self {
         self.recent.prune(at);
         let before = Arc::clone(&self.alerting.now().states);
+        let words = self.words(&before, at).await;
         let (alerting, sources) = (Arc::clone(&self.alerting), self.sources.clone());
         let (mut answers, mut recent) = (std::mem::take(&mut self.answers), self.recent.clone());
         let previous = Arc::clone(&before);
@@ -107,7 +112,7 @@ impl Round {
             let snapshot = Snapshot::of(&sources.hub.view(), &previous, recent.horizon(at));
             snapshot.stepped.iter().for_each(|workload| recent.add(workload, at));
             let heard_of = |node: &NodeName| sources.live.with(node, |live| live.seen_at.is_some());
-            let fleet = Fleet::of(&snapshot, heard_of, &previous);
+            let fleet = Fleet::of(&snapshot, heard_of, &previous).with_words(words);
             let observed = answers.observe(&alerting.rules, &sources.metrics.store, &fleet, &recent, &previous, at);
             let outcome = evaluate_all(&alerting.rules, &observed, &previous, at);
             (outcome, answers)
@@ -142,6 +147,16 @@ impl Round {
         self.forget(ended).await;
         self.alerting.news.notify_one();
         self
+    }
+
+    /// What sentences of rules name that no label has.
+    async fn words(&self, alerts: &States, at: Timestamp) -> Labels {
+        if !reasons::wanted(&self.alerting.rules, alerts) {
+            return Labels::new();
+        }
+        let waiting = reasons::longest(&self.sources.hub.view());
+        let why = reasons::ask(&self.sources.planner, waiting, at).await;
+        why.map(|why| (REASONS.to_owned(), why)).into_iter().collect()
     }
 
     /// Removes silences that ended long ago.

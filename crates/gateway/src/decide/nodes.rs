@@ -32,6 +32,15 @@ pub fn status(node: &Node, heard_of: bool) -> NodeStatus {
     }
 }
 
+/// The one word for the health of a node's GPU. Of a silent node's nothing is known.
+#[must_use]
+pub fn gpu_health(node: &Node, gpu: GpuIndex, heard_of: bool) -> &'static str {
+    if node.reach != Reach::Online || !heard_of {
+        return "unknown";
+    }
+    node.gpu_health.get(&gpu).map_or("ok", GpuHealth::name)
+}
+
 /// A node that a join token lets in.
 #[must_use]
 pub fn joined(name: &NodeName, credential_hash: String, by: &str, now: Timestamp) -> (Node, api::event::Event) {

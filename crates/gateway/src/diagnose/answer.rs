@@ -22,6 +22,7 @@ pub(super) fn unit(unit: Unit) -> &'static str {
         Unit::Celsius => "celsius",
         Unit::Bytes => "bytes",
         Unit::BytesPerSecond => "bytes/s",
+        Unit::LinesPerSecond => "lines/s",
         Unit::Watts => "watts",
         Unit::Megahertz => "megahertz",
         Unit::Milliseconds => "ms",

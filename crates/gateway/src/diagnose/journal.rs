@@ -16,13 +16,14 @@ use api::{
     wire::{AmdTrouble, FactKind},
 };
 use diagnosis::{Kernel, KernelEvent, LogGroup};
-use store::{Change, Order, Range, StoreError};
+use store::{Change, Order, Range, Revision, StoreError};
 use tokio::sync::watch;
 
 use super::DAY;
 use crate::{
     hub::{Hub, now},
     keys,
+    metrics::{Counted, Metrics},
 };
 
 /// Events of a node that are kept; of a flood the newest.
@@ -95,20 +96,20 @@ impl Journal {
     fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeName, VecDeque<Arc<Event>>>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn take(&self, value: &[u8], now: Timestamp) {
-        // Most events are about workloads: they aren't worth their parsing.
-        let about_nodes = value.windows(13).any(|part| part == br#""kind":"node""#);
-        if let (true, Ok(event)) = (about_nodes, serde_json::from_slice(value)) {
-            self.push(event, now);
-        }
-    }
 }
 
-/// Reads the last day and then follows what happens, until the store is closed.
-pub async fn follow(journal: Arc<Journal>, hub: Arc<Hub>) {
+/// The event of a record, if it is about a node.
+fn about_a_node(value: &[u8]) -> Option<Event> {
+    // Most events are about workloads: they aren't worth their parsing.
+    let about_nodes = value.windows(13).any(|part| part == br#""kind":"node""#);
+    about_nodes.then(|| serde_json::from_slice(value).ok())?
+}
+
+/// Reads the last day and then follows what happens, until the store is closed. What happens is counted, too.
+pub async fn follow(journal: Arc<Journal>, metrics: Arc<Metrics>, hub: Arc<Hub>) {
+    let mut through = None;
     loop {
-        let failed = match follow_once(&journal, &hub).await {
+        let failed = match follow_once(&journal, &metrics.counted, &hub, &mut through).await {
             Ok(never) => match never {},
             Err(StoreError::Closed) => return,
             // It fell behind: the past is read anew.
@@ -121,7 +122,13 @@ pub async fn follow(journal: Arc<Journal>, hub: Arc<Hub>) {
     }
 }
 
-async fn follow_once(journal: &Journal, hub: &Hub) -> Result<std::convert::Infallible, StoreError> {
+/// `through`: what is of this revision or older is counted. `None`: nothing, and the past isn't.
+async fn follow_once(
+    journal: &Journal,
+    counted: &Counted,
+    hub: &Hub,
+    through: &mut Option<Revision>,
+) -> Result<std::convert::Infallible, StoreError> {
     let from = hub.view().revision();
     let mut watch = hub.store().watch(Range::prefix(keys::EVENTS), from).await?;
     let since = time::before(now(), DAY).as_microsecond().max(0);
@@ -129,20 +136,29 @@ async fn follow_once(journal: &Journal, hub: &Hub) -> Result<std::convert::Infal
     loop {
         let page = hub.store().range(rest.clone(), PAGE, Order::Ascending).await?;
         for record in page.records.iter().filter(|r| r.modified <= from) {
-            journal.take(&record.value, now());
+            if let Some(event) = about_a_node(&record.value) {
+                counted.event(&event, through.is_some_and(|through| record.modified > through));
+                journal.push(event, now());
+            }
         }
         match page.records.last() {
             Some(last) if page.more => rest = rest.after(&last.key),
             _ => break,
         }
     }
+    *through = Some(from);
     journal.ready.send_replace(true);
     loop {
-        for change in &watch.next().await?.changes {
-            if let Change::Put(record) = change {
-                journal.take(&record.value, now());
+        let batch = watch.next().await?;
+        for change in &batch.changes {
+            if let Change::Put(record) = change
+                && let Some(event) = about_a_node(&record.value)
+            {
+                counted.event(&event, true);
+                journal.push(event, now());
             }
         }
+        *through = Some(batch.revision);
     }
 }
 
@@ -174,9 +190,12 @@ pub(super) fn kernel(event: &Event, held: impl Fn(u32) -> Option<String>) -> Opt
             fatal: *fatal,
             text: text(),
         },
-        FactKind::OomKill { process, cgroup, .. } => Kernel::OomKill {
+        FactKind::OomKill {
+            process, cgroup, job, ..
+        } => Kernel::OomKill {
             process: Some(process.clone()),
-            workload: cgroup.as_deref().and_then(workload_of),
+            workload: (job.as_ref().map(|job| job.workload.to_string()))
+                .or_else(|| cgroup.as_deref().and_then(workload_of)),
             limited: cgroup.is_some(),
         },
         FactKind::LinkDown { interface } => Kernel::LinkDown {
@@ -210,7 +229,8 @@ pub(super) fn kernel(event: &Event, held: impl Fn(u32) -> Option<String>) -> Opt
     })
 }
 
-/// The workload whose control group it is: native jobs' groups are named by their job's key, `wl-x.1.0`.
+/// The workload whose control group it is, where its agent didn't say: most jobs' groups are named by their job's key,
+/// `wl-x.1.0`.
 fn workload_of(cgroup: &str) -> Option<String> {
     let key = cgroup.split('/').find(|part| part.starts_with("wl-"))?;
     Some(key.split('.').next().unwrap_or(key).to_owned())
@@ -239,4 +259,38 @@ pub(super) fn warnings(events: &[Arc<Event>]) -> Vec<LogGroup> {
         group.last_ms = at;
     }
     groups.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::draft::node_event;
+
+    use super::*;
+
+    #[test]
+    fn a_kill_for_want_of_memory_is_the_jobs_that_the_agent_or_the_group_names() {
+        let whose = |cgroup: Option<&str>, job: Option<&str>| {
+            let node = NodeName::new("a");
+            let at = Timestamp::UNIX_EPOCH;
+            let mut event = node_event(&node, "OomKill", "x", "node:a", Severity::Warning, at);
+            event.fact = Some(FactKind::OomKill {
+                process: "python".to_owned(),
+                pid: 7,
+                cgroup: cgroup.map(str::to_owned),
+                job: job.map(|job| job.parse().unwrap()),
+            });
+            match kernel(&event, |_| None).unwrap().event {
+                Kernel::OomKill { workload, limited, .. } => (workload, limited),
+                other => panic!("{other:?}"),
+            }
+        };
+        let container = Some("/system.slice/docker-0123.scope");
+        assert_eq!(whose(container, Some("wl-a.2.0")), (Some("wl-a".to_owned()), true));
+        assert_eq!(whose(container, None), (None, true), "somebody else's");
+        assert_eq!(
+            whose(Some("/clawbernetes/wl-b.1.0"), None),
+            (Some("wl-b".to_owned()), true)
+        );
+        assert_eq!(whose(None, None), (None, false));
+    }
 }

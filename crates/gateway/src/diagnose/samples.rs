@@ -1,7 +1,7 @@
 //! Samples as the diagnosis wants them: the one place where the catalogue's series become the diagnosis' own.
 //!
 //! Names and units are the same on both sides (a test holds them to it); labels become numbers of GPUs and names of
-//! devices. What isn't in the catalogue, such as inodes, stays unknown.
+//! devices.
 
 use std::collections::BTreeMap;
 
@@ -61,6 +61,8 @@ pub(super) const OF_NODES: &[&str] = &[
     wanted::PRESSURE_IO,
     wanted::DISK_USED,
     wanted::DISK_TOTAL,
+    wanted::DISK_INODES_USED,
+    wanted::DISK_INODES_TOTAL,
     wanted::DISK_THROUGHPUT,
     wanted::NETWORK_THROUGHPUT,
     wanted::NETWORK_ERRORS,

@@ -40,6 +40,16 @@ const TROUBLED_MAX: usize = 100;
 /// Metrics of machines that bear on a workload.
 const OF_ITS_NODES: &[&str] = &[wanted::PRESSURE_IO, wanted::NETWORK_THROUGHPUT];
 
+/// Metrics of each member that its agent measures.
+const MEASURED: [&str; 6] = [
+    wanted::WORKLOAD_CPU,
+    wanted::WORKLOAD_MEMORY,
+    wanted::WORKLOAD_IO,
+    wanted::WORKLOAD_LOG_LINES,
+    wanted::WORKLOAD_LOG_BYTES,
+    wanted::WORKLOAD_LOG_LOST,
+];
+
 /// A workload as it is known at one moment.
 #[derive(Debug, Clone)]
 pub struct Ran {
@@ -239,7 +249,7 @@ fn own_series(
         Matcher::eq(label::WORKLOAD, workload.id.as_str()),
         Matcher::eq(label::ATTEMPT, &attempt),
     ];
-    let measured = [wanted::WORKLOAD_CPU, wanted::WORKLOAD_MEMORY, wanted::WORKLOAD_IO].map(|m| (m.to_owned(), m, 1.0));
+    let measured = MEASURED.map(|m| (m.to_owned(), m, 1.0));
     let own = metrics.own();
     let gauge = |name: &str| own.get(name).is_none_or(|m| m.kind == Kind::Gauge);
     let names = metrics.store.names();
@@ -267,8 +277,8 @@ fn own_series(
     Ok(ranks)
 }
 
-/// Members' own series as the workload's: of memory, which each has a limit for, the greatest; of I/O and throughput
-/// the sum; of others the mean. Steps of all members lie on the same times.
+/// Members' own series as the workload's: of memory, which each has a limit for, the greatest; of I/O, output and
+/// throughput the sum; of others the mean. Steps of all members lie on the same times.
 fn together(ranks: &[Rank]) -> Vec<Series> {
     let mut by: BTreeMap<String, (Series, BTreeMap<i64, Vec<f64>>)> = BTreeMap::new();
     for series in ranks.iter().flat_map(|r| r.series.iter()).filter(|s| s.gpu.is_none()) {
@@ -286,7 +296,11 @@ fn together(ranks: &[Rank]) -> Vec<Series> {
     }
     let fold = |metric: &str, values: &[f64]| match metric {
         wanted::WORKLOAD_MEMORY => values.iter().copied().fold(f64::MIN, f64::max),
-        wanted::WORKLOAD_IO | wanted::REPORTED_THROUGHPUT => values.iter().sum(),
+        wanted::WORKLOAD_IO
+        | wanted::WORKLOAD_LOG_LINES
+        | wanted::WORKLOAD_LOG_BYTES
+        | wanted::WORKLOAD_LOG_LOST
+        | wanted::REPORTED_THROUGHPUT => values.iter().sum(),
         _ => values.iter().sum::<f64>() / values.len() as f64,
     };
     by.into_iter()

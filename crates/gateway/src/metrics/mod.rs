@@ -1,11 +1,12 @@
 //! Numbers over time: taken in from nodes, joined with what the gateway itself knows, and asked for.
 //!
 //! ```text
-//! node ──Metrics──▶ intake ──▶ telemetry::metrics ◀── own (node.up, queue, …)
+//! node ──Metrics──▶ intake ──▶ telemetry::metrics ◀── own (node.up, queue, …, counted)
 //!                                     ▲
 //!           query (who held which GPU when: held) ──▶ `metrics`, /metrics, Prometheus' API
 //! ```
 
+mod counted;
 mod held;
 mod intake;
 mod own;
@@ -19,6 +20,7 @@ use std::{
 
 use telemetry::metrics::MetricStore;
 
+pub use counted::Counted;
 pub use held::{Held, held};
 pub use intake::{Intake, IntakeError, OwnMetric};
 pub use own::{Process, Value, fleet, record};
@@ -29,6 +31,8 @@ pub use query::{Question, list, store_failed, understand};
 pub struct Metrics {
     /// The numbers.
     pub store: MetricStore,
+    /// What is counted since the gateway's start.
+    pub counted: Counted,
     own: Mutex<BTreeMap<String, OwnMetric>>,
 }
 
@@ -38,6 +42,7 @@ impl Metrics {
     pub fn new(store: MetricStore) -> Self {
         Self {
             store,
+            counted: Counted::default(),
             own: Mutex::default(),
         }
     }

@@ -11,6 +11,7 @@ use api::{
 };
 use telemetry::metrics::{MetricError, MetricStore, Sample};
 
+use super::Counted;
 use crate::{decide::nodes, live::Nodes, view::View};
 
 /// A value of the moment: metric, labels, value.
@@ -97,15 +98,33 @@ pub fn record(
     Ok(())
 }
 
+/// A state as a set of numbers: 1 with the word that holds, 0 with the others.
+fn state(
+    name: &'static str,
+    of: &[(&'static str, String)],
+    words: impl IntoIterator<Item = &'static str>,
+    now: &str,
+) -> Vec<Value> {
+    let value = |word: &'static str| {
+        let mut labels = of.to_vec();
+        labels.push(("state", word.to_owned()));
+        (name, labels, f64::from(u8::from(word == now)))
+    };
+    words.into_iter().map(value).collect()
+}
+
 /// The fleet's numbers.
-pub fn fleet(view: &View, live: &Nodes, at: Timestamp) -> Vec<Value> {
-    let mut values = Vec::new();
+pub fn fleet(view: &View, live: &Nodes, counted: &Counted, at: Timestamp) -> Vec<Value> {
+    let mut values = counted.look(view, at);
     let mut states: BTreeMap<&'static str, u32> = NodeStatus::ALL.iter().map(|s| (s.name(), 0)).collect();
     let (mut gpus, mut free) = (0u32, 0u32);
     for node in view.nodes() {
         let (heard_of, offset) = live.with(&node.name, |l| (l.seen_at.is_some(), l.connectivity.clock_offset_ms));
-        *states.entry(nodes::status(node, heard_of).name()).or_default() += 1;
+        let status = nodes::status(node, heard_of).name();
+        *states.entry(status).or_default() += 1;
         let of = |name: &NodeName| vec![(label::NODE, name.to_string())];
+        let words = NodeStatus::ALL.iter().map(|s| s.name());
+        values.extend(state("node.status", &of(&node.name), words, status));
         // Of one that hasn't been heard of since the gateway's start nothing is known.
         if heard_of || node.reach != Reach::Online {
             let up = f64::from(u8::from(node.reach == Reach::Online));
@@ -116,6 +135,12 @@ pub fn fleet(view: &View, live: &Nodes, at: Timestamp) -> Vec<Value> {
         }
         let inventory = node.inventory.as_ref().map(|i| i.gpus.as_slice()).unwrap_or_default();
         gpus += inventory.len() as u32;
+        for gpu in inventory {
+            let mut of = of(&node.name);
+            of.extend([(label::GPU, gpu.index.to_string()), (label::UUID, gpu.uuid.clone())]);
+            let health = nodes::gpu_health(node, gpu.index, heard_of);
+            values.extend(state("gpu.health", &of, GpuHealth::NAMES, health));
+        }
         if node.reach == Reach::Online && node.drain.is_none() {
             let usable = inventory.iter().filter(|gpu| {
                 view.holder(&node.name, gpu.index).is_none()

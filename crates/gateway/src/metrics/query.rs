@@ -246,7 +246,9 @@ fn parts(
         Some(text) => Some(view.find_node(text)?.name.clone()),
         None => None,
     };
-    if request.gpu.is_some() && meant.scope != Scope::Gpu {
+    // The gateway's word on GPUs and workloads: its series are theirs, too.
+    let of = |what: &str| meant.scope == Scope::Gateway && meant.name.starts_with(what);
+    if request.gpu.is_some() && meant.scope != Scope::Gpu && !of("gpu.") {
         return Err(ApiError::invalid(
             "gpu",
             format!("{} isn't a metric of GPUs", meant.name),
@@ -270,11 +272,11 @@ fn parts(
     };
     let workload = view.find_workload(text, within)?;
     match meant.scope {
-        Scope::Gateway => Err(ApiError::invalid(
+        Scope::Gateway if !of("workload.") => Err(ApiError::invalid(
             "workload",
             format!("{} is the gateway's alone", meant.name),
         )),
-        Scope::Workload => {
+        Scope::Workload | Scope::Gateway => {
             base.push(Matcher::eq(label::WORKLOAD, workload.id.as_str()));
             Ok(vec![whole(base)])
         }

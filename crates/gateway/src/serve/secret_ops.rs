@@ -11,7 +11,7 @@ use api::{
 };
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use jiff::SignedDuration;
-use vault::secret::{Expiry, New, Secret, State, Value, Version, Which, Why};
+use vault::secret::{Expiry, New, Secret, State, Value, Version, Which, Why, rekey::Holder};
 use zeroize::Zeroizing;
 
 use super::{App, face::Call};
@@ -224,17 +224,9 @@ async fn vault_status(app: &App) -> Result<VaultStatus, ApiError> {
     let (secrets, mut authority) = secrets(app).holders().await?;
     let mut keys: Vec<vault::secret::KeyId> = Vec::new();
     for mut secret in secrets {
-        keys.extend(
-            vault::secret::Holder::data_keys(&mut secret.value)
-                .iter()
-                .map(|(_, k)| k.key),
-        );
+        keys.extend(Holder::data_keys(&mut secret.value).iter().map(|(_, k)| k.key));
     }
-    keys.extend(
-        vault::secret::Holder::data_keys(&mut authority.value)
-            .iter()
-            .map(|(_, k)| k.key),
-    );
+    keys.extend(Holder::data_keys(&mut authority.value).iter().map(|(_, k)| k.key));
     Ok(VaultStatus {
         key: key.to_string(),
         source: app.trust.unlock.source.name().to_owned(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use store::{Store, Txn};
 use vault::{
     pki::{self, Algorithm, Authority, PrivateKey},
-    secret::{Context, Holder, KeyId, Keyring, Lock, NoRandom, Sealed, Value, WrappedKey, open as unseal, seal},
+    secret::{Context, KeyId, Keyring, Lock, NoRandom, Sealed, Value, WrappedKey, open as unseal, rekey::Holder, seal},
 };
 use zeroize::Zeroizing;
 

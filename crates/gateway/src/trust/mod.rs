@@ -127,7 +127,11 @@ impl Trust {
     /// at the first connection.
     #[must_use]
     pub fn with_fingerprint(&self, credential: String) -> String {
-        format!("{credential}.{}", self.fingerprint)
+        let fingerprint = &self.fingerprint;
+        match credential.ends_with(fingerprint.as_str()) {
+            true => credential,
+            false => format!("{credential}.{fingerprint}"),
+        }
     }
 
     /// SHA-256 of the fleet's root certificate, hex.

@@ -227,7 +227,10 @@ async fn who_asks_to_join_again_is_known() {
 async fn an_idempotency_key_is_taken_where_the_table_says_so() {
     let fixture = Fixture::start().await;
     let nonsense = json!({"no such field": 1});
-    for op in OPERATIONS.iter().filter(|op| !op.streaming) {
+    for op in OPERATIONS
+        .iter()
+        .filter(|op| !op.streaming && Role::Admin.allows(op.scope))
+    {
         let answer = fixture
             .post(
                 op.name,

@@ -217,6 +217,37 @@ async fn an_alert_fires_is_told_and_is_resolved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_queue_is_told_with_why_workloads_wait() {
+    let file = "
+rules:
+  - name: queue-stuck
+    severity: warning
+    by: []
+    context: [reasons]
+    condition: {kind: threshold, metric: queue.wait, op: \">=\", bound: 0}
+    summary: \"it waits: {reasons}\"
+";
+    let options = Options {
+        alerts: AlertsFile::parse(file, |_| None).unwrap(),
+        alert_interval: Span(50),
+        ..Options::default()
+    };
+    let fixture = Fixture::with(options).await;
+    join(&fixture, "gpu-7").await;
+    let job = |name: &str| json!({"name": name, "spec": {"image": "host", "command": ["true"], "gpus": {"count": 4}}});
+    let asked = json!({"workloads": [job("one"), job("two")]});
+    assert_eq!(fixture.admin("workload.submit", &asked).await.status, 200);
+    let told = until("the reason", async || {
+        let alerts = listed(&fixture, json!({"rule": "queue-stuck"})).await;
+        let summary = alerts.first()?["summary"].as_str()?.to_owned();
+        summary.contains("(2 of 2)").then_some(summary)
+    })
+    .await;
+    assert!(told.starts_with("it waits: 1 node "), "{told}");
+    fixture.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_forgets_nothing_and_tells_nobody_twice() {
     let stand_in = StandIn::start(200).await;
     let options = options(&receivers(&stand_in));

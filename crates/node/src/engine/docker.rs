@@ -205,6 +205,14 @@ impl Shared {
         }
     }
 
+    /// The job of one of this node's containers.
+    async fn owner(&self, container: &str) -> Option<JobKey> {
+        let inspect = self.daemon.inspect(container).await.ok()?;
+        let labels = inspect.config?.labels?;
+        let ours = labels.get(LABEL_NODE) == Some(&self.around.node);
+        labels.get(LABEL_JOB).filter(|_| ours)?.parse().ok()
+    }
+
     fn fenced(&self, job: &JobKey) -> bool {
         self.guard.get().is_some_and(|guard| guard.stopped(job))
     }
@@ -645,10 +653,31 @@ impl Engine for DockerEngine {
         })
     }
 
+    fn owner(&self, cgroup: &str) -> BoxFuture<'_, Option<JobKey>> {
+        let mut named = cgroup.split('/').filter_map(|part| part.parse::<JobKey>().ok());
+        let known = named.find(|job| self.shared.job(job).is_some());
+        let container = container_of(cgroup).map(str::to_owned);
+        Box::pin(async move {
+            match (known, container) {
+                (Some(known), _) => Some(known),
+                (None, container) => self.shared.owner(&container?).await,
+            }
+        })
+    }
+
     fn stats(&self, job: &JobKey) -> BoxFuture<'_, Option<JobStats>> {
         let job = job.clone();
         Box::pin(async move { self.shared.stats(&job).await })
     }
+}
+
+/// The container whose control group it is. Docker and Podman name the group by the container's id, on its own or in a
+/// unit of systemd: `/docker/ID`, `/system.slice/docker-ID.scope`, `…/libpod-ID.scope/container`.
+fn container_of(cgroup: &str) -> Option<&str> {
+    const ID: usize = 64;
+    cgroup
+        .split(['/', '-', '.'])
+        .find(|part| part.len() == ID && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
 }
 
 #[cfg(test)]
@@ -692,6 +721,28 @@ mod tests {
         };
         assert_eq!(gpu_access(&cdi, false), GpuAccess::Cdi);
         assert_eq!(gpu_access(&nvidia, true), GpuAccess::CdiDevice);
+    }
+
+    #[test]
+    fn control_groups_name_their_container() {
+        let id = "0123456789abcdef".repeat(4);
+        for path in [
+            format!("/docker/{id}"),
+            format!("/system.slice/docker-{id}.scope"),
+            format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{id}.scope/container"),
+            format!("/machine.slice/libpod-{id}.scope"),
+            format!("/clawbernetes/wl-a.1.0/{id}"),
+        ] {
+            assert_eq!(container_of(&path), Some(id.as_str()), "{path}");
+        }
+        for path in [
+            "/",
+            "/system.slice/sshd.service",
+            "/clawbernetes/wl-a.1.0",
+            "/docker/0123",
+        ] {
+            assert_eq!(container_of(path), None, "{path}");
+        }
     }
 
     #[test]

@@ -278,6 +278,13 @@ impl Engine for NativeEngine {
         let _ = self.launches.send(key);
     }
 
+    fn owner(&self, cgroup: &str) -> BoxFuture<'_, Option<JobKey>> {
+        // Each job has a group that is named by it.
+        let mut named = cgroup.split('/').filter_map(|part| part.parse::<JobKey>().ok());
+        let known = named.find(|job| self.shared.lock().contains_key(job));
+        Box::pin(std::future::ready(known))
+    }
+
     fn stop(&self, job: &JobKey, grace: Span) {
         let mut table = self.shared.lock();
         let Some(known) = table.get_mut(job).filter(|job| job.ended.is_none()) else {

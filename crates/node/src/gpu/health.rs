@@ -3,7 +3,10 @@
 //! The rules follow NVIDIA's "GPU memory error management" and its XID catalogue: a pending row remapping doesn't
 //! affect new work, a failed one means replacing the GPU, and an asked-for reset means that nothing runs until then.
 
-use api::node::GpuHealth;
+use api::{
+    node::GpuHealth,
+    xid::{self, Xid},
+};
 
 /// What the driver wants done before the GPU is fully usable again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,40 +55,10 @@ pub(super) struct Facts {
     pub unreadable: Vec<String>,
 }
 
-/// How bad an XID error is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Xid {
-    /// The program's own fault, or of no consequence for others.
-    Program,
-    /// Something to look at.
-    Attention,
-    /// Needs a reset, a reboot or a new GPU.
-    Fatal,
-}
-
-/// The class of an XID error and its name in NVIDIA's catalogue.
-pub(super) fn classify_xid(code: u64) -> (Xid, &'static str) {
-    match code {
-        13 => (Xid::Program, "graphics engine exception"),
-        31 => (Xid::Program, "memory page fault"),
-        43 => (Xid::Program, "GPU stopped processing"),
-        45 => (Xid::Program, "preemptive cleanup"),
-        68 => (Xid::Program, "video processor exception"),
-        109 => (Xid::Program, "context switch timeout"),
-        48 => (Xid::Attention, "double-bit ECC error"),
-        63 => (Xid::Attention, "row remapping or page retirement recorded"),
-        74 => (Xid::Attention, "NVLink error"),
-        92 => (Xid::Attention, "high rate of single-bit ECC errors"),
-        94 => (Xid::Attention, "contained memory error"),
-        62 => (Xid::Fatal, "internal micro-controller halt"),
-        64 => (Xid::Fatal, "row remapping or page retirement failed"),
-        79 => (Xid::Fatal, "GPU has fallen off the bus"),
-        95 => (Xid::Fatal, "uncontained memory error"),
-        119 => (Xid::Fatal, "GSP call timeout"),
-        120 => (Xid::Fatal, "GSP error"),
-        140 => (Xid::Fatal, "unrecovered ECC error"),
-        _ => (Xid::Attention, "see NVIDIA's XID catalogue"),
-    }
+/// What NVIDIA's catalogue says of an XID error, by the number that the driver gives.
+pub(super) fn known_xid(code: u64) -> Xid {
+    // What no catalogue can hold isn't in it either.
+    xid::lookup(u32::try_from(code).unwrap_or(u32::MAX))
 }
 
 impl Facts {
@@ -130,8 +103,8 @@ impl Facts {
                 "in MIG mode: its instances aren't handed out yet (`nvidia-smi -mig 0` ends MIG mode)"
             }
             Self { xid: Some(code), .. } => {
-                let (class, name) = classify_xid(*code);
-                return (class == Xid::Fatal).then(|| format!("XID {code}: {name}"));
+                let known = known_xid(*code);
+                return known.is_fatal().then(|| format!("XID {code}: {}", known.meaning));
             }
             _ => return None,
         };
@@ -141,9 +114,9 @@ impl Facts {
     fn complaints(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if let Some(code) = self.xid {
-            let (class, name) = classify_xid(code);
-            if class == Xid::Attention {
-                reasons.push(format!("XID {code}: {name}"));
+            let known = known_xid(code);
+            if known.bears_on_gpu() && !known.is_fatal() {
+                reasons.push(format!("XID {code}: {}", known.meaning));
             }
         }
         match self.ecc_uncorrected {
@@ -191,11 +164,13 @@ pub(super) const CLEAN_SAMPLES: u32 = 30;
 impl XidMemory {
     /// Takes note of an error.
     pub(super) fn note(&mut self, code: u64) {
-        let class = classify_xid(code).0;
-        if class == Xid::Program {
+        if !known_xid(code).bears_on_gpu() {
             return;
         }
-        if self.worst.is_none_or(|worst| classify_xid(worst).0 <= class) {
+        if self
+            .worst
+            .is_none_or(|worst| known_xid(worst).is_fatal() <= known_xid(code).is_fatal())
+        {
             self.worst = Some(code);
         }
         self.clean = 0;

@@ -536,7 +536,8 @@ mod tests {
         assert_eq!(
             driver.sample()[0].health,
             GpuHealth::Failed {
-                reason: "XID 95: uncontained memory error".to_owned()
+                reason: "XID 95: memory error that could not be kept to one program: all work on the GPU is suspect"
+                    .to_owned()
             }
         );
     }

@@ -62,11 +62,7 @@ pub(super) fn all(root: &Path) -> Vec<Reading> {
     readings.extend(disks(&file("proc/diskstats"), disk));
     readings.extend(network(&file("proc/net/dev")));
     for mount in mounts(&file("proc/self/mountinfo")).into_iter().take(MOST) {
-        readings.extend(
-            space(&root.join(mount.trim_start_matches('/')), &mount)
-                .into_iter()
-                .flatten(),
-        );
+        readings.extend(space(&root.join(mount.trim_start_matches('/')), &mount));
     }
     readings
 }
@@ -184,16 +180,26 @@ fn unescaped(path: &str) -> String {
         .replace("\\134", "\\")
 }
 
-fn space(path: &Path, mount: &str) -> Option<[Reading; 2]> {
+fn space(path: &Path, mount: &str) -> Vec<Reading> {
     // A file that something was mounted onto isn't a file system of its own.
-    fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
-    let stat = statvfs(path).ok().filter(|stat| stat.f_blocks > 0)?;
+    let is_folder = fs::metadata(path).is_ok_and(|meta| meta.is_dir());
+    let Some(stat) = statvfs(path).ok().filter(|stat| is_folder && stat.f_blocks > 0) else {
+        return Vec::new();
+    };
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    let of = |metric, bytes| Reading::count(metric, bytes).with(label::MOUNT, mount.to_owned());
-    Some([
-        of("disk.used", bytes(stat.f_blocks.saturating_sub(stat.f_bfree))),
-        of("disk.total", bytes(stat.f_blocks)),
-    ])
+    let mut readings = vec![
+        Reading::count("disk.used", bytes(stat.f_blocks.saturating_sub(stat.f_bfree))),
+        Reading::count("disk.total", bytes(stat.f_blocks)),
+    ];
+    // Btrfs and others have no number of them that could run out, and say 0.
+    if stat.f_files > 0 {
+        readings.extend([
+            Reading::count("disk.inodes.used", stat.f_files.saturating_sub(stat.f_ffree)),
+            Reading::count("disk.inodes.total", stat.f_files),
+        ]);
+    }
+    let of = |reading: Reading| reading.with(label::MOUNT, mount.to_owned());
+    readings.into_iter().map(of).collect()
 }
 
 #[cfg(test)]
@@ -325,5 +331,29 @@ veth12: 5 5 0 0 0 0 0 0 5 5 0 0 0 0 0 0
         let readings = all(Path::new("/"));
         let total = readings.iter().find(|r| r.metric == "disk.total");
         assert!(total.is_some(), "{readings:?}");
+    }
+
+    #[test]
+    fn inodes_are_those_that_files_take() {
+        let folder = tempfile::tempdir().unwrap();
+        let readings = space(folder.path(), "/x");
+        let value = |metric: &str| {
+            let reading = readings.iter().find(|reading| reading.metric == metric)?;
+            assert_eq!(reading.labels, [(label::MOUNT, "/x".into())]);
+            match reading.value {
+                crate::sample::Value::Now(value) => Some(value),
+                crate::sample::Value::Total(_) => None,
+            }
+        };
+        assert!(value("disk.used").unwrap() <= value("disk.total").unwrap());
+        let stat = statvfs(folder.path()).unwrap();
+        assert_eq!(
+            value("disk.inodes.total"),
+            (stat.f_files > 0).then_some(stat.f_files as f64)
+        );
+        if let Some(used) = value("disk.inodes.used") {
+            assert!(used >= 1.0 && used <= stat.f_files as f64, "{used}");
+        }
+        assert_eq!(space(&folder.path().join("none"), "/x"), []);
     }
 }

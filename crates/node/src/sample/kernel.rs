@@ -71,6 +71,7 @@ impl Parser {
             process: rest[..end].to_owned(),
             pid,
             cgroup: self.chosen.remove(&pid),
+            job: None,
         })
     }
 }
@@ -451,6 +452,7 @@ mod tests {
                 process: process.to_owned(),
                 pid,
                 cgroup: cgroup.map(str::to_owned),
+                job: None,
             })
         };
         let line = "Memory cgroup out of memory: Killed process 4242 (python3) total-vm:33168kB, anon-rss:32000kB, file-rss:0kB";

@@ -1,25 +1,24 @@
 //! Where the gateway is.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 /// The port where an address names none.
 const PORT: u16 = 9000;
 
-/// A gateway's address, read from `ws://host:port`, `http://host:port` or `host:port`.
+/// A gateway's address, read from `wss://host:port`, `ws://host:port` (`https` and `http` mean the same) or `host:port`,
+/// which is encrypted unless the host is this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     host: String,
     port: u16,
+    tls: bool,
 }
 
 /// Why an address is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// It asks for an encrypted connection.
-    #[error("'{0}' asks for an encrypted connection, which this version doesn't speak (use ws://)")]
-    Encrypted(String),
     /// It isn't an address.
-    #[error("'{0}' is no gateway address (accepted: ws://host:port)")]
+    #[error("'{0}' is no gateway address (accepted: wss://host:port, ws://host:port)")]
     Malformed(String),
 }
 
@@ -29,11 +28,34 @@ impl Address {
     pub fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
+
+    /// The host's name or address, without brackets: what a certificate must be for.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Whether the connection is encrypted.
+    #[must_use]
+    pub fn tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Whether it is this machine.
+    #[must_use]
+    pub fn loopback(&self) -> bool {
+        loopback(self.host())
+    }
+}
+
+fn loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws://{}:{}", self.host, self.port)
+        let scheme = if self.tls { "wss" } else { "ws" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
     }
 }
 
@@ -42,10 +64,10 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let malformed = || AddressError::Malformed(text.to_owned());
-        let rest = match text.split_once("://") {
-            None => text,
-            Some(("ws" | "http", rest)) => rest,
-            Some(("wss" | "https", _)) => return Err(AddressError::Encrypted(text.to_owned())),
+        let (tls, rest) = match text.split_once("://") {
+            None => (None, text),
+            Some(("ws" | "http", rest)) => (Some(false), rest),
+            Some(("wss" | "https", rest)) => (Some(true), rest),
             Some(_) => return Err(malformed()),
         };
         let authority: hyper::http::uri::Authority = rest.trim_end_matches('/').parse().map_err(|_| malformed())?;
@@ -55,8 +77,11 @@ impl FromStr for Address {
         if authority.port().is_none() && authority.as_str() != authority.host() {
             return Err(malformed());
         }
+        let host = authority.host().to_owned();
+        let own = loopback(host.trim_start_matches('[').trim_end_matches(']'));
         Ok(Self {
-            host: authority.host().to_owned(),
+            tls: tls.unwrap_or(!own),
+            host,
             port: match authority.port() {
                 Some(port) => port.as_str().parse().map_err(|_| malformed())?,
                 None => PORT,
@@ -74,11 +99,14 @@ mod tests {
         for (text, wanted) in [
             ("ws://localhost:9000", "ws://localhost:9000"),
             ("http://10.0.0.1:80/", "ws://10.0.0.1:80"),
-            ("gateway", "ws://gateway:9000"),
+            ("https://10.0.0.1:443/", "wss://10.0.0.1:443"),
+            ("gateway", "wss://gateway:9000"),
+            ("localhost", "ws://localhost:9000"),
             ("[::1]:7", "ws://[::1]:7"),
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), wanted, "{text}");
         }
+        assert_eq!("wss://[::1]:7".parse::<Address>().unwrap().host(), "::1");
         for bad in [
             "",
             "ws://",
@@ -93,6 +121,5 @@ mod tests {
                 "{bad}"
             );
         }
-        assert!(matches!("wss://x".parse::<Address>(), Err(AddressError::Encrypted(_))));
     }
 }

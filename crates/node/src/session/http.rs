@@ -1,12 +1,15 @@
 //! As much of an HTTP client as an agent needs: one request on a connection of its own.
 
-use std::io;
-
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+use super::channel::ChannelError;
 
 /// Longest answer that is read.
 const BODY_MAX_BYTES: usize = 1 << 20;
@@ -14,12 +17,8 @@ const BODY_MAX_BYTES: usize = 1 << 20;
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HttpError {
-    #[error("can't connect to {authority}")]
-    Connect {
-        authority: String,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
     #[error("the request to {authority} failed")]
     Request {
         authority: String,
@@ -30,20 +29,28 @@ pub(super) enum HttpError {
     Body { authority: String, why: String },
 }
 
-/// Sends a request to `authority` (host and port) and reads the whole answer. Ends when the other side does: the
-/// caller sets the time limit.
+/// Sends a request to `authority` (host and port) of this machine, unencrypted, and reads the whole answer. Ends when the
+/// other side does: the caller sets the time limit.
 pub(super) async fn send(authority: &str, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), HttpError> {
+    let stream = TcpStream::connect(authority).await;
+    let stream = stream.map_err(|source| ChannelError::Connect {
+        at: authority.to_owned(),
+        source,
+    })?;
+    over(authority, stream, request).await
+}
+
+/// Sends a request over a connection to `authority`, and reads the whole answer. Ends when the other side does.
+pub(super) async fn over(
+    authority: &str,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Bytes), HttpError> {
     let at = || authority.to_owned();
     let failed = |source| HttpError::Request {
         authority: at(),
         source,
     };
-    let stream = TcpStream::connect(authority)
-        .await
-        .map_err(|source| HttpError::Connect {
-            authority: at(),
-            source,
-        })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(failed)?;

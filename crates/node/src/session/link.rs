@@ -2,18 +2,18 @@
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
-    io,
+    path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use api::{
-    ApiError, ErrorCode, Span,
+    ApiError, ErrorCode, Reason, Span,
     error::ErrorBody,
     wire::{FRAME_MAX_BYTES, FromNode, PROTOCOL, ToNode},
 };
 use futures_util::{SinkExt, StreamExt, stream::SplitSink};
 use tokio::{
-    net::TcpStream,
     sync::{mpsc, oneshot},
     time::{Instant, sleep, timeout},
 };
@@ -28,7 +28,12 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Address, Identity, clock};
+use super::{
+    Address, Identity,
+    channel::{self, ChannelError, Stream},
+    clock,
+    papers::Papers,
+};
 use crate::agent::Now;
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
@@ -91,8 +96,10 @@ pub(super) struct Up {
 /// Why a session ended or never began.
 #[derive(Debug, thiserror::Error)]
 enum LinkError {
-    #[error("can't connect")]
-    Connect(#[source] io::Error),
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("the node's certificate can't be used or renewed: {0}")]
+    Papers(ApiError),
     #[error("the connection broke")]
     Broken(#[source] Box<tungstenite::Error>),
     #[error("the gateway answered with status {0}")]
@@ -138,16 +145,27 @@ fn refusal(answer: &Response<Option<Vec<u8>>>) -> LinkError {
 
 /// Keeps a session up until the agent goes. Where the gateway says never it is asked again now and then: that is for the
 /// agent to end.
-pub(super) async fn keep(gateway: Address, identity: Identity, to: mpsc::Sender<FromLink>) {
+pub(super) async fn keep(gateway: Address, identity: Identity, data: PathBuf, to: mpsc::Sender<FromLink>) {
     let mut back_off = BACK_OFF_MIN;
+    let mut papers = Papers::new(gateway.clone(), identity.clone(), data);
     loop {
         let (begun, at) = (Instant::now(), clock::now());
-        let error = match session(&gateway, &identity, &to).await {
+        let error = match session(&gateway, &identity, &mut papers, &to).await {
             Ok(never) => match never {},
             Err(error) => error,
         };
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         match error {
+            // The gateway's clock counts, or its memory: with a new certificate it may be another matter.
+            LinkError::Refused(error)
+                if matches!(
+                    error.reason,
+                    Some(Reason::CertificateMissing | Reason::CertificateExpired)
+                ) =>
+            {
+                tracing::warn!(%gateway, %error, "the node's certificate isn't accepted; asking for another one");
+                papers.renew_at_once();
+            }
             LinkError::Refused(error)
                 if matches!(
                     error.code,
@@ -157,7 +175,7 @@ pub(super) async fn keep(gateway: Address, identity: Identity, to: mpsc::Sender<
                 drop(to.send(FromLink::Never(error)).await);
                 sleep(jittered(NEVER_PAUSE)).await;
             }
-            LinkError::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            LinkError::Channel(error) if error.refused() => {
                 drop(to.send(FromLink::Refused(at)).await);
                 tracing::debug!(%gateway, "nothing listens at the gateway's address");
             }
@@ -181,15 +199,17 @@ fn jittered(span: Duration) -> Duration {
     span / 2 + span / 2 * u32::try_from(random).unwrap_or(0) / 1000
 }
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Stream>;
 
 /// A whole session, from connecting to its end.
 async fn session(
     gateway: &Address,
     identity: &Identity,
+    papers: &mut Papers,
     to: &mpsc::Sender<FromLink>,
 ) -> Result<std::convert::Infallible, LinkError> {
-    let mut socket = timeout(PATIENCE, connect(gateway, identity))
+    let config = papers.in_order().await.map_err(refused_or(LinkError::Papers))?;
+    let mut socket = timeout(PATIENCE, connect(gateway, identity, config.as_ref()))
         .await
         .map_err(|_| LinkError::Silent)??;
     let (answer, hello) = oneshot::channel();
@@ -231,16 +251,27 @@ async fn session(
         ended = read => ended,
         ended = write(sink, queue, exec_queue) => Err(ended.err().unwrap_or(LinkError::Given)),
         () = close.cancelled() => Err(LinkError::Given),
+        // The session goes on with the old one; the next begins with the new one.
+        never = papers.keep_in_order() => match never {},
     };
     to.send(FromLink::Down).await.map_err(|_| LinkError::Given)?;
     ended
 }
 
-async fn connect(gateway: &Address, identity: &Identity) -> Result<Socket, LinkError> {
-    let stream = TcpStream::connect(gateway.authority())
-        .await
-        .map_err(LinkError::Connect)?;
-    stream.set_nodelay(true).map_err(LinkError::Connect)?;
+/// What asking for a certificate came to: a gateway that says no says it to the session, too.
+fn refused_or(other: fn(ApiError) -> LinkError) -> impl Fn(ApiError) -> LinkError {
+    move |error| match error.code {
+        ErrorCode::AuthFailed | ErrorCode::PermissionDenied => LinkError::Refused(error),
+        _ => other(error),
+    }
+}
+
+async fn connect(
+    gateway: &Address,
+    identity: &Identity,
+    config: Option<&Arc<rustls::ClientConfig>>,
+) -> Result<Socket, LinkError> {
+    let stream = channel::connect(gateway, config).await?;
     let mut request = format!("{gateway}/api/v1/node/session").into_client_request()?;
     let bearer = HeaderValue::from_str(&format!("Bearer {}", identity.credential))
         .map_err(|_| LinkError::Refused(ApiError::new(ErrorCode::AuthFailed, "the node's credential is damaged")))?;

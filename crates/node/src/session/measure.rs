@@ -1,6 +1,13 @@
 //! Looks at everything once an interval: machine, GPUs, and the workloads that run.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use api::{
     GpuIndex, Size,
@@ -15,7 +22,7 @@ use http_body_util::Full;
 use hyper::{Request, header};
 use tokio::{sync::watch, time::timeout};
 
-use super::{http, probe::Probe};
+use super::{Output, http, probe::Probe};
 use crate::{
     agent::Now,
     engine::Engine,
@@ -24,6 +31,7 @@ use crate::{
         kernel::queue::{Facts, Place, name_gpu},
         labels, samples,
     },
+    spool::Volume,
 };
 
 /// How long a workload may take to answer, each for its engine and its endpoint.
@@ -40,6 +48,43 @@ pub(super) struct Job {
     pub(super) metrics_port: Option<u16>,
 }
 
+/// Asks how much workloads say.
+#[derive(Clone)]
+pub(super) struct Volumes {
+    output: Arc<dyn Output>,
+    /// A question is open.
+    busy: Arc<AtomicBool>,
+}
+
+impl Volumes {
+    pub(super) fn new(output: Arc<dyn Output>) -> Self {
+        Self {
+            output,
+            busy: Arc::default(),
+        }
+    }
+
+    /// Of all workloads that have said something. `None`: the disk doesn't answer.
+    async fn ask(self) -> Option<HashMap<JobKey, Volume>> {
+        // A disk that hangs holds up one thread, not one each time.
+        if self.busy.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let asked = tokio::task::spawn_blocking(move || {
+            let volumes = self.output.volumes();
+            self.busy.store(false, Ordering::Release);
+            volumes
+        });
+        match timeout(PATIENCE, asked).await.ok()?.ok()? {
+            Ok(volumes) => Some(volumes),
+            Err(error) => {
+                tracing::warn!(%error, "how much workloads say can't be read");
+                None
+            }
+        }
+    }
+}
+
 /// What a look at everything gave.
 pub(super) struct Measured {
     at: Now,
@@ -49,16 +94,23 @@ pub(super) struct Measured {
 }
 
 /// Looks at everything.
-pub(super) async fn look(at: Now, probe: Arc<Probe>, jobs: Vec<Job>) -> Measured {
+pub(super) async fn look(at: Now, probe: Arc<Probe>, volumes: Volumes, jobs: Vec<Job>) -> Measured {
     let of_jobs = stream::iter(jobs)
         .map(look_at)
         .buffer_unordered(AT_ONCE)
         .collect::<Vec<_>>();
-    let ((mut sources, facts), of_jobs) = futures_util::join!(probe.measure(), of_jobs);
+    let ((mut sources, facts), of_jobs, mut volumes) = futures_util::join!(probe.measure(), of_jobs, volumes.ask());
     let mut scraped = Vec::new();
-    for (key, readings, page) in of_jobs {
+    for (key, mut readings, page) in of_jobs {
+        if let Some(volumes) = &mut volumes {
+            readings.extend(said(volumes.remove(&key)));
+        }
         sources.push((labels(&key), readings));
         scraped.extend(page.map(|page| (key, page)));
+    }
+    // That lines are lost may be found after their workload's end.
+    for (key, volume) in volumes.into_iter().flatten().filter(|(_, volume)| volume.lost > 0) {
+        sources.push((labels(&key), vec![lost(volume)]));
     }
     Measured {
         at,
@@ -66,6 +118,41 @@ pub(super) async fn look(at: Now, probe: Arc<Probe>, jobs: Vec<Job>) -> Measured
         scraped,
         facts,
     }
+}
+
+/// Fills in whose control group reached its limit.
+pub(super) async fn name_job(what: &mut FactKind, engines: &[Arc<dyn Engine>]) {
+    let FactKind::OomKill {
+        cgroup: Some(cgroup),
+        job,
+        ..
+    } = what
+    else {
+        return;
+    };
+    for engine in engines {
+        // A daemon that doesn't answer must not keep the fact itself back.
+        *job = timeout(PATIENCE, engine.owner(cgroup)).await.ok().flatten();
+        if job.is_some() {
+            return;
+        }
+    }
+}
+
+/// What a workload that runs has said. `None`: nothing.
+fn said(volume: Option<Volume>) -> impl Iterator<Item = Reading> {
+    let volume = volume.unwrap_or(Volume {
+        bytes: Some(0),
+        ..Volume::default()
+    });
+    let bytes = volume.bytes.map(|bytes| Reading::total("workload.log.bytes", bytes));
+    [Reading::total("workload.log.lines", volume.lines), lost(volume)]
+        .into_iter()
+        .chain(bytes)
+}
+
+fn lost(volume: Volume) -> Reading {
+    Reading::count("workload.log.lost", volume.lost)
 }
 
 async fn look_at(job: Job) -> (JobKey, Vec<Reading>, Option<Vec<Sample>>) {
@@ -124,6 +211,7 @@ pub(super) struct Measuring {
     pub(super) facts: Facts,
     /// A look is under way.
     pub(super) looking: bool,
+    pub(super) volumes: Volumes,
     /// Where how far the gateway knows the kernel's log is kept.
     place: Place,
     boot_id: Option<String>,
@@ -133,12 +221,13 @@ pub(super) struct Measuring {
 }
 
 impl Measuring {
-    pub(super) fn new(interval: Duration, place: Place, inventory: &Inventory) -> Self {
+    pub(super) fn new(interval: Duration, place: Place, inventory: &Inventory, output: Arc<dyn Output>) -> Self {
         let mut new = Self {
             recorder: Recorder::default(),
             own: Own::new(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)),
             facts: Facts::default(),
             looking: false,
+            volumes: Volumes::new(output),
             place,
             boot_id: inventory.boot_id.clone(),
             gpus: BTreeMap::new(),

@@ -8,6 +8,8 @@
 //! When the agent ends, what it runs goes on; the next agent finds it again.
 
 mod address;
+mod certificate;
+mod channel;
 mod clock;
 mod exec;
 mod expose;
@@ -17,6 +19,7 @@ mod identity;
 mod link;
 mod measure;
 mod output;
+mod papers;
 mod probe;
 mod shell;
 mod ship;
@@ -58,6 +61,11 @@ pub struct AgentOptions {
     pub join_token: Option<String>,
     /// The name that a new node insists on. `None`: the host's name, or one like it if that is taken.
     pub name: Option<NodeName>,
+    /// A file with the authority that the gateway's certificate is of, for a node whose join token says nothing of it.
+    pub authority: Option<PathBuf>,
+    /// Speak unencrypted with a gateway elsewhere: the node's credential, and what workloads write, can be read on the
+    /// way.
+    pub insecure: bool,
     /// Labels from the command line.
     pub labels: BTreeMap<String, String>,
     /// Folder for identity and records (`identity.json`, `agent.redb`); made where it is missing.
@@ -105,6 +113,9 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// It would speak unencrypted with a gateway elsewhere.
+    #[error("{0} would be called unencrypted: this node's credential could be read on the way")]
+    Unencrypted(String),
     /// It has never joined, and has no token or no address to join with.
     #[error("this node hasn't joined a gateway: it needs {0}")]
     NotJoined(&'static str),
@@ -152,6 +163,9 @@ impl AgentError {
                 message: self.to_string(),
                 ..ApiError::clone(error)
             },
+            Self::Unencrypted(_) => ApiError::invalid("gateway", self.to_string())
+                .because(api::Reason::TlsRequired)
+                .hint("call it by wss://, or say --insecure"),
             Self::Refused(error) => ApiError::clone(error),
             Self::Store(store::StoreError::StorageFull { .. }) => new(ErrorCode::StorageFull),
             Self::EngineGone { .. } => new(ErrorCode::Conflict),
@@ -171,24 +185,33 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
     shell::run(options, shutdown).await
 }
 
+/// As whom, and with which gateway, a node wants to work.
+#[derive(Debug, Clone, Default)]
+pub struct Wish<'a> {
+    /// The gateway's address. `None`: as at the time of joining.
+    pub gateway: Option<&'a str>,
+    /// Lets it in if it has no identity yet.
+    pub join_token: Option<&'a str>,
+    /// See [`AgentOptions::authority`].
+    pub authority: Option<&'a std::path::Path>,
+    /// See [`AgentOptions::insecure`].
+    pub insecure: bool,
+    /// The name that it insists on. `None`: the host's, or one like it.
+    pub name: Option<NodeName>,
+    /// The host's name.
+    pub hostname: &'a str,
+}
+
 /// The node's identity: from its data folder, or by joining, after which it is there. For whoever must know the name
 /// before [`run`], which finds it again.
 ///
 /// # Errors
 /// It has none and couldn't join.
-pub async fn identify(
-    data: &std::path::Path,
-    gateway: Option<&str>,
-    join_token: Option<&str>,
-    name: Option<NodeName>,
-    hostname: &str,
-) -> Result<Identity, AgentError> {
+pub async fn identify(data: &std::path::Path, wish: &Wish<'_>) -> Result<Identity, AgentError> {
     let failed = |source| AgentError::Data {
         path: data.to_owned(),
         source,
     };
     std::fs::create_dir_all(data).map_err(failed)?;
-    shell::who(data, gateway, join_token, name, hostname)
-        .await
-        .map(|(identity, _)| identity)
+    shell::who(data, wish).await.map(|(identity, _)| identity)
 }

@@ -1,10 +1,13 @@
 //! Reading workloads' output on its way to the gateway.
 
-use std::io;
+use std::{collections::HashMap, io};
 
 use api::{wire::LogLine, workload::JobKey};
 
-use crate::{engine::BoxFuture, spool};
+use crate::{
+    engine::BoxFuture,
+    spool::{self, Volume},
+};
 
 /// The reading side of the spool. Calls may block for milliseconds, except [`Changes::changed`].
 pub trait Output: Send + Sync + 'static {
@@ -20,6 +23,12 @@ pub trait Output: Send + Sync + 'static {
     /// # Errors
     /// The disk is broken.
     fn last(&self, job: &JobKey) -> io::Result<u64>;
+
+    /// How much each job has said so far; one that has said nothing may be missing.
+    ///
+    /// # Errors
+    /// The disk is broken.
+    fn volumes(&self) -> io::Result<HashMap<JobKey, Volume>>;
 
     /// Lines up to a number aren't needed any more.
     ///
@@ -56,6 +65,10 @@ impl Output for spool::Spool {
 
     fn last(&self, job: &JobKey) -> io::Result<u64> {
         Ok(self.last(job)?.map_or(0, |(number, _)| number))
+    }
+
+    fn volumes(&self) -> io::Result<HashMap<JobKey, Volume>> {
+        self.volumes()
     }
 
     fn trim(&self, job: &JobKey, through: u64) -> io::Result<()> {

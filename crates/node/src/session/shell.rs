@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Address, AgentError, AgentOptions, Fenced, Identity, OnHeld, OnLease, Output, clock,
+    Address, AgentError, AgentOptions, Fenced, Identity, OnHeld, OnLease, Output, Wish, clock,
     exec::Execs,
     expose, health, identity,
     link::{self, FRAMES, FromLink, Up},
@@ -170,14 +170,15 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
         let mut probe = Probe::new(options.machine, options.drivers, options.notes).map_err(data)?;
         let engines = options.engines.iter().map(|engine| engine.info()).collect();
         let mut inventory = probe.inventory(engines).await;
-        let (identity, gateway) = who(
-            &options.data,
-            options.gateway.as_deref(),
-            options.join_token.as_deref(),
-            options.name,
-            &inventory.hostname,
-        )
-        .await?;
+        let wish = Wish {
+            gateway: options.gateway.as_deref(),
+            join_token: options.join_token.as_deref(),
+            authority: options.authority.as_deref(),
+            insecure: options.insecure,
+            name: options.name,
+            hostname: &inventory.hostname,
+        };
+        let (identity, gateway) = who(&options.data, &wish).await?;
         let settings = embedded::Options {
             limits: Limits {
                 key_bytes: 1 << 10,
@@ -230,7 +231,12 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
                 None
             }
         });
-        let measuring = Measuring::new(options.sample_interval, Place::at(&options.data), &inventory);
+        let measuring = Measuring::new(
+            options.sample_interval,
+            Place::at(&options.data),
+            &inventory,
+            Arc::clone(&options.output),
+        );
         inputs = Some(own);
         let mut shell = Shell {
             agent,
@@ -263,7 +269,9 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
             let latest = shell.measuring.latest();
             shell.tasks.spawn(expose::serve(listener, shell.name.clone(), latest));
         }
-        shell.tasks.spawn(link::keep(gateway, identity, link_sender));
+        shell
+            .tasks
+            .spawn(link::keep(gateway, identity, options.data, link_sender));
         Ok::<_, AgentError>(shell)
     };
     let mut shell: Shell = tokio::select! {
@@ -278,30 +286,39 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
 }
 
 /// The node's identity, which it joins for if it has none, and its gateway.
-pub(super) async fn who(
-    data: &std::path::Path,
-    gateway: Option<&str>,
-    token: Option<&str>,
-    name: Option<NodeName>,
-    hostname: &str,
-) -> Result<(Identity, Address), AgentError> {
-    let given: Option<Address> = gateway.map(str::parse).transpose()?;
+pub(super) async fn who(data: &std::path::Path, wish: &Wish<'_>) -> Result<(Identity, Address), AgentError> {
+    let given: Option<Address> = wish.gateway.map(str::parse).transpose()?;
+    let checked = |address: Address| {
+        if address.tls() || address.loopback() || wish.insecure {
+            Ok(address)
+        } else {
+            Err(AgentError::Unencrypted(address.to_string()))
+        }
+    };
     if let Some(mut identity) = Identity::load(data)? {
         let address = match given {
             Some(address) => address,
             None => identity.gateway.parse()?,
         };
+        let address = checked(address)?;
         if address.to_string() != identity.gateway {
             identity.gateway = address.to_string();
             identity.save(data)?;
         }
         return Ok((identity, address));
     }
-    let address = given.ok_or(AgentError::NotJoined("the gateway's address"))?;
-    let token = token.ok_or(AgentError::NotJoined("a join token"))?;
-    let exact = name.is_some();
-    let name = name.unwrap_or_else(|| name_of(hostname));
-    let identity = identity::join(&address, token, name, exact, identity::joining_secret(data)?).await?;
+    let address = checked(given.ok_or(AgentError::NotJoined("the gateway's address"))?)?;
+    let joining = identity::Joining {
+        gateway: &address,
+        token: wish.join_token.ok_or(AgentError::NotJoined("a join token"))?,
+        exact: wish.name.is_some(),
+        name: wish.name.clone().unwrap_or_else(|| name_of(wish.hostname)),
+        secret: identity::joining_secret(data)?,
+        authority: wish.authority,
+    };
+    let (identity, certificate) = identity::join(joining).await?;
+    // The certificate first: who has an identity never joins again.
+    certificate.save(data)?;
     identity.save(data)?;
     tracing::info!(node = %identity.name, gateway = %address, "joined");
     Ok((identity, address))
@@ -445,6 +462,7 @@ impl Shell {
         let Some(mut kernel_log) = kernel_log else { return };
         let to_self = self.to_self.clone();
         let known = self.measuring.known();
+        let engines = self.engines.clone();
         self.tasks.spawn(async move {
             let mut parser = Parser::default();
             loop {
@@ -456,10 +474,11 @@ impl Shell {
                     }
                 };
                 // Known ones are parsed too: they may be the first half of one that isn't.
-                if let Some(what) = parser.parse(&record.text)
+                if let Some(mut what) = parser.parse(&record.text)
                     && known.is_none_or(|known| record.sequence > known)
                 {
                     let at = log::wall(record.at_us);
+                    measure::name_job(&mut what, &engines).await;
                     drop(to_self.send(Input::Fact(record.sequence, at, what, record.text)));
                 }
             }
@@ -479,7 +498,8 @@ impl Shell {
             memory: job.assignment.memory,
             metrics_port: job.assignment.metrics_port,
         });
-        let look = measure::look(clock::now(), Arc::clone(&self.probe), jobs.collect());
+        let volumes = self.measuring.volumes.clone();
+        let look = measure::look(clock::now(), Arc::clone(&self.probe), volumes, jobs.collect());
         let to_self = self.to_self.clone();
         self.tasks
             .spawn(async move { drop(to_self.send(Input::Measured(Box::new(look.await)))) });

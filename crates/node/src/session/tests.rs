@@ -41,6 +41,7 @@ use crate::{
     engine::{BoxFuture, Exec, Found, JobStats, What},
     gpu::DriverError,
     sample::Reading,
+    spool::Volume,
 };
 
 /// For whatever must happen at some time.
@@ -269,6 +270,12 @@ impl Engine for Puppet {
         })
     }
 
+    fn owner(&self, cgroup: &str) -> BoxFuture<'_, Option<JobKey>> {
+        let jobs = self.jobs();
+        let found = jobs.known.keys().find(|job| cgroup.contains(&job.to_string())).cloned();
+        Box::pin(async { found })
+    }
+
     fn stats(&self, _: &JobKey) -> BoxFuture<'_, Option<JobStats>> {
         Box::pin(async { None })
     }
@@ -277,6 +284,8 @@ impl Engine for Puppet {
 /// Output in memory.
 #[derive(Default)]
 struct Lines {
+    /// What each job lost.
+    lost: std::sync::atomic::AtomicU64,
     jobs: Mutex<HashMap<JobKey, Vec<LogLine>>>,
     fresh: Arc<Mutex<Vec<JobKey>>>,
     wake: Arc<Notify>,
@@ -313,6 +322,16 @@ impl Output for Lines {
 
     fn last(&self, job: &JobKey) -> io::Result<u64> {
         Ok(self.jobs.lock().unwrap().get(job).map_or(0, |lines| lines.len() as u64))
+    }
+
+    fn volumes(&self) -> io::Result<HashMap<JobKey, Volume>> {
+        let volume = |lines: &Vec<LogLine>| Volume {
+            lines: lines.len() as u64,
+            bytes: Some(lines.iter().map(|line| line.text.len() as u64).sum()),
+            lost: self.lost.load(std::sync::atomic::Ordering::SeqCst),
+        };
+        let jobs = self.jobs.lock().unwrap();
+        Ok(jobs.iter().map(|(job, lines)| (job.clone(), volume(lines))).collect())
     }
 
     fn trim(&self, _: &JobKey, _: u64) -> io::Result<()> {

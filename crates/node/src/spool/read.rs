@@ -16,6 +16,7 @@ use api::{
 
 use super::{
     Limits, Sink, Sinks, Watch, Writer,
+    meter::Meter,
     segment::{self, Tail},
 };
 
@@ -26,6 +27,7 @@ pub struct Spool {
     limits: Limits,
     /// Where reading goes on.
     cursors: Mutex<HashMap<JobKey, Cursor>>,
+    pub(super) meter: Mutex<Meter>,
 }
 
 /// A place in a job's segments.
@@ -55,6 +57,7 @@ impl Spool {
             folder,
             limits,
             cursors: Mutex::default(),
+            meter: Mutex::default(),
         })
     }
 
@@ -153,6 +156,7 @@ impl Spool {
     /// # Errors
     /// The disk is broken.
     pub fn remove(&self, job: &JobKey) -> io::Result<()> {
+        self.meter().forget(job);
         let single = self.lock().remove(job).is_some_and(|cursor| cursor.oldest);
         if single {
             // The common case without a walk through the folder; a segment begun since is the reason to go on.
@@ -205,6 +209,7 @@ impl Spool {
                     return false;
                 };
                 if record.number > cursor.next {
+                    self.meter().lost(job, cursor.next..record.number);
                     let lost = LogLine {
                         number: record.number - 1,
                         at_ns: record.at_ns,

@@ -1,4 +1,4 @@
-//! The form of a segment file: a header, then records, each with its length and checksum.
+//! The form of a segment file: a header, a count of what went before, then records, each with its length and checksum.
 
 use std::{
     fs::File,
@@ -17,6 +17,7 @@ const PREFIX: usize = 4 + 4;
 const FIXED: usize = 8 + 8 + 1;
 const PARTIAL: u8 = 4;
 const END: u8 = 8;
+const COUNT: u8 = 16;
 /// Longest body that a reader believes in.
 const BODY_MAX: usize = FIXED + (1 << 20);
 
@@ -89,6 +90,34 @@ pub(super) fn read_header(file: &File) -> io::Result<Option<i64>> {
     Ok(time.filter(|_| mark == MARK))
 }
 
+/// A segment's beginning: its header, and how many bytes of text the job's earlier segments had. `first`: the number of
+/// its first line.
+pub(super) fn beginning(first: u64, previous_at_ns: i64, text_bytes_before: u64) -> Vec<u8> {
+    let mut bytes = header(previous_at_ns).to_vec();
+    seal(
+        first,
+        previous_at_ns,
+        COUNT,
+        &text_bytes_before.to_le_bytes(),
+        &mut bytes,
+    );
+    bytes
+}
+
+/// How many bytes of text the job's earlier segments had. `None`: it doesn't say.
+pub(super) fn read_count(file: &File) -> io::Result<Option<u64>> {
+    let mut bytes = [0; PREFIX + FIXED + 8];
+    match file.read_exact_at(&mut bytes, HEADER) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    Ok(match decode(&bytes) {
+        Decoded::Count(count, _) => Some(count),
+        _ => None,
+    })
+}
+
 /// Appends the record's bytes.
 pub(super) fn encode(record: &Record<'_>, into: &mut Vec<u8>) {
     let (flags, text) = match &record.line {
@@ -102,12 +131,16 @@ pub(super) fn encode(record: &Record<'_>, into: &mut Vec<u8>) {
             (source | if line.partial { PARTIAL } else { 0 }, line.text)
         }
     };
+    seal(record.number, record.at_ns, flags, text, into);
+}
+
+fn seal(number: u64, at_ns: i64, flags: u8, text: &[u8], into: &mut Vec<u8>) {
     let start = into.len();
     let length = u32::try_from(FIXED + text.len()).unwrap_or(u32::MAX);
     into.extend_from_slice(&length.to_le_bytes());
     into.extend_from_slice(&[0; 4]);
-    into.extend_from_slice(&record.number.to_le_bytes());
-    into.extend_from_slice(&record.at_ns.to_le_bytes());
+    into.extend_from_slice(&number.to_le_bytes());
+    into.extend_from_slice(&at_ns.to_le_bytes());
     into.push(flags);
     into.extend_from_slice(text);
     let crc = crc32(&into[start + PREFIX..]);
@@ -119,6 +152,8 @@ pub(super) fn encode(record: &Record<'_>, into: &mut Vec<u8>) {
 pub(super) enum Decoded<'a> {
     /// A whole record, and the number of bytes that it takes.
     Whole(Record<'a>, usize),
+    /// The bytes of text before the segment, and the number of bytes that this takes.
+    Count(u64, usize),
     /// More bytes are needed.
     Short,
     /// No record: torn or damaged.
@@ -147,6 +182,12 @@ pub(super) fn decode(bytes: &[u8]) -> Decoded<'_> {
     eight.copy_from_slice(&body[8..16]);
     let at_ns = i64::from_le_bytes(eight);
     let flags = body[16];
+    if flags == COUNT {
+        return match body[FIXED..].try_into() {
+            Ok(count) => Decoded::Count(u64::from_le_bytes(count), PREFIX + length),
+            Err(_) => Decoded::Damaged,
+        };
+    }
     let line = (flags & END == 0).then(|| Line {
         source: match flags & 3 {
             0 => LogSource::Stdout,
@@ -193,6 +234,10 @@ pub(super) fn walk(file: &File, mut offset: u64, mut visit: impl FnMut(&Record<'
                         at: Tail::Enough,
                     });
                 }
+                used += length;
+                offset += length as u64;
+            }
+            Decoded::Count(_, length) => {
                 used += length;
                 offset += length as u64;
             }

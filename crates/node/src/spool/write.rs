@@ -33,6 +33,10 @@ pub struct Writer {
     buffer: Vec<u8>,
     /// What `last` was before the buffer.
     before: Option<(u64, i64)>,
+    /// Bytes of text of all lines, kept or lost.
+    text_bytes: u64,
+    /// What `text_bytes` was before the buffer.
+    text_bytes_before: u64,
 }
 
 /// The segment that is being written.
@@ -62,9 +66,11 @@ impl Writer {
                 file.write_all_at(&segment::header(0), 0)?;
             }
         }
+        let mut text_bytes = segment::read_count(&file)?.unwrap_or(0);
         let stop = segment::walk(&file, segment::HEADER, |record| {
-            if record.line.is_some() {
+            if let Some(line) = &record.line {
                 last = Some((record.number, record.at_ns));
+                text_bytes += line.text.len() as u64;
             }
             // The end of a segment that has no successor yet is taken back.
             record.line.is_some()
@@ -72,6 +78,8 @@ impl Writer {
         file.set_len(stop.offset)?;
         writer.last = last;
         writer.before = last;
+        writer.text_bytes = text_bytes;
+        writer.text_bytes_before = text_bytes;
         writer.open = Some(Open {
             file,
             size: stop.offset,
@@ -91,6 +99,8 @@ impl Writer {
             open: None,
             buffer: Vec::new(),
             before: None,
+            text_bytes: 0,
+            text_bytes_before: 0,
         }
     }
 
@@ -118,6 +128,7 @@ impl Writer {
         };
         segment::encode(&record, &mut self.buffer);
         self.last = Some((number, at_ns));
+        self.text_bytes += text.len() as u64;
         if self.buffer.len() >= BUFFER_MAX {
             self.flush()?;
         }
@@ -137,6 +148,7 @@ impl Writer {
         self.buffer.shrink_to(BUFFER_MAX);
         if result.is_ok() {
             self.before = self.last;
+            self.text_bytes_before = self.text_bytes;
         }
         result
     }
@@ -155,7 +167,7 @@ impl Writer {
         }
         if self.open.is_none() {
             let (first, at) = self.before.map_or((1, 0), |(n, at)| (n + 1, at));
-            self.open = Some(create(&self.folder, &self.job, first, at)?);
+            self.open = Some(create(&self.folder, &self.job, first, at, self.text_bytes_before)?);
         }
         let Some(open) = &mut self.open else {
             return Err(io::ErrorKind::NotFound.into());
@@ -165,7 +177,7 @@ impl Writer {
 
     /// Makes the first segment; if the job has one already, goes on behind it.
     fn first_segment(&mut self) -> io::Result<()> {
-        match create(&self.folder, &self.job, 1, 0) {
+        match create(&self.folder, &self.job, 1, 0, 0) {
             Ok(open) => self.open = Some(open),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 *self = Self::open(&self.folder, self.limits, &self.job)?;
@@ -204,17 +216,18 @@ impl Sink for Writer {
     }
 }
 
-fn create(folder: &Path, job: &JobKey, first: u64, previous_at_ns: i64) -> io::Result<Open> {
+fn create(folder: &Path, job: &JobKey, first: u64, previous_at_ns: i64, text_bytes_before: u64) -> io::Result<Open> {
     let path = segment::path(folder, job, first, false);
     let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-    if let Err(error) = file.write_all(&segment::header(previous_at_ns)) {
+    let beginning = segment::beginning(first, previous_at_ns, text_bytes_before);
+    if let Err(error) = file.write_all(&beginning) {
         // Without its header it would be taken for a torn one.
         let _ = fs::remove_file(&path);
         return Err(error);
     }
     Ok(Open {
         file,
-        size: segment::HEADER,
+        size: beginning.len() as u64,
     })
 }
 

@@ -344,7 +344,10 @@ fn xid_errors_arrive_by_class_and_fade() {
         ["ok", "failed", "degraded"],
         "31 is the program's own fault"
     );
-    assert_eq!(reason(&sample[1]), "XID 95: uncontained memory error");
+    assert_eq!(
+        reason(&sample[1]),
+        "XID 95: memory error that could not be kept to one program: all work on the GPU is suspect"
+    );
     for _ in 1..30 {
         driver.sample();
     }

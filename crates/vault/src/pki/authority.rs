@@ -2,15 +2,17 @@
 
 use std::{fmt, time::Duration};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, PublicKeyData};
 use rustls_pki_types::CertificateDer;
 
 use super::{
     der::{Signed, with_issuer},
+    endpoints::Endpoints,
     error::Error,
-    facts::{AuthorityFacts, Facts, fingerprint, signed_by},
-    issue::{BACKDATED, Request, Subject, Validity, random_serial, revocation_extension},
+    facts::{AuthorityFacts, Facts, fingerprint, hex, signed_by},
+    issue::{BACKDATED, Request, Subject, Validity, random_serial},
     key::{Algorithm, PrivateKey, Signer},
     pem,
     time::{earlier, later, since_epoch, whole_second},
@@ -30,53 +32,6 @@ pub struct Authority {
     key: PrivateKey,
     pub(super) issuer: Issuer<'static, Signer>,
     pub(super) endpoints: Option<Endpoints>,
-}
-
-/// Where revocations can be asked for. It is written into each certificate that is issued from then on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoints {
-    crl: String,
-    ocsp: String,
-}
-
-impl Endpoints {
-    /// The addresses of the list of revoked certificates (DER) and of the OCSP responder. Plain `http` is the rule
-    /// (RFC 5280 and 6960): both are signed, and with `https` the check would need the check.
-    ///
-    /// # Errors
-    /// [`Error::Endpoint`] unless they are `http://` or `https://` with a host, in printable ASCII.
-    pub fn new(crl: &str, ocsp: &str) -> Result<Self, Error> {
-        for given in [crl, ocsp] {
-            let host = given.strip_prefix("http://").or_else(|| given.strip_prefix("https://"));
-            let rule = match host {
-                None => "it begins with http:// or https://",
-                Some(rest) if rest.is_empty() || rest.starts_with('/') => "it names a host",
-                Some(_) if given.len() > 1000 => "it has at most 1000 characters",
-                Some(_) if !given.bytes().all(|byte| byte.is_ascii_graphic()) => "it has printable ASCII only",
-                Some(_) => continue,
-            };
-            return Err(Error::Endpoint {
-                given: given.chars().take(80).collect(),
-                rule,
-            });
-        }
-        Ok(Self {
-            crl: crl.to_owned(),
-            ocsp: ocsp.to_owned(),
-        })
-    }
-
-    /// The address of the list of revoked certificates.
-    #[must_use]
-    pub fn crl(&self) -> &str {
-        &self.crl
-    }
-
-    /// The address of the OCSP responder.
-    #[must_use]
-    pub fn ocsp(&self) -> &str {
-        &self.ocsp
-    }
 }
 
 impl Authority {
@@ -117,12 +72,45 @@ impl Authority {
         let not_before = earlier(now, BACKDATED).max(root.facts[0].not_before);
         let mut params = params(name, 0, not_before, not_after)?;
         params.use_authority_key_identifier_extension = true;
-        root.add_endpoints(&mut params);
+        if let Some(endpoints) = &root.endpoints {
+            endpoints.add_to(&mut params);
+        }
         let key = PrivateKey::generate(algorithm)?;
         let certificate = root.certificate_for(&params, &key.signer()?)?;
         let mut chain = vec![certificate];
         chain.extend(root.chain.iter().cloned());
         Self::assemble(chain, key)
+    }
+
+    /// The same root for a new time: of the same name and key, so that what it issued before stays accepted by those who
+    /// trust the new certificate, and what it issues from now on by those who still trust the old one, until that ends.
+    /// Its [`fingerprint`](Self::fingerprint) is another.
+    ///
+    /// # Errors
+    /// [`Error::NotAnAuthority`] if it isn't a root, or one with a name such as others give: who made it renews it.
+    /// [`Error::ValidityZero`], [`Error::Crypto`].
+    pub fn renew_root(&self, validity: Duration, now: Timestamp) -> Result<Self, Error> {
+        let refuse = || Error::NotAnAuthority {
+            subject: self.subject().to_owned(),
+            reason: "its certificate is renewed where it was made".to_owned(),
+        };
+        let (1, Some(name)) = (self.chain.len(), &self.own().common_name) else {
+            return Err(refuse());
+        };
+        let not_after = ends(validity, now)?;
+        let mut params = params(name, 0, earlier(now, BACKDATED), not_after)?;
+        params.is_ca = IsCa::Ca(match self.own().authority.and_then(|authority| authority.path_length) {
+            None => BasicConstraints::Unconstrained,
+            Some(below) => BasicConstraints::Constrained(u8::try_from(below).unwrap_or(u8::MAX)),
+        });
+        params.key_identifier_method = key_id_method(self.own());
+        let certificate = params.self_signed(self.issuer.key()).map_err(failed)?;
+        let mut renewed = Self::assemble(vec![certificate.into()], self.key.clone())?;
+        if renewed.own().subject != self.own().subject {
+            return Err(refuse());
+        }
+        renewed.endpoints.clone_from(&self.endpoints);
+        Ok(renewed)
     }
 
     /// Someone else's authority, to be used here: its certificate and those above it up to the self-signed root, in
@@ -244,10 +232,12 @@ impl Authority {
         self.key.algorithm()
     }
 
-    /// What tells it from other authorities: SHA-256 of its own certificate's DER, hex in lower case.
+    /// What tells it from other authorities: SHA-256 over its name and key, hex in lower case. That is what revocations
+    /// go by; a renewed certificate changes nothing in it.
     #[must_use]
     pub fn id(&self) -> String {
-        fingerprint(self.certificate())
+        let own = self.own();
+        hex(digest(&SHA256, &[&own.subject[..], &own.public_key_info].concat()).as_ref())
     }
 
     /// Its subject, readable: `CN=…`.
@@ -306,15 +296,6 @@ impl Authority {
             self.issuer.key(),
         )?
         .into())
-    }
-
-    pub(super) fn add_endpoints(&self, params: &mut CertificateParams) {
-        if let Some(endpoints) = &self.endpoints {
-            params.crl_distribution_points = vec![rcgen::CrlDistributionPoint {
-                uris: vec![endpoints.crl.clone()],
-            }];
-            params.custom_extensions.push(revocation_extension(&endpoints.ocsp));
-        }
     }
 }
 
@@ -546,19 +527,31 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_addresses() {
-        Endpoints::new("http://gateway:9000/crl", "http://gateway:9000/ocsp").unwrap();
-        for bad in [
-            "",
-            "gateway/crl",
-            "ftp://gateway",
-            "http://",
-            "http:///crl",
-            "http://a b",
-            "http://ä",
-        ] {
-            Endpoints::new("http://gateway", bad).unwrap_err();
-            Endpoints::new(bad, "http://gateway").unwrap_err();
+    fn a_renewed_root_is_trusted_for_what_the_old_one_issued_and_the_other_way_round() {
+        let old = root().with_endpoints(Endpoints::new("http://gw/crl", "http://gw/ocsp").unwrap());
+        let at = now() + 7 * YEAR;
+        let new = old.renew_root(10 * YEAR, at).unwrap();
+        assert_ne!(new.fingerprint(), old.fingerprint());
+        assert_eq!(new.id(), old.id());
+        assert_ne!(new.id(), root().id());
+        assert_eq!((new.subject(), &new.endpoints), (old.subject(), &old.endpoints));
+        assert_eq!(new.not_after(), whole_second(at + 10 * YEAR));
+        let request = Request {
+            subject: Subject::Node("n".parse().unwrap()),
+            validity: Validity::AtMost(YEAR),
+        };
+        for (issuer, trusted) in [(&old, &new), (&new, &old), (&new, &new)] {
+            let leaf = issuer.issue(&request, Algorithm::EcdsaP256, at).unwrap().leaf;
+            let leaf = &pem::certificates(&leaf.certificate_pem).unwrap()[0];
+            assert_eq!(verify(leaf, &[], trusted.root(), &Role::Client, at, &|_| false), Ok(()));
         }
+        Authority::new_intermediate(&new, "between", Algorithm::EcdsaP256, YEAR, at).unwrap();
+
+        let between = Authority::new_intermediate(&old, "between", Algorithm::EcdsaP256, YEAR, now()).unwrap();
+        assert!(matches!(
+            between.renew_root(YEAR, now()),
+            Err(Error::NotAnAuthority { .. })
+        ));
+        assert_eq!(old.renew_root(Duration::ZERO, at).unwrap_err(), Error::ValidityZero);
     }
 }

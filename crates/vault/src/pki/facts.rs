@@ -117,6 +117,7 @@ pub(super) fn signed_by(der: &[u8], issuer: &[u8]) -> bool {
 }
 
 /// SHA-256 of a certificate's DER, hex in lower case: what `openssl x509 -fingerprint -sha256` prints with colons.
+#[must_use]
 pub fn fingerprint(der: &CertificateDer<'_>) -> String {
     hex(digest(&SHA256, der).as_ref())
 }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rcgen::{
-    CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PublicKeyData, SanType,
-    SerialNumber,
+    CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,11 +24,6 @@ pub(super) const BACKDATED: Duration = Duration::from_secs(300);
 
 /// Most names on one certificate: what clients read without complaint.
 const SANS_MAX: usize = 100;
-
-/// id-pe-authorityInfoAccess (RFC 5280).
-const AUTHORITY_INFO_ACCESS: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 1, 1];
-/// id-ad-ocsp (RFC 5280).
-const ACCESS_OCSP: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 48, 1];
 
 /// What a certificate may be used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -226,7 +220,9 @@ impl Authority {
             Purpose::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
             Purpose::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
         };
-        self.add_endpoints(&mut params);
+        if let Some(endpoints) = &self.endpoints {
+            endpoints.add_to(&mut params);
+        }
         let certificate = self.certificate_for(&params, key)?;
         Ok(Leaf {
             certificate_pem: pem::encode_certificates([&certificate]),
@@ -266,24 +262,6 @@ pub(super) fn random_serial() -> Result<SerialNumber, Error> {
     })?;
     bytes[0] = bytes[0] & 0x3f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
-}
-
-/// Where OCSP answers are given.
-pub(super) fn revocation_extension(ocsp: &str) -> CustomExtension {
-    let content = yasna::construct_der(|writer| {
-        writer.write_sequence(|writer| {
-            writer.next().write_sequence(|writer| {
-                writer
-                    .next()
-                    .write_oid(&yasna::models::ObjectIdentifier::from_slice(ACCESS_OCSP));
-                // uniformResourceIdentifier
-                writer
-                    .next()
-                    .write_tagged_implicit(yasna::Tag::context(6), |writer| writer.write_ia5_string(ocsp));
-            });
-        });
-    });
-    CustomExtension::from_oid_content(AUTHORITY_INFO_ACCESS, content)
 }
 
 #[cfg(test)]

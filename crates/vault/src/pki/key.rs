@@ -98,7 +98,7 @@ impl Algorithm {
     /// What a public key is; `None` if it isn't one of ours.
     pub(super) fn of_public_key(key: &SubjectPublicKeyInfo<'_>) -> Option<Self> {
         match key.parsed().ok()? {
-            PublicKey::RSA(_) => Self::of_modulus(key.parsed().ok()?.key_size()),
+            PublicKey::RSA(key) => Self::of_modulus(key.key_size()),
             PublicKey::EC(_) => {
                 let curve = key.algorithm.parameters.as_ref()?.as_oid().ok()?;
                 if curve == OID_EC_P256 {

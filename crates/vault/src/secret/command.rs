@@ -15,6 +15,9 @@ use zeroize::Zeroizing;
 use super::MasterKey;
 use super::key_text::{self, KeyTextError};
 
+/// Longest time that a command may take, whatever it is given.
+const TIMEOUT_MAX: Duration = Duration::from_hours(24);
+
 /// Most bytes of a command's standard error that are told.
 const ERRORS_MAX_BYTES: usize = 1024;
 
@@ -28,7 +31,7 @@ pub struct KeyCommand {
     pub program: OsString,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// How long it may take.
+    /// How long it may take; more than a day counts as a day.
     pub timeout: Duration,
 }
 
@@ -86,7 +89,7 @@ impl KeyCommand {
     /// It can't be started, takes too long, fails, or prints no key.
     pub fn run(&self) -> Result<MasterKey, CommandError> {
         let program = || self.program.clone();
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.timeout.min(TIMEOUT_MAX);
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
             .stdin(Stdio::null())

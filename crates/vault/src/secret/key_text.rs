@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::MasterKey;
-use crate::bytes::unhex;
+use crate::bytes::{cleanly, unhex};
 
 /// What a key's line begins with. The number is the format's.
 const PREFIX: &str = "clawbernetes-master-key-1:";
@@ -68,7 +68,7 @@ pub(super) fn write(key: &MasterKey) -> Zeroizing<String> {
     // Room for all of it at once: a string that grows leaves copies behind.
     let mut line = Zeroizing::new(String::with_capacity(MAX_BYTES));
     line.push_str(PREFIX);
-    STANDARD.encode_string(&*bytes, &mut line);
+    cleanly(|| STANDARD.encode_string(bytes.as_slice(), &mut line));
     line.push('\n');
     line
 }

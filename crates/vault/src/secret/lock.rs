@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::seal::{Purpose, lock_context, unwrap_by, wrap};
 use super::{KdfParams, KeyId, Keyring, MasterKey, NoRandom, WrappedKey};
 
-/// What a check is a seal of.
+/// What a check is a seal of: anything would do, since with another key nothing opens.
 const KNOWN: [u8; 32] = [0; 32];
 
 /// The record that says which master key opens a vault. There is one, made at the first start.
@@ -16,8 +16,8 @@ const KNOWN: [u8; 32] = [0; 32];
 /// so the new key alone opens a vault that was killed halfway. The old key no longer does; its holder learns nothing
 /// of the new one.
 ///
-/// Whoever writes something sealed does so on the condition that this record is still as it was when its [`Keyring`]
-/// was opened: otherwise a seal under the old key could be written after that key is gone.
+/// Whoever writes something newly sealed does so on the condition that this record is still the one that its
+/// [`Keyring`] came from: otherwise a seal under the old key could be written after that key is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Lock {
@@ -148,10 +148,7 @@ impl Lock {
             });
         }
         let damaged = UnlockError::Damaged { key: given };
-        let known = unwrap_by(&key, &lock_context(given), Purpose::Check, &self.current.check).ok_or(damaged)?;
-        if *known.expose_secret() != KNOWN {
-            return Err(damaged);
-        }
+        unwrap_by(&key, &lock_context(given), Purpose::Check, &self.current.check).ok_or(damaged)?;
         let previous = match &self.previous {
             Some(previous) => {
                 let context = lock_context(previous.key);
@@ -168,7 +165,7 @@ impl Lock {
 
     /// Puts a new master key in front of the current one.
     ///
-    /// Once the lock is written, seal with the ring that comes with it, and take [`step`](super::step)s until they
+    /// Once the lock is written, seal with the ring that comes with it, and take [steps](super::rekey::step) until they
     /// are through. Write it only when the new key is where the next start finds it: the old one opens nothing more.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::ZeroizeOnDrop;
 
-use crate::bytes::{NoRandom, hex, random, unhex};
+use crate::bytes::{NoRandom, cleanly, hex, random, unhex};
 
 /// What a [`KeyId`] is a hash of, before the key.
 const ID_LABEL: &[u8] = b"clawbernetes/vault/1/key-id\0";
@@ -82,12 +82,15 @@ impl MasterKey {
     /// A key written in place, so that no other copy of it has to be made.
     pub(super) fn fill<E>(write: impl FnOnce(&mut [u8; 32]) -> Result<(), E>) -> Result<Self, E> {
         let mut bytes = SecretBox::new(Box::new([0; 32]));
-        write(bytes.expose_secret_mut())?;
-        let mut sha = Sha256::new();
-        sha.update(ID_LABEL);
-        sha.update(bytes.expose_secret());
         let mut id = [0; 8];
-        id.copy_from_slice(&sha.finalize()[..8]);
+        cleanly(|| {
+            write(bytes.expose_secret_mut())?;
+            let mut sha = Sha256::new();
+            sha.update(ID_LABEL);
+            sha.update(bytes.expose_secret());
+            id.copy_from_slice(&sha.finalize()[..8]);
+            Ok(())
+        })?;
         Ok(Self { id: KeyId(id), bytes })
     }
 

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A value is sealed under a data key of its own, and the data key under the master key; both are bound to what they
-//! belong to ([`Context`]). A new master key ([`Lock::begin_rekey`], [`step`]) so touches no value, and a value whose
+//! belong to ([`Context`]). A new master key ([`Lock::begin_rekey`], [`rekey::step`]) so touches no value, and a value whose
 //! data key is gone is gone, whatever copies of it there are.
 
 mod command;
@@ -17,7 +17,7 @@ mod lock;
 mod master;
 mod passphrase;
 mod record;
-mod rekey;
+pub mod rekey;
 mod seal;
 mod value;
 
@@ -32,6 +32,5 @@ pub use passphrase::{Algorithm, KdfParams, PassphraseError};
 pub use record::{
     AddError, Change, DEFAULT_KEEP, DataKey, Expiry, MAX_KEEP, New, ReadError, Secret, State, Version, Which, Why,
 };
-pub use rekey::{Damaged, Holder, Step, StepError, step};
 pub use seal::{Context, OpenError, RewrapError, Sealed, WrappedKey, open, rewrap, seal};
 pub use value::{Field, Invalid, MAX_DESCRIPTION_BYTES, MAX_VALUE_BYTES, Name, Namespace, Value};

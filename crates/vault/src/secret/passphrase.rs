@@ -12,7 +12,7 @@ use crate::bytes::random;
 const MIN_CHARACTERS: usize = 12;
 
 /// Memory for new parameters, and the same number of passes as RFC 9106 (4) recommends where 2 GiB are too much.
-/// More than OWASP asks at least for logins (19 MiB, 2 passes): this runs once a start, in about 0.2 s.
+/// More than OWASP asks at least for logins (19 MiB, 2 passes): this runs once a start, in half a second.
 ///
 /// One lane, where the RFC has four: ours are worked off one after another, so that more would only help who guesses.
 const MEMORY_KIB: u32 = 64 << 10;

@@ -17,7 +17,7 @@ pub const DEFAULT_KEEP: u32 = 3;
 /// Most older versions that may stay readable: a record is read and written whole.
 pub const MAX_KEEP: u32 = 100;
 
-/// How many destroyed versions a record remembers, to say what became of them.
+/// How many destroyed versions a record remembers, to say what became of them. A few more may have to stay.
 const REMEMBERED: usize = 20;
 
 /// A secret: what is known of it without its values. Safe to show but for `versions[].data_key`, which is of no use
@@ -43,7 +43,7 @@ pub struct Secret {
     pub keep_versions: u32,
     /// The number of the next version; numbers are never used again.
     pub next_version: u32,
-    /// By rising number. Of destroyed ones the newest 20.
+    /// By rising number. Of destroyed ones about the newest 20.
     pub versions: Vec<Version>,
 }
 
@@ -503,18 +503,28 @@ impl Secret {
         ended
     }
 
-    /// Forgets the oldest destroyed versions but the newest 20, and never the one that `read` speaks of as the newest.
+    /// Forgets the oldest destroyed versions but the newest 20. Of those between two that aren't destroyed the newest
+    /// that wasn't deleted stays: without it, an older value would once be given in its place.
     fn forget(&mut self) {
-        let latest = self.latest().map(|v| v.version);
-        let gone = |v: &Version| matches!(v.data_key, DataKey::Destroyed { .. }) && Some(v.version) != latest;
+        let gone = |v: &Version| matches!(v.data_key, DataKey::Destroyed { .. });
         let mut surplus = self
             .versions
             .iter()
             .filter(|v| gone(v))
             .count()
             .saturating_sub(REMEMBERED);
+        if surplus == 0 {
+            return;
+        }
+        let (mut stay, mut below_held) = (Vec::new(), true);
+        for version in self.versions.iter().rev().filter(|v| !was_deleted(v)) {
+            if gone(version) && below_held {
+                stay.push(version.version);
+            }
+            below_held = !gone(version);
+        }
         self.versions.retain(|v| {
-            let forget = surplus > 0 && gone(v);
+            let forget = surplus > 0 && gone(v) && !stay.contains(&v.version);
             surplus -= usize::from(forget);
             !forget
         });

@@ -42,9 +42,10 @@ pub enum Step<H> {
     Idle,
     /// Write these in place of what they were made of, each on the condition that it hasn't changed; then step again.
     Rewrap(Vec<H>),
-    /// Nothing is under the key before. Write this lock, on the condition that no record has changed since the step was
-    /// taken; from then on use this ring. The old key may be destroyed.
-    Finish(Lock, Keyring),
+    /// Nothing is under the key before. Write this lock, on the condition that the one that the step was taken with
+    /// still stands (what [`Lock`] asks of whoever seals makes sure that nothing has come under that key meanwhile);
+    /// from then on use this ring. The old key may be destroyed, and should be: copies of old records open with it.
+    Finish(Box<Lock>, Keyring),
 }
 
 /// A data key that doesn't open, and so can't be moved.
@@ -115,7 +116,7 @@ pub fn step<'a, H: Holder + 'a>(
         return Ok(Step::Rewrap(moved));
     }
     if damaged.is_empty() {
-        return Ok(Step::Finish(lock.settled(), ring.settled()));
+        return Ok(Step::Finish(Box::new(lock.settled()), ring.settled()));
     }
     Err(StepError::Stuck(damaged))
 }
@@ -230,7 +231,7 @@ mod tests {
                     if writes == kill {
                         return false;
                     }
-                    disk.lock = lock;
+                    disk.lock = *lock;
                     *ring = settled;
                     writes += 1;
                 }

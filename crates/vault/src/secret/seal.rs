@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{KeyId, Keyring, MasterKey, Name, Namespace, NoRandom, Value};
-use crate::bytes::random;
+use crate::bytes::{cleanly, random};
 
 /// What associated data begins with. The number is the format's.
 const LABEL: &str = "clawbernetes/vault/1";
@@ -157,7 +157,9 @@ pub enum OpenError {
 
 /// Seals a value under a new data key, and that under the current master key.
 ///
-/// The two are kept apart: without the [`WrappedKey`] nobody opens the [`Sealed`] again.
+/// The two are kept apart: without the [`WrappedKey`] nobody opens the [`Sealed`] again. (Bytes that a store has freed
+/// and not yet overwritten, and backups, hold it still; they open until the master key is another and this one is
+/// destroyed.)
 ///
 /// # Errors
 /// The operating system gave no random numbers.
@@ -256,16 +258,21 @@ fn encrypt(key: &[u8; 32], associated: &[u8], plain: &[u8]) -> Result<([u8; NONC
     // Room for all of it at once: a buffer that grows leaves copies behind. It is wiped if encryption fails or panics.
     let mut text = Zeroizing::new(Vec::with_capacity(plain.len() + TAG));
     text.extend_from_slice(plain);
-    let sealed = XChaCha20Poly1305::new(key.into()).encrypt_in_place((&nonce).into(), associated, &mut *text);
+    let sealed = cleanly(|| {
+        let cipher = XChaCha20Poly1305::new(key.into());
+        cipher.encrypt_in_place((&nonce).into(), associated, &mut *text)
+    });
     assert!(sealed.is_ok(), "XChaCha20-Poly1305 seals up to 256 GiB");
     Ok((nonce, std::mem::take(&mut *text)))
 }
 
 fn decrypt(key: &[u8; 32], associated: &[u8], nonce: &[u8; NONCE], text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut plain = Zeroizing::new(text.to_vec());
-    XChaCha20Poly1305::new(key.into())
-        .decrypt_in_place(nonce.into(), associated, &mut *plain)
-        .ok()?;
+    let opened = cleanly(|| {
+        let cipher = XChaCha20Poly1305::new(key.into());
+        cipher.decrypt_in_place(nonce.into(), associated, &mut *plain)
+    });
+    opened.ok()?;
     Some(plain)
 }
 

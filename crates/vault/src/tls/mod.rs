@@ -6,7 +6,7 @@ mod trouble;
 
 pub use client::{Own, Trust, TrustError, config as client_config, root_of};
 pub use server::{Shown, config as server_config};
-pub use trouble::{Trouble, trouble};
+pub use trouble::{Trouble, trouble, trouble_of};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use std::sync::{Arc, LazyLock};

@@ -23,6 +23,29 @@ pub enum Trouble {
     WrongUse,
 }
 
+impl Trouble {
+    /// The name under which it is told: `certificate-expired`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "certificate-missing",
+            Self::Malformed => "certificate-malformed",
+            Self::Expired => "certificate-expired",
+            Self::NotYetValid => "certificate-not-yet-valid",
+            Self::Revoked => "certificate-revoked",
+            Self::Foreign => "certificate-foreign",
+            Self::WrongName => "certificate-wrong-name",
+            Self::WrongUse => "certificate-wrong-use",
+        }
+    }
+}
+
+/// What went wrong in an asynchronous handshake, as [`trouble`].
+#[must_use]
+pub fn trouble_of(error: &std::io::Error) -> Option<Trouble> {
+    error.get_ref()?.downcast_ref().and_then(trouble)
+}
+
 /// What is wrong with a certificate: the peer's, or (where the peer said so) the own one. `None`: something else.
 #[must_use]
 pub fn trouble(error: &Error) -> Option<Trouble> {

@@ -1,20 +1,22 @@
 //! `clawbernetes gateway serve`
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use api::{ApiError, ErrorCode, Size, Span};
-use gateway::{AlertsFile, Gateway, Options, StartError, remote_write::Target};
+use gateway::{
+    AlertsFile, Gateway, Options, StartError,
+    remote_write::Target,
+    trust::{self, AuthorityFiles, KeySource},
+};
 
 use crate::{cli::App, failure::Outcome, local, serving};
 
 /// Run the control plane: keeps the fleet's state, decides what runs where, serves every client
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  clawbernetes gateway serve\n  \
-    clawbernetes gateway serve --listen 127.0.0.1:9100 --data /var/lib/clawbernetes\n\n\
+    clawbernetes gateway serve --listen 127.0.0.1:9100 --data /var/lib/clawbernetes\n  \
+    clawbernetes gateway serve --listen 0.0.0.0:9000 --tls-name gpu-head.lab\n\n\
+    Callers from elsewhere are served by TLS alone; the first start makes the certificate authority for it.\n\
     The first start makes an admin token; this user's command line finds it by itself on this machine.\n\
     No later start makes another one, unless it is told --reset-admin-token.\n\
     CLAWBERNETES_LOG=debug shows more.")]
@@ -25,9 +27,24 @@ pub(crate) struct Args {
     /// The folder to keep everything in [default: $XDG_DATA_HOME/clawbernetes/gateway]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Serve without TLS on an address that others reach: tokens travel in the clear
-    #[arg(long)]
-    insecure: bool,
+    /// A name or address by which the gateway is called, for its certificate, beside those that it finds out itself
+    #[arg(long = "tls-name", value_name = "NAME")]
+    tls_names: Vec<String>,
+    /// The file with the master key that secrets are sealed by [default: vault.key in the data folder, made at first]
+    #[arg(long, value_name = "FILE", group = "key")]
+    vault_key: Option<PathBuf>,
+    /// A file with a passphrase that the master key is derived from
+    #[arg(long, value_name = "FILE", group = "key")]
+    vault_passphrase_file: Option<PathBuf>,
+    /// A command that prints the master key; it is split into words as a shell would
+    #[arg(long, value_name = "COMMAND", group = "key")]
+    vault_key_command: Option<String>,
+    /// Take over this certificate authority at the first start: its certificate, and those above it, PEM
+    #[arg(long, value_name = "FILE", requires = "authority_key")]
+    authority: Option<PathBuf>,
+    /// The authority's key, PEM; it is sealed, and the file isn't needed any more
+    #[arg(long, value_name = "FILE", requires = "authority")]
+    authority_key: Option<PathBuf>,
     /// How often nodes give a sign of life
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     heartbeat: Span,
@@ -80,9 +97,9 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) fn run(self, _: &App) -> Outcome {
+    pub(crate) fn run(self, app: &App) -> Outcome {
         serving::trace("info");
-        let options = self.options()?;
+        let options = self.options(app.globals.insecure)?;
         serving::run(|stop| async move {
             let gateway = start(options).await?;
             stop.cancelled().await;
@@ -92,17 +109,26 @@ impl Args {
         })
     }
 
-    fn options(self) -> Result<Options, ApiError> {
-        if !is_private(self.listen.ip()) && !self.insecure {
-            return Err(ApiError::invalid(
-                "listen",
-                format!(
-                    "{} can be reached by others, and this version has no TLS yet",
-                    self.listen
-                ),
-            )
-            .hint("listen on 127.0.0.1 and let an SSH tunnel or a VPN lead there, or say --insecure"));
-        }
+    fn options(self, insecure: bool) -> Result<Options, ApiError> {
+        let command = self.vault_key_command.as_deref().map(|text| {
+            let words = shlex::split(text).filter(|words| !words.is_empty());
+            words.ok_or_else(|| ApiError::invalid("vault-key-command", "it can't be split into words"))
+        });
+        let key = match (self.vault_key, self.vault_passphrase_file, command.transpose()?) {
+            (Some(file), ..) => Some(KeySource::File(file)),
+            (_, Some(file), _) => Some(KeySource::Passphrase(file)),
+            (_, _, Some(words)) => Some(KeySource::Command(words)),
+            _ => None,
+        };
+        let trust = trust::Options {
+            key,
+            authority: self
+                .authority
+                .zip(self.authority_key)
+                .map(|(chain, key)| AuthorityFiles { chain, key }),
+            names: self.tls_names,
+            insecure,
+        };
         let alerts = match &self.alerts {
             Some(path) => AlertsFile::read(path).map_err(|error| {
                 let told = serving::chain(ErrorCode::InvalidArgument, &error);
@@ -134,13 +160,10 @@ impl Args {
             metrics_max_bytes: self.metrics_max.bytes(),
             reset_admin_token: self.reset_admin_token,
             logs_max_age: self.logs_max_age,
+            trust,
             ..Options::default()
         })
     }
-}
-
-fn is_private(address: IpAddr) -> bool {
-    address.is_loopback()
 }
 
 /// Starts a gateway, and leaves its admin token where this user's command line finds it.
@@ -160,7 +183,7 @@ pub(crate) async fn start(options: Options) -> Result<Gateway, ApiError> {
              --reset-admin-token"
         ),
     }
-    tracing::info!(address = %gateway.address, data = %data.display(), "the gateway serves");
+    tracing::info!(address = %gateway.address, data = %data.display(), authority = gateway.fingerprint, "the gateway serves");
     Ok(gateway)
 }
 
@@ -176,7 +199,12 @@ fn start_error(error: &StartError) -> ApiError {
         StartError::Times(message) => ApiError::invalid("heartbeat", message.clone()),
         StartError::State(error) => error.clone(),
         StartError::Alerts(message) => ApiError::invalid("alerts", message.clone()),
-        StartError::Sender(_)
+        StartError::Names(_) => serving::chain(ErrorCode::InvalidArgument, error),
+        StartError::Trust(trust::OpenError::Key(_)) => serving::chain(ErrorCode::AuthFailed, error).hint(
+            "start it with the key that it was made with: --vault-key, --vault-passphrase-file or --vault-key-command",
+        ),
+        StartError::Trust(_)
+        | StartError::Sender(_)
         | StartError::Data { .. }
         | StartError::Store(_)
         | StartError::Logs(_)

@@ -14,7 +14,7 @@ use crate::{cli::App, failure::Outcome, serving};
 /// Run the agent of this machine: finds its GPUs, runs what the gateway wants, reports what it sees
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    clawbernetes node start --gateway ws://gateway:9000 --join \"$(clawbernetes auth join-token)\"\n  \
+    clawbernetes node start --gateway wss://gateway:9000 --join \"$(clawbernetes auth join-token)\"\n  \
     clawbernetes node start --simulate-gpus 8xH100 --name sim-1 --data ./sim-1 --join TOKEN\n\n\
     A node that joined once starts again from its data folder without a token.\n\
     When the agent ends its workloads run on, and the next start finds them again.")]
@@ -82,6 +82,8 @@ impl Args {
         let options = NodeOptions {
             gateway,
             join_token: self.join,
+            authority: app.globals.ca.clone(),
+            insecure: app.globals.insecure,
             name: self.name,
             engines: self.engine,
             labels: self.labels.into_iter().collect::<BTreeMap<_, _>>(),

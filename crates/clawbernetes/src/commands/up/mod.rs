@@ -22,6 +22,7 @@ use node::{
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use vault::tls::Trust;
 
 use super::{
     gateway::serve,
@@ -110,7 +111,7 @@ impl Args {
         app.out.note(&format!("gateway  {url}  (data in {})", data.display()));
         let agents_stop = stop.child_token();
         let mut agents = self.start_agents(&gateway, &token, &data, &agents_stop);
-        let client = Client::new(Endpoint::parse(&url)?, Some(token));
+        let client = Client::new(Endpoint::parse(&url)?, Some(token), Trust::System);
         let wanted = agents.len();
         let used = async {
             wait_for_nodes(app, &client, wanted).await?;

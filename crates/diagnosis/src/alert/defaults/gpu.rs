@@ -14,10 +14,12 @@ const SW_THERMAL_SLOWDOWN: u64 = 0x20;
 const HW_THERMAL_SLOWDOWN: u64 = 0x40;
 const HW_POWER_BRAKE_SLOWDOWN: u64 = 0x80;
 
-/// XID errors after which the GPU needs a reset, a reboot or a replacement, by NVIDIA's catalogue: 62 micro-controller
-/// halt, 64 failed row remapping, 79 off the bus, 95 uncontained memory error, 119 and 120 GSP, 140 unrecovered ECC.
-/// Errors of programs (13, 31, 43, 45) are none of these.
-const XIDS_FATAL: &str = "62|64|79|95|119|120|140";
+/// XID errors after which the GPU needs a reset, a reboot or a replacement, as a pattern. Errors of programs (13, 31, 43,
+/// 45) are none of these.
+fn xids_fatal() -> String {
+    let fatal = api::xid::TABLE.iter().filter(|xid| xid.is_fatal());
+    fatal.map(|xid| xid.code.to_string()).collect::<Vec<_>>().join("|")
+}
 
 pub(super) fn rules() -> Vec<Rule> {
     vec![
@@ -197,7 +199,7 @@ fn xid_critical() -> Rule {
             "GPU {gpu} of {node} reported {value} fatal XID errors in the last hour",
             Condition::Events(Events {
                 event: "Xid".to_owned(),
-                labels: super::super::matcher::like("xid", XIDS_FATAL),
+                labels: super::super::matcher::like("xid", &xids_fatal()),
                 over: Span::hours(1),
                 at_least: 1,
             }),

@@ -9,6 +9,7 @@
 //! | event `Xid` | of a node's kernel log | `node`, `gpu`, `uuid`, `xid` |
 //! | event `OOM_KILLED` | an attempt's end | `namespace`, `workload` |
 //! | event `Restarted` | an attempt that failed and is followed by another one | `namespace`, `workload`, `reason` |
+//! | `workload.log.lost` | counter | `workload`, `attempt`, `rank` |
 //! | `queue.wait` | ms, of the workload that waits longest | – |
 //! | `gateway.disk.used`, `gateway.disk.total` | bytes, of the file system of its data | – |
 //! | `gateway.metrics.lost` | counter | – |
@@ -105,8 +106,8 @@ mod tests {
         let names: Vec<&str> = set.iter().map(|rule| rule.name.as_str()).collect();
         assert_eq!(
             names.join(" "),
-            "disk-filling disk-full gateway-storage-full gpu-ecc-uncorrected gpu-lost gpu-power-brake \
-             gpu-row-remap-failed gpu-thermal gpu-xid-critical metrics-lost node-clock-skew node-degraded node-down \
+            "disk-filling disk-full disk-inodes-filling disk-inodes-full gateway-storage-full gpu-ecc-uncorrected gpu-lost gpu-power-brake \
+             gpu-row-remap-failed gpu-thermal gpu-xid-critical log-lines-lost metrics-lost node-clock-skew node-degraded node-down \
              node-memory-low node-swap-storm queue-stuck workload-crash-loop workload-oom"
         );
         // Whatever a name was given to twice would be missing.

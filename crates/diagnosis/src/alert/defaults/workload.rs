@@ -1,10 +1,11 @@
-//! Workloads: crashing again and again, killed for memory, waiting without end.
+//! Workloads: crashing again and again, killed for memory, flooding their logs, waiting without end.
 
 use super::super::Span;
 use super::super::condition::{Bound, Condition, Events, Op};
+use super::super::reading::Take;
 use super::super::rule::{Rule, Severity};
 use super::super::unit::Unit;
-use super::{last, rule};
+use super::{last, over, rule};
 
 const WORKLOAD: &[&str] = &["namespace", "workload"];
 
@@ -12,7 +13,7 @@ const WORKLOAD: &[&str] = &["namespace", "workload"];
 const GATEWAY: &[&str] = &["gateway"];
 
 pub(super) fn rules() -> Vec<Rule> {
-    vec![crash_loop(), oom(), queue_stuck()]
+    vec![crash_loop(), oom(), log_lines_lost(), queue_stuck()]
 }
 
 fn commands(more: &[&str]) -> Vec<String> {
@@ -67,9 +68,40 @@ fn oom() -> Rule {
     }
 }
 
+/// By workload alone: its series have no namespace, and it may have ended when the loss is found.
+fn log_lines_lost() -> Rule {
+    Rule {
+        description: "It writes more than its node can send and keep; its log has holes, which say how many lines \
+                      are missing. Other workloads' lines aren't touched."
+            .to_owned(),
+        keep_firing_for: Span::minutes(10),
+        commands: vec![
+            "clawbernetes metrics workload.log.lines --workload {workload} --last 1h".to_owned(),
+            "clawbernetes diagnose workload {workload}".to_owned(),
+            "clawbernetes logs {workload} --tail 50".to_owned(),
+        ],
+        ..rule(
+            "log-lines-lost",
+            Severity::Warning,
+            &["workload"],
+            "workload {workload} lost {value} lines of its output in ten minutes",
+            over(
+                "workload.log.lost",
+                Take::Increase,
+                Span::minutes(10),
+                Op::Above,
+                Bound::Number(0.0),
+                Unit::None,
+            ),
+        )
+    }
+}
+
 /// A full fleet is no fault, so that its queue may be a day old. What could never be placed is told at submission.
+/// `reasons`: why those wait that wait longest, as the scheduler explains it.
 fn queue_stuck() -> Rule {
     Rule {
+        context: vec!["reasons".to_owned()],
         description: "The fleet is too small, something holds GPUs that it doesn't use, or no node will ever fit."
             .to_owned(),
         for_: Span::minutes(5),
@@ -82,7 +114,7 @@ fn queue_stuck() -> Rule {
             "queue-stuck",
             Severity::Warning,
             GATEWAY,
-            "a workload has waited for more than a day ({value})",
+            "a workload has waited for more than a day ({value}); why most wait: {reasons}",
             last(
                 "queue.wait",
                 Op::Above,
@@ -123,9 +155,30 @@ mod tests {
     }
 
     #[test]
+    fn log_lines_lost() {
+        let of = [("workload", "wl-1")];
+        let (alert, fired) = run("log-lines-lost", &of, 40, |m| {
+            vec![value(if m < 20 { 1_234.0 } else { 0.0 }, m)]
+        })
+        .unwrap();
+        assert_eq!(fired, Some(0));
+        assert_eq!(alert.phase, Phase::Resolved);
+        assert_eq!(
+            alert.summary,
+            "workload wl-1 lost 1234 lines of its output in ten minutes"
+        );
+        assert_eq!(fires("log-lines-lost", &of, |m| vec![value(0.0, m)]), None);
+    }
+
+    #[test]
     fn queue_stuck() {
         let waits = |hours: f64| fires("queue-stuck", &[], |m| vec![value(hours * 3_600_000.0, m)]);
-        assert_eq!(waits(24.5).unwrap().0, 5);
+        let (minute, summary) = waits(24.5).unwrap();
+        assert_eq!(minute, 5);
+        assert!(
+            summary.ends_with("; why most wait: unknown"),
+            "nobody was asked: {summary}"
+        );
         assert_eq!(waits(23.5), None);
     }
 }

@@ -71,7 +71,7 @@ fn every_condition_has_an_expression() {
         ),
         (
             r#"{"kind":"events","event":"Oops","labels":["x=~1|2"],"over":"1h","atLeast":3}"#,
-            r#"round(sum by (node, gpu) (increase(clawbernetes_oops{x=~"1|2"}[1h]))) >= 3"#,
+            r#"round(sum by (node, gpu) ((clawbernetes_oops{x=~"1|2"} unless clawbernetes_oops{x=~"1|2"} offset 1h) or increase(clawbernetes_oops{x=~"1|2"}[1h]))) >= 3"#,
         ),
         (
             r#"{"kind":"state","state":"s","in":["a.b","c"]}"#,

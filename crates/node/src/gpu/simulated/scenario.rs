@@ -21,7 +21,7 @@ use api::{GpuIndex, Span};
 use serde::Deserialize;
 use std::time::Duration;
 
-use super::super::health::{Facts, Xid, classify_xid};
+use super::super::health::{Facts, known_xid};
 
 /// The temperature of a throttled GPU unless the step says otherwise.
 const HOT_CELSIUS: i16 = 93;
@@ -218,7 +218,7 @@ impl Trouble {
         match effect {
             Effect::ThermalThrottle { celsius } => self.hot = Some(celsius),
             Effect::Xid { code: 79 } | Effect::FallsOffBus => self.lost = true,
-            Effect::Xid { code } if classify_xid(code).0 != Xid::Program => self.xid = Some(code),
+            Effect::Xid { code } if known_xid(code).bears_on_gpu() => self.xid = Some(code),
             Effect::Xid { .. } => {}
             Effect::EccErrors { count } => self.ecc_errors = self.ecc_errors.saturating_add(count),
             Effect::Hangs => self.silent = true,

@@ -230,6 +230,77 @@ async fn workloads_report_numbers_of_their_own() {
 }
 
 #[tokio::test]
+async fn a_kill_for_want_of_memory_is_laid_at_its_jobs_door() {
+    let gateway = Gateway::new().await;
+    let mut bench = Bench::new(gateway.address());
+    let agent = bench.start();
+    let _peer = gateway.session(vec![assignment("wl-a.1.0", &[])]).await;
+    bench.native.until_started("wl-a.1.0").await;
+    let engines: Vec<Arc<dyn Engine>> = vec![puppet(&bench.events), Arc::clone(&bench.native) as _];
+    let owner = async |cgroup: Option<&str>| {
+        let mut what = FactKind::OomKill {
+            process: "a".to_owned(),
+            pid: 7,
+            cgroup: cgroup.map(str::to_owned),
+            job: None,
+        };
+        super::super::measure::name_job(&mut what, &engines).await;
+        match what {
+            FactKind::OomKill { job, .. } => job.map(|job| job.to_string()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let group = Some("/system.slice/puppet-wl-a.1.0.scope");
+    assert_eq!(owner(group).await.as_deref(), Some("wl-a.1.0"), "the second engine's");
+    assert_eq!(owner(Some("/system.slice/sshd.service")).await, None);
+    assert_eq!(owner(None).await, None, "the machine's memory ran out");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn how_much_workloads_say_is_measured() {
+    let gateway = Gateway::new().await;
+    let mut bench = Bench::new(gateway.address());
+    let options = AgentOptions {
+        sample_interval: Duration::from_millis(20),
+        ..bench.options()
+    };
+    let agent = bench.start_with(options);
+    let mut peer = gateway.session(vec![assignment("wl-a.1.0", &[])]).await;
+    bench.native.until_started("wl-a.1.0").await;
+    bench.native.starts("wl-a.1.0");
+    let silent = |d: &Dictionary| d.value("workload.log.bytes", "wl-a").is_some();
+    let (measured, _) = peer.measured("workload", silent).await;
+    assert_eq!(measured.value("workload.log.lines", "wl-a"), Some(0.0));
+    assert_eq!(measured.value("workload.log.lost", "wl-a"), Some(0.0));
+    bench.output.lost.store(7, Ordering::SeqCst);
+    let output = Arc::clone(&bench.output);
+    let loud = tokio::spawn(async move {
+        loop {
+            output.write("wl-a.1.0", "0123456789");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    let heard = |d: &Dictionary| {
+        d.value("workload.log.lines", "wl-a").is_some_and(|lines| lines > 0.0)
+            && d.value("workload.log.lost", "wl-a") == Some(7.0)
+    };
+    let (measured, _) = peer.measured_on(measured, "workload", heard).await;
+    loud.abort();
+    let rate = |metric: &str| measured.value(metric, "wl-a").unwrap();
+    let a_line = rate("workload.log.bytes") / rate("workload.log.lines");
+    assert!((a_line - 10.0).abs() < 0.1, "{a_line}");
+    // What is lost is told of one that has ended, too.
+    bench.output.lost.store(9, Ordering::SeqCst);
+    bench.native.ends("wl-a.1.0", 0);
+    peer.measured_on(measured, "workload", |d| {
+        d.value("workload.log.lost", "wl-a") == Some(9.0)
+    })
+    .await;
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn an_agent_answers_prometheus_where_it_is_told_to() {
     let gateway = Gateway::new().await;
     let mut bench = Bench::new(gateway.address());

@@ -70,6 +70,29 @@ async fn output_and_exit_code_come_back() {
     assert_eq!(memory.lines(&job.job).len(), 4);
 }
 
+/// However the daemon arranges control groups, they end in the container's id.
+#[tokio::test]
+async fn a_control_group_tells_its_job() {
+    let Some((life, _, fixture)) = life("owner").await else {
+        return;
+    };
+    let job = script("owner", "exit 0");
+    assert_eq!(life.run(&job).await, Outcome::Exited { code: 0 });
+    let docker = fixture.docker().negotiate_version().await.unwrap();
+    let name = format!("clawbernetes-{}", job.job);
+    let inspect = docker.inspect_container(&name, None::<InspectContainerOptions>);
+    let id = inspect.await.unwrap().id.unwrap();
+    let by_systemd = format!("/system.slice/docker-{id}.scope");
+    assert_eq!(life.engine.owner(&by_systemd).await, Some(job.job.clone()));
+    let own = format!("/{}/jobs/{}", fixture.name, job.job);
+    assert_eq!(life.engine.owner(&own).await, Some(job.job.clone()));
+    let strange = format!("/system.slice/docker-{}.scope", "0".repeat(64));
+    assert_eq!(life.engine.owner(&strange).await, None);
+    life.engine.forget(&job.job).await;
+    assert_eq!(life.engine.owner(&by_systemd).await, None, "it is gone");
+    assert_eq!(life.engine.owner(&own).await, None);
+}
+
 #[tokio::test]
 async fn the_command_replaces_the_images_own() {
     let Some((life, memory, _)) = life("command").await else {

@@ -370,6 +370,29 @@ fn destroyed_versions_are_remembered_up_to_a_number() {
 }
 
 #[test]
+fn an_expired_newest_is_never_forgotten_for_an_older_one() {
+    let value = value_of(1);
+    let expiry = Expiry::At(at(50));
+    let set = |secret: &Secret, new: &New<'_>| secret.add(new, &ring()).unwrap().secret.unwrap();
+    let expired = set(
+        &secret(1),
+        &New {
+            expiry,
+            ..new(&value, 10)
+        },
+    );
+    let before = version_read(&expired, None, 60).unwrap_err();
+    let later = (60..100).fold(expired, |secret, second| {
+        set(&secret, &new(&value, second))
+            .delete(Which::Latest, at(second))
+            .secret
+            .unwrap()
+    });
+    assert_eq!(later.versions.len(), 21);
+    assert_eq!(version_read(&later, None, 100).unwrap_err(), before);
+}
+
+#[test]
 fn debug_and_records_show_no_value() {
     let value = Value::new("canary-in-a-coal-mine").unwrap();
     let new = new(&value, 1);

@@ -80,16 +80,23 @@ fn works(authority: &Authority) {
 
 #[test]
 fn authorities_of_any_name_and_key_work() {
-    for (root, subject, kind) in [
-        ("-newkey rsa:3072", "/CN=Fleet CA", EC),
-        (EC, "/C=DE/O=Example/OU=Infrastructure/OU=GPU/OU=Fleet/CN=Fleet CA", EC),
-        (EC, "/DC=com/DC=example/DC=corp/CN=Fleet CA", EC),
-        (EC, "/O=Example/CN=Fleet CA+serialNumber=7", EC),
-        (EC, "/O=Bücher GmbH/CN=Größe", EC),
-        (EC, "/CN=P-384", "-newkey ec -pkeyopt ec_paramgen_curve:P-384"),
-        (EC, "/DC=com/DC=example/CN=RSA", "-newkey rsa:2048"),
+    let bare = "basicConstraints=critical,CA:TRUE";
+    for (root, subject, kind, extensions) in [
+        ("-newkey rsa:3072", "/CN=Fleet CA", EC, CA),
+        (EC, "/DC=com/DC=example/CN=No more than it must say", EC, bare),
+        (
+            EC,
+            "/C=DE/O=Example/OU=Infrastructure/OU=GPU/OU=Fleet/CN=Fleet CA",
+            EC,
+            CA,
+        ),
+        (EC, "/DC=com/DC=example/DC=corp/CN=Fleet CA", EC, CA),
+        (EC, "/O=Example/CN=Fleet CA+serialNumber=7", EC, CA),
+        (EC, "/O=Bücher GmbH/CN=Größe", EC, CA),
+        (EC, "/CN=P-384", "-newkey ec -pkeyopt ec_paramgen_curve:P-384", CA),
+        (EC, "/DC=com/DC=example/CN=RSA", "-newkey rsa:2048", CA),
     ] {
-        let (chain, key) = made(root, subject, kind, CA);
+        let (chain, key) = made(root, subject, kind, extensions);
         let imported = Authority::import(&chain, &key, Timestamp::now());
         let authority = imported.unwrap_or_else(|error| panic!("{subject}: {error}"));
         works(&authority);
@@ -111,6 +118,8 @@ fn an_imported_root_works_and_has_authorities_below_it() {
     let below = Authority::new_intermediate(&root, "below", Algorithm::EcdsaP256, 300 * DAY, now).unwrap();
     works(&below);
     assert_eq!(below.fingerprint(), root.fingerprint());
+    let error = root.renew_root(3650 * DAY, now).unwrap_err();
+    assert!(error.to_string().contains("where it was made"), "{error}");
 }
 
 #[test]

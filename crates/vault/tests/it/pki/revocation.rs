@@ -173,6 +173,31 @@ fn a_list_holds_this_authoritys_and_forgets_what_expired() {
     authority.crl([], 1, noon(), Duration::ZERO).unwrap_err();
 }
 
+#[test]
+fn a_renewed_root_revokes_what_the_old_one_issued() {
+    let files = Files::new();
+    let Fleet {
+        authority: old,
+        issued,
+        records,
+    } = fleet(root(noon()), noon());
+    let now = noon() + 2 * DAY;
+    let new = old.renew_root(3650 * DAY, now).unwrap();
+    let list = files.write("crl.pem", new.crl(&records, 2, now, DAY).unwrap().pem);
+    for trusted in [&old, &new] {
+        let root = files.write("root.pem", trusted.root_pem());
+        for (one, record) in issued.iter().zip(&records) {
+            let leaf = files.write("leaf.pem", &one.leaf.certificate_pem);
+            let trust = format!("-crl_check -CRLfile {list} -CAfile {root} -attime {}", now.as_second());
+            let said = openssl(format!("verify {trust} {leaf}"));
+            match record.revoked {
+                None => drop(said.accepted()),
+                Some(_) => said.refused("certificate revoked"),
+            }
+        }
+    }
+}
+
 fn status(records: &[Certificate]) -> impl Fn(&Authority, &str) -> OcspStatus + '_ {
     move |authority, serial| {
         let found = records
