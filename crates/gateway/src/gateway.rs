@@ -22,6 +22,7 @@ use crate::{
     decide::{nodes::Patience, sweep::Retention},
     diagnose,
     draft::Draft,
+    happenings,
     hub::{Hub, now},
     live::Nodes,
     metrics::Metrics,
@@ -255,7 +256,6 @@ impl Gateway {
             journal: Arc::clone(&journal),
             trust: Arc::clone(&trust),
             audit: Arc::clone(&audit),
-            planner,
             planner: planner.clone(),
             rows: serve::Rows::default(),
             access: serve::Access::new(options.limits),
@@ -275,6 +275,7 @@ impl Gateway {
             planner,
         };
         let evaluating = alerting::watch(Arc::clone(&alerting), sources, options.alert_interval, stop.clone());
+        let happening = happenings::follow(Arc::clone(&hub), Arc::clone(&alerting), journal, Arc::clone(&metrics));
         let delivering = alerting::deliver(alerting, Arc::clone(&hub), sender, stop.clone());
         let measuring = control::measure(
             Arc::clone(&hub),
@@ -312,10 +313,7 @@ impl Gateway {
             let writing = remote_write::run(Arc::clone(&metrics), target, options.data.clone(), stop.clone());
             tasks.push(tokio::spawn(writing));
         }
-        let following = vec![
-            tokio::spawn(diagnose::follow(journal, Arc::clone(&metrics), Arc::clone(&hub))),
-            following,
-        ];
+        let following = vec![tokio::spawn(happening), following];
         Ok(Self {
             address,
             admin_token: admin_token.map(|token| trust.with_fingerprint(token)),

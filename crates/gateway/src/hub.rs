@@ -10,13 +10,13 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use api::{ApiError, ErrorCode, NodeName, Timestamp};
-use store::{FailedCondition, Range, Revision, Store, StoreError, TxnOutcome};
+use store::{Change, FailedCondition, Range, Record, Revision, Store, StoreError, TxnOutcome};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -51,6 +51,22 @@ pub struct Hub {
     planned: AtomicU64,
     /// Wakes the followers of single workloads.
     changes: tokio::sync::broadcast::Sender<Arc<Vec<Touched>>>,
+    /// Who hears of events. `None`: nobody, or the store is closed.
+    ear: Mutex<Option<Ear>>,
+}
+
+/// What came by [`Hub::listen`].
+#[derive(Debug)]
+pub enum Heard {
+    /// An event's record.
+    Event(Record),
+    /// Some may have been missed between what came before and what comes now.
+    Gap,
+}
+
+struct Ear {
+    wants: Box<dyn Fn(&[u8]) -> bool + Send + Sync>,
+    heard: mpsc::UnboundedSender<Heard>,
 }
 
 /// An error of the store, for a caller.
@@ -98,6 +114,7 @@ impl Hub {
             planner,
             planned: AtomicU64::new(0),
             changes,
+            ear: Mutex::default(),
         });
         let task = tokio::spawn(Arc::clone(&hub).follow(watch));
         Ok((hub, touched, task))
@@ -108,16 +125,47 @@ impl Hub {
             match watch.next().await {
                 Ok(batch) => {
                     let touched = self.apply(&batch);
+                    self.let_hear(&batch.changes);
                     self.tell(touched, batch.revision);
                 }
-                Err(StoreError::Closed) => return,
+                Err(StoreError::Closed) => break,
                 Err(error) => {
                     tracing::warn!(%error, "the view fell behind the store, and is read anew");
-                    let Some(anew) = self.read_anew().await else { return };
+                    let Some(anew) = self.read_anew().await else { break };
+                    if let Some(ear) = &*self.ear() {
+                        let _ = ear.heard.send(Heard::Gap);
+                    }
                     watch = anew;
                 }
             }
         }
+        *self.ear() = None;
+    }
+
+    fn ear(&self) -> MutexGuard<'_, Option<Ear>> {
+        self.ear.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn let_hear(&self, changes: &[Change]) {
+        let ear = self.ear();
+        let Some(Ear { wants, heard }) = &*ear else { return };
+        for change in changes {
+            if let Change::Put(record) = change
+                && record.key.starts_with(crate::keys::EVENTS)
+                && wants(&record.value)
+            {
+                let _ = heard.send(Heard::Event(record.clone()));
+            }
+        }
+    }
+
+    /// Hears of events from now on, those whose record is wanted, in order; in place of who listened before. Ends when the
+    /// store is closed.
+    pub fn listen(&self, wants: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> mpsc::UnboundedReceiver<Heard> {
+        let (heard, events) = mpsc::unbounded_channel();
+        let wants = Box::new(wants);
+        *self.ear() = Some(Ear { wants, heard });
+        events
     }
 
     /// Tells everybody what has changed up to a revision.

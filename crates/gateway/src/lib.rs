@@ -12,6 +12,7 @@ pub mod decide;
 pub mod diagnose;
 pub mod draft;
 pub mod gateway;
+pub mod happenings;
 pub mod hub;
 pub mod keys;
 pub mod lifecycle;

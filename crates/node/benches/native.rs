@@ -115,7 +115,7 @@ fn jobs(count: usize, window: usize, config: &Config, folder: &std::path::Path) 
             while sent < count && sent - ended < window {
                 let job = assignment(sent);
                 begins.insert(job.job.clone(), Timestamp::now());
-                engine.start(Arc::new(job));
+                engine.start(Arc::new(job), None);
                 sent += 1;
             }
             let event = events.recv().await.unwrap();
@@ -145,6 +145,7 @@ fn assignment(n: usize) -> Assignment {
         image: "host".to_owned(),
         command: vec!["/bin/true".to_owned()],
         env: Vec::new(),
+        secrets: Vec::new(),
         volumes: Vec::new(),
         gpus: Vec::new(),
         cpu: None,

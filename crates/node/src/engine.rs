@@ -17,6 +17,8 @@ use api::{
 };
 use tokio::sync::mpsc;
 
+use crate::secret::Secrets;
+
 /// A boxed future, so that engines can stand behind one trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -60,6 +62,9 @@ pub struct Found {
     pub started_at: Option<Timestamp>,
     /// How it ended meanwhile. `None`: it is alive and watched from here on; its end will come as an event.
     pub ended: Option<(Timestamp, Outcome, Usage)>,
+    /// It waits for [`Engine::secrets`]: either it was accepted and can't begin without them, or its output isn't read
+    /// before it is known what must not be readable in it.
+    pub wants_secrets: bool,
 }
 
 /// What a running job uses now.
@@ -89,8 +94,13 @@ pub trait Engine: Send + Sync + 'static {
     fn info(&self) -> EngineInfo;
 
     /// Begins a job and returns at once; what becomes of it comes as events. Beginning a job that this engine
-    /// already knows does nothing.
-    fn start(&self, job: Arc<Assignment>);
+    /// already knows does nothing. `secrets` are those of a job that uses any; they are kept in memory, no longer than
+    /// needed.
+    fn start(&self, job: Arc<Assignment>, secrets: Option<Arc<Secrets>>);
+
+    /// The secrets of a job that was found waiting for them ([`Found::wants_secrets`]), or why it can't have them: then
+    /// it doesn't begin, or its further output isn't kept. Nothing happens to other jobs.
+    fn secrets(&self, job: &JobKey, answer: Result<Arc<Secrets>, ApiError>);
 
     /// SIGTERM now, SIGKILL to all that is left after `grace` (at once for zero). A second call may only shorten
     /// the grace. Returns at once; the end comes as an event. Nothing happens to a job that isn't known.

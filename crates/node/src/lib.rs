@@ -5,6 +5,7 @@
 //! - [`gpu`]: drivers that find and sample GPUs
 //! - [`host`]: the rest of the machine: CPUs, memory, operating system
 //! - [`sample`]: measuring, and what the kernel's log says
+//! - [`secret`]: workloads' secrets on their way to them
 //! - [`session`]: the agent at work, with disk, engines, drivers and gateway
 //! - [`start`]: a node agent with everything that this machine has
 //! - [`spool`]: workloads' output, numbered and on disk until the gateway has it
@@ -13,7 +14,9 @@ pub mod agent;
 pub mod engine;
 pub mod gpu;
 pub mod host;
+mod mask;
 pub mod sample;
+pub mod secret;
 pub mod session;
 pub mod spool;
 pub mod start;

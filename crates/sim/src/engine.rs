@@ -255,6 +255,7 @@ impl World {
             job: job.clone(),
             started_at: p.started_at,
             ended: p.ended.clone().map(|(at, outcome)| (at, outcome, Usage::default())),
+            wants_secrets: false,
         })
         .collect()
     }

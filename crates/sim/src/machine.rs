@@ -348,7 +348,7 @@ impl World {
             run.durable = run.durable.max(through);
         }
         for effect in effects {
-            let start = matches!(effect, Effect::Start(_));
+            let start = matches!(effect, Effect::Start(..));
             // A job that is accepted and not begun is where a death matters most.
             if start && self.faulty() && self.random.chance(10) {
                 return self.agent_killed(at);
@@ -360,7 +360,8 @@ impl World {
                 None => {}
             }
             match effect {
-                Effect::Start(job) => self.engine_start(at, &job),
+                Effect::Start(job, _) => self.engine_start(at, &job),
+                Effect::AskSecrets(job) => self.say(at, FromNode::SecretsWanted { job }),
                 Effect::Stop { job, grace } => self.engine_stop(at, &job, grace),
                 Effect::Forget(job) => {
                     let wait = if self.faulty() { self.random.delay(0, 5, 800) } else { 0 };
@@ -368,7 +369,7 @@ impl World {
                 }
                 Effect::Resync => self.say(at, FromNode::Resync),
                 Effect::Lease { stop_ms } => self.engine_lease(at, stop_ms),
-                Effect::SetMemory { .. } | Effect::SendObservations => {}
+                Effect::SetMemory { .. } | Effect::SendObservations | Effect::Secrets { .. } => {}
             }
         }
     }

@@ -24,12 +24,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use api::{ApiError, Timestamp};
+use api::{ApiError, Timestamp, event::Event};
 use diagnosis::alert::{Fingerprint, Ledger, Mute, Receiver, RuleSet, Silence, States, mutes};
 use store::Store;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+
+use crate::happenings::Wanted;
 
 pub use file::{AlertsFile, FileError};
+pub use occurrences::Recent;
 pub use run::{Sources, deliver, watch};
 pub use send::{Sender, SenderError};
 pub use views::{alert, silence};
@@ -47,6 +50,8 @@ pub struct Alerting {
     now: Mutex<Now>,
     /// There may be something to send.
     news: Notify,
+    /// What happened lately that rules count. `None`: the past hasn't been read yet.
+    recent: watch::Sender<Option<Recent>>,
 }
 
 /// What changes.
@@ -87,7 +92,48 @@ impl Alerting {
             link: file.link.clone(),
             now: Mutex::new(keep::load(store).await?),
             news: Notify::new(),
+            recent: watch::Sender::new(None),
         })
+    }
+
+    /// What happened lately, with nothing in it.
+    #[must_use]
+    pub fn nothing_yet(&self) -> Recent {
+        Recent::new(&self.rules)
+    }
+
+    /// Which events are worth reading.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        Wanted::new(self.nothing_yet().wanted())
+    }
+
+    /// What happened lately has been read, in place of what was known.
+    pub fn know(&self, recent: Recent) {
+        self.recent.send_replace(Some(recent));
+    }
+
+    /// Something happened that a rule may count.
+    pub fn happened(&self, event: &Event) {
+        self.recent.send_if_modified(|recent| {
+            if let Some(recent) = recent {
+                recent.take(event);
+            }
+            false
+        });
+    }
+
+    /// What happened lately, as far as a rule still counts it.
+    #[must_use]
+    pub fn recent(&self, now: Timestamp) -> Recent {
+        self.recent.send_if_modified(|recent| {
+            if let Some(recent) = recent {
+                recent.prune(now);
+            }
+            false
+        });
+        let known = self.recent.borrow().clone();
+        known.unwrap_or_else(|| self.nothing_yet())
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {

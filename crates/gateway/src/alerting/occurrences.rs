@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use api::{Timestamp, event::Event, metric::label, wire::FactKind, workload::Workload};
 use diagnosis::alert::{Labels, Matcher, Need, Reading, RuleSet, Series, Span};
-use store::{Order, Range, Store, StoreError, Watch};
 
-use crate::{keys, lifecycle};
+use crate::lifecycle;
 
 /// What rules call any XID error, whatever its number.
 const XID: &str = "Xid";
@@ -14,9 +13,6 @@ const XID: &str = "Xid";
 const SXID: &str = "SXid";
 /// What rules call the end of an attempt that failed and is followed by another one.
 const RESTARTED: &str = "Restarted";
-
-/// Events read at once.
-const PAGE: usize = 1_000;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,28 +47,15 @@ impl Recent {
         }
     }
 
-    /// Reads those of the longest window from the store, and watches from there.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn read(&mut self, store: &Store, now: Timestamp) -> Result<Watch, StoreError> {
-        self.kept.clear();
-        let since = self.horizon(now).as_microsecond().max(0);
-        let mut rest = Range::between(format!("{}{since:016}", keys::EVENTS), format!("{}~", keys::EVENTS));
-        let mut page = store.range(rest.clone(), PAGE, Order::Ascending).await?;
-        let first = page.revision;
-        // What is newer than the first page comes by the watch.
-        let watch = store.watch(Range::prefix(keys::EVENTS), first).await?;
-        loop {
-            for record in page.records.iter().filter(|record| record.modified <= first) {
-                self.take(&record.value);
-            }
-            match page.records.last() {
-                Some(last) if page.more => rest = rest.after(&last.key),
-                _ => return Ok(watch),
-            }
-            page = store.range(rest.clone(), PAGE, Order::Ascending).await?;
-        }
+    /// Names of events that rules count.
+    pub fn wanted(&self) -> impl Iterator<Item = &str> {
+        self.wanted.keys().map(String::as_str)
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.kept.len()
     }
 
     /// What lies before isn't counted any more.
@@ -85,14 +68,9 @@ impl Recent {
         self.wanted.values().copied().max().unwrap_or_default()
     }
 
-    /// Takes an event's record in, if a rule counts it.
-    pub fn take(&mut self, record: &[u8]) {
-        if self.wanted.is_empty() {
-            return;
-        }
-        if let Ok(event) = serde_json::from_slice::<Event>(record) {
-            self.kept.extend(read(&event, &self.wanted));
-        }
+    /// Takes an event in, if a rule counts it.
+    pub fn take(&mut self, event: &Event) {
+        self.kept.extend(read(event, &self.wanted));
     }
 
     /// Forgets what no window reaches any more.
@@ -221,8 +199,8 @@ mod tests {
         Recent::new(&RuleSet::built_in().unwrap())
     }
 
-    fn event(reason: &str, second: i64, fact: Option<FactKind>) -> Vec<u8> {
-        let event = Event {
+    fn event(reason: &str, second: i64, fact: Option<FactKind>) -> Event {
+        Event {
             id: String::new(),
             at: at(second),
             kind: "node".to_owned(),
@@ -234,8 +212,7 @@ mod tests {
             actor: "node:gpu-7".to_owned(),
             severity: Severity::Error,
             fact,
-        };
-        serde_json::to_vec(&event).unwrap()
+        }
     }
 
     fn xid(xid: u32) -> Option<FactKind> {
@@ -263,7 +240,6 @@ mod tests {
         recent.take(&event("Xid31", 1, xid(31)));
         recent.take(&event("Xid95", 1, xid(95)));
         recent.take(&event("Online", 2, None));
-        recent.take(b"nonsense");
         assert_eq!(recent.kept.len(), 3, "what no rule counts isn't kept");
         let of_gpu = |labels: &Labels| {
             RuleSet::built_in()

@@ -5,14 +5,12 @@ use std::{sync::Arc, time::Duration};
 use api::{NodeName, Span, Timestamp};
 use diagnosis::alert::{Delivery, Labels, Ledger, Receiver, States, evaluate_all, plan};
 use futures_util::{StreamExt, stream};
-use store::{Change, StoreError, Watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Alerting,
     answers::{Answers, Fleet, Snapshot},
     keep::{self, Written},
-    occurrences::Recent,
     reasons::{self, REASONS},
     send::Sender,
 };
@@ -25,6 +23,8 @@ use crate::{
     metrics::Metrics,
 };
 
+/// How long the first evaluation waits until the past has been read.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Messages that are on their way at once.
 const AT_ONCE: usize = 16;
 /// Without anything due, what is to be sent is planned again after this long.
@@ -50,44 +50,22 @@ pub async fn watch(alerting: Arc<Alerting>, sources: Sources, every: Span, stop:
     let written = Written::new(&alerting.now().states, now());
     let mut round = Round {
         written,
-        recent: Recent::new(&alerting.rules),
         answers: Answers::default(),
         alerting,
         sources,
     };
-    let mut events: Option<Watch> = None;
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = round.past() => {}
+    }
     loop {
-        if events.is_none() {
-            match round.recent.read(round.sources.hub.store(), now()).await {
-                Ok(watch) => events = Some(watch),
-                Err(StoreError::Closed) => return,
-                Err(error) => tracing::warn!(%error, "events can't be read: rules that count them see nothing new"),
-            }
-        }
         tokio::select! {
+            biased;
             () = stop.cancelled() => break,
-            batch = next(&mut events) => match batch {
-                Ok(batch) => {
-                    for change in &batch.changes {
-                        if let Change::Put(record) = change {
-                            round.recent.take(&record.value);
-                        }
-                    }
-                }
-                // What was missed is read.
-                Err(_) => events = None,
-            },
             _ = ticks.tick() => round = round.evaluate(now()).await,
         }
     }
     round.finish(now()).await;
-}
-
-async fn next(events: &mut Option<Watch>) -> Result<store::WatchBatch, StoreError> {
-    match events {
-        Some(watch) => watch.next().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// What an evaluation needs.
@@ -95,17 +73,25 @@ struct Round {
     alerting: Arc<Alerting>,
     sources: Sources,
     written: Written,
-    recent: Recent,
     answers: Answers,
 }
 
 impl Round {
+    /// Returns when the past has been read, or takes too long: rules of metrics mustn't wait for it.
+    async fn past(&self) {
+        let mut recent = self.alerting.recent.subscribe();
+        let read = recent.wait_for(Option::is_some);
+        if tokio::time::timeout(PATIENCE, read).await.is_err() {
+            tracing::warn!("the last events haven't been read yet: rules that count them begin with none");
+        }
+    }
+
     async fn evaluate(mut self, at: Timestamp) -> Self {
-        self.recent.prune(at);
         let before = Arc::clone(&self.alerting.now().states);
         let words = self.words(&before, at).await;
         let (alerting, sources) = (Arc::clone(&self.alerting), self.sources.clone());
-        let (mut answers, mut recent) = (std::mem::take(&mut self.answers), self.recent.clone());
+        let mut answers = std::mem::take(&mut self.answers);
+        let mut recent = self.alerting.recent(at);
         let previous = Arc::clone(&before);
         // Reads files.
         let judged = tokio::task::spawn_blocking(move || {

@@ -1,7 +1,7 @@
 //! What went wrong on nodes in the last day: their kernel logs' facts and their warnings, kept in memory.
 //!
 //! Events are stored by time alone, and a day can hold a million of them: reading them for each question would cost
-//! seconds. So they are read once, and then followed.
+//! seconds. So they are read once, and then followed, by [`crate::happenings`].
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,22 +16,14 @@ use api::{
     wire::{AmdTrouble, FactKind},
 };
 use diagnosis::{Kernel, KernelEvent, LogGroup};
-use store::{Change, Order, Range, Revision, StoreError};
 use tokio::sync::watch;
 
 use super::DAY;
-use crate::{
-    hub::{Hub, now},
-    keys,
-    metrics::{Counted, Metrics},
-};
 
 /// Events of a node that are kept; of a flood the newest.
 const EACH_MAX: usize = 1_000;
 /// For how long a question waits until the past has been read.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Records of a page while the past is read.
-const PAGE: usize = 1_000;
 
 /// Nodes' troubles of the last day.
 pub struct Journal {
@@ -96,69 +88,16 @@ impl Journal {
     fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeName, VecDeque<Arc<Event>>>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// The event of a record, if it is about a node.
-fn about_a_node(value: &[u8]) -> Option<Event> {
-    // Most events are about workloads: they aren't worth their parsing.
-    let about_nodes = value.windows(13).any(|part| part == br#""kind":"node""#);
-    about_nodes.then(|| serde_json::from_slice(value).ok())?
-}
-
-/// Reads the last day and then follows what happens, until the store is closed. What happens is counted, too.
-pub async fn follow(journal: Arc<Journal>, metrics: Arc<Metrics>, hub: Arc<Hub>) {
-    let mut through = None;
-    loop {
-        let failed = match follow_once(&journal, &metrics.counted, &hub, &mut through).await {
-            Ok(never) => match never {},
-            Err(StoreError::Closed) => return,
-            // It fell behind: the past is read anew.
-            Err(error) => error,
-        };
-        tracing::warn!(error = %failed, "nodes' events are read anew");
-        journal.ready.send_replace(false);
-        journal.nodes().clear();
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    /// What has been kept is read anew: questions wait.
+    pub fn begin(&self) {
+        self.ready.send_replace(false);
+        self.nodes().clear();
     }
-}
 
-/// `through`: what is of this revision or older is counted. `None`: nothing, and the past isn't.
-async fn follow_once(
-    journal: &Journal,
-    counted: &Counted,
-    hub: &Hub,
-    through: &mut Option<Revision>,
-) -> Result<std::convert::Infallible, StoreError> {
-    let from = hub.view().revision();
-    let mut watch = hub.store().watch(Range::prefix(keys::EVENTS), from).await?;
-    let since = time::before(now(), DAY).as_microsecond().max(0);
-    let mut rest = Range::between(format!("{}{since:016}", keys::EVENTS), format!("{}~", keys::EVENTS));
-    loop {
-        let page = hub.store().range(rest.clone(), PAGE, Order::Ascending).await?;
-        for record in page.records.iter().filter(|r| r.modified <= from) {
-            if let Some(event) = about_a_node(&record.value) {
-                counted.event(&event, through.is_some_and(|through| record.modified > through));
-                journal.push(event, now());
-            }
-        }
-        match page.records.last() {
-            Some(last) if page.more => rest = rest.after(&last.key),
-            _ => break,
-        }
-    }
-    *through = Some(from);
-    journal.ready.send_replace(true);
-    loop {
-        let batch = watch.next().await?;
-        for change in &batch.changes {
-            if let Change::Put(record) = change
-                && let Some(event) = about_a_node(&record.value)
-            {
-                counted.event(&event, true);
-                journal.push(event, now());
-            }
-        }
-        *through = Some(batch.revision);
+    /// The past has been read.
+    pub fn complete(&self) {
+        self.ready.send_replace(true);
     }
 }
 

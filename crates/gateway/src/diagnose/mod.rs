@@ -27,7 +27,7 @@ use diagnosis::{AlertFact, Severity};
 use crate::alerting::Alerting;
 
 pub use fleet::{health, holders};
-pub use journal::{Journal, follow};
+pub use journal::Journal;
 pub use node::{Holders, Looked, Sources, diagnose as diagnose_node};
 pub use workload::{Ran, diagnose as diagnose_workload, look as look_at_workload, troubled};
 

@@ -20,6 +20,10 @@ pub(super) struct Job {
     pub(super) forget: bool,
     /// Its removal is on its way, and can't be stopped.
     pub(super) forgetting: bool,
+    /// Its engine has it, and waits for its secrets.
+    pub(super) wants_secrets: bool,
+    /// Its secrets were asked for in this session, and there is no answer yet.
+    pub(super) asked: bool,
     /// Monotonic time at which the shortest grace so far is over. `None`: it may run.
     pub(super) kill_ms: Option<u64>,
     /// Monotonic time of its start. `None`: it hasn't started.
@@ -36,6 +40,8 @@ impl Job {
             wanted: false,
             forget: false,
             forgetting: false,
+            wants_secrets: false,
+            asked: false,
             kill_ms: None,
             started_ms: None,
             timeout_ms: None,
@@ -64,6 +70,8 @@ pub(super) struct Stray {
     pub(super) started_at: Option<Timestamp>,
     /// When, how, what it used and what it left. `None`: it lives.
     pub(super) ended: Option<(Timestamp, Outcome, Usage, Left)>,
+    /// The engine waits for its secrets.
+    pub(super) wants_secrets: bool,
     /// It has been told to stop, and is to be forgotten.
     pub(super) stopped: bool,
 }

@@ -11,6 +11,8 @@
 //! - Orders to stop are never taken back, and a grace is never lengthened.
 //! - When the gateway forgets a job, nothing of it stays: it is stopped if it lives, and removed with its output
 //!   as soon as the gateway has acknowledged that.
+//! - A job that uses secrets isn't started without their values, which no record holds; they are asked for when it could
+//!   start, and again in each new session. What an engine waits for, it is told, or that it never will be.
 //! - Without a word from the gateway everything stops in time; `fence.rs` says when.
 
 mod environment;
@@ -28,12 +30,15 @@ use std::{
 };
 
 use api::{
-    ErrorCode, Size, Span, Timestamp, time,
-    wire::{Assignment, Desired, Observation, Seen, Stop},
+    ApiError, ErrorCode, Size, Span, Timestamp, time,
+    wire::{Assignment, Desired, Observation, SecretsAnswer, Seen, Stop},
     workload::{HeldGpu, JobKey, Outcome, StopReason, Usage},
 };
 
-use crate::engine::{EngineEvent, Found, What};
+use crate::{
+    engine::{EngineEvent, Found, What},
+    secret::Secrets,
+};
 
 pub use environment::environment;
 use fence::Fence;
@@ -48,6 +53,9 @@ const LINES_SAVED_MS: u64 = 10_000;
 
 /// How long a gateway has to answer a request for the whole set before it is asked again, in milliseconds.
 const RESYNC_MS: u64 = 5_000;
+
+/// After this long an engine's question for secrets that the gateway couldn't answer is asked again, in milliseconds.
+const ASK_AGAIN_MS: u64 = 10_000;
 
 /// The time, by both of the node's clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,8 +101,17 @@ impl Effects {
 /// Something to be done. All of them may be done twice without harm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Begin this job: `Engine::start`, with [`environment`].
-    Start(Arc<Assignment>),
+    /// Begin this job: `Engine::start`, with [`environment`], and with its secrets if it uses any.
+    Start(Arc<Assignment>, Option<Arc<Secrets>>),
+    /// Ask the gateway for a job's secrets; without a session it means nothing.
+    AskSecrets(JobKey),
+    /// `Engine::secrets`.
+    Secrets {
+        /// Which.
+        job: JobKey,
+        /// They, or why it can't have them.
+        answer: Result<Arc<Secrets>, ApiError>,
+    },
     /// `Engine::stop`.
     Stop {
         /// Which.
@@ -186,6 +203,8 @@ pub struct Agent {
     resync_ms: Option<u64>,
     /// The last [`Effect::Lease`].
     leased_ms: Option<u64>,
+    /// When what engines wait for is to be asked again.
+    ask_ms: Option<u64>,
 }
 
 impl Agent {
@@ -218,6 +237,7 @@ impl Agent {
             connected: false,
             resync_ms: None,
             leased_ms: None,
+            ask_ms: None,
         };
         let mut out = Effects::default();
         let mut found: BTreeMap<JobKey, Found> = found.into_iter().map(|f| (f.job.clone(), f)).collect();
@@ -233,6 +253,7 @@ impl Agent {
                     started_at: found.started_at,
                     ended,
                     stopped: false,
+                    wants_secrets: found.wants_secrets,
                 },
             );
         }
@@ -270,8 +291,13 @@ impl Agent {
                 }
                 self.end(key, at, outcome, usage, left(key), out);
             }
-            Some(Found { started_at, .. }) => {
+            Some(Found {
+                started_at,
+                wants_secrets,
+                ..
+            }) => {
                 hand(key, job, &mut self.held);
+                job.wants_secrets = wants_secrets;
                 if let Some(stop) = job.record.stop {
                     let grace = time::between(now.wall, stop.kill_at).min(stop.grace);
                     job.kill_ms = Some(now.mono_ms.saturating_add(grace.millis()));
@@ -311,6 +337,12 @@ impl Agent {
         self.resync_ms = None;
         self.fence.connected(fence, alone, hello_ms, &mut out);
         self.lease(&mut out);
+        self.ask_ms = None;
+        for job in self.jobs.values_mut() {
+            job.asked = false;
+        }
+        self.ask_for_engines(&mut out);
+        self.start_waiting(&mut out);
         if !self.outbox.is_empty() {
             out.send_observations();
         }
@@ -431,6 +463,51 @@ impl Agent {
         out
     }
 
+    /// The answer to [`Effect::AskSecrets`] of this session. One that nobody waits for is dropped.
+    pub fn secrets(&mut self, key: &JobKey, answer: SecretsAnswer, now: Now) -> Effects {
+        let mut out = Effects::default();
+        let Some(job) = self.jobs.get_mut(key).filter(|job| job.live() && job.asked) else {
+            return out;
+        };
+        job.asked = false;
+        let uses = &job.record.assignment.secrets;
+        let answer = match answer {
+            SecretsAnswer::Values { values, mask } => Secrets::resolve(uses, values, mask).map(Arc::new),
+            SecretsAnswer::Refused { error } => Err(error),
+        };
+        if job.handed {
+            if answer.as_ref().is_err_and(|error| passing(error.code)) {
+                self.ask_ms.get_or_insert(now.mono_ms.saturating_add(ASK_AGAIN_MS));
+            } else if std::mem::take(&mut job.wants_secrets) {
+                out.then.push(Effect::Secrets {
+                    job: key.clone(),
+                    answer,
+                });
+            }
+            return out;
+        }
+        match answer {
+            Ok(secrets) => {
+                if self.startable(key) {
+                    self.waiting.retain(|waiting| waiting != key);
+                    self.start(key, Some(secrets), &mut out);
+                } else {
+                    // By the time that it can start they may be others.
+                    self.start_waiting(&mut out);
+                }
+            }
+            Err(ApiError { code, message, .. }) => {
+                let outcome = Outcome::StartFailed {
+                    code,
+                    message,
+                    retryable: passing(code),
+                };
+                self.end(key, now.wall, outcome, Usage::default(), Left::default(), &mut out);
+            }
+        }
+        out
+    }
+
     // ---- What the node itself sees --------------------------------------------------------------------------
 
     /// Something happened to a job. `left` is only looked at for an end.
@@ -510,6 +587,10 @@ impl Agent {
             }
         }
         self.check_fence(now, &mut out);
+        if self.ask_ms.is_some_and(|due| due <= now.mono_ms) {
+            self.ask_ms = None;
+            self.ask_for_engines(&mut out);
+        }
         if self.lines_save_ms.is_some_and(|due| due <= now.mono_ms) {
             self.lines_save_ms = None;
             for key in std::mem::take(&mut self.lines_unsaved) {
@@ -527,7 +608,10 @@ impl Agent {
     pub fn next_deadline(&self) -> Option<u64> {
         let fence = self.grace_max().and_then(|grace| self.fence.begins_ms(grace));
         let timeout = self.timeouts.first().map(|(due, _)| *due);
-        [fence, timeout, self.lines_save_ms].into_iter().flatten().min()
+        [fence, timeout, self.lines_save_ms, self.ask_ms]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     // ---- What it knows --------------------------------------------------------------------------------------
@@ -614,6 +698,8 @@ impl Agent {
     fn take_in(&mut self, key: &JobKey, stray: Stray, now: Now, out: &mut Effects) {
         if let Some(job) = self.jobs.get_mut(key) {
             hand(key, job, &mut self.held);
+            job.wants_secrets = stray.wants_secrets && stray.ended.is_none();
+            ask(key, job, out);
         }
         if let Some(at) = stray.started_at {
             self.started(key, at, now, out);
@@ -657,11 +743,15 @@ impl Agent {
                     job: key.clone(),
                     grace: Span(0),
                 });
+                if std::mem::take(&mut stray.wants_secrets) {
+                    out.then.push(never(key, "nobody wants it any more"));
+                }
             }
             stray.stopped = true;
         } else if let Some(job) = self.jobs.get_mut(key) {
             job.forget = true;
             self.stop(key, StopReason::NotWanted, Span(0), now, out);
+            self.give_up_secrets(key, "nobody wants it any more", out);
             self.forget_if_done(key, out);
         }
     }
@@ -773,19 +863,58 @@ impl Agent {
         if self.waiting.is_empty() {
             return;
         }
-        // What a stray holds isn't known: as long as one lives, any GPU may be its.
-        let stray = self.strays.values().any(|stray| stray.ended.is_none());
         for key in std::mem::take(&mut self.waiting) {
+            let startable = self.startable(&key);
             let Some(job) = self.jobs.get_mut(&key) else { continue };
-            let gpus = &job.record.assignment.gpus;
-            let same = |a: &HeldGpu, b: &HeldGpu| a.index == b.index || a.uuid == b.uuid;
-            let held = gpus.iter().any(|gpu| self.held.iter().any(|(held, _)| same(gpu, held)));
-            if held || !job.wanted || (stray && !gpus.is_empty()) {
-                self.waiting.push(key);
+            let needs = !job.record.assignment.secrets.is_empty();
+            if startable && !needs {
+                self.start(&key, None, out);
                 continue;
             }
-            hand(&key, job, &mut self.held);
-            out.then.push(Effect::Start(Arc::clone(&job.record.assignment)));
+            if startable && self.connected && !job.asked {
+                job.asked = true;
+                out.then.push(Effect::AskSecrets(key.clone()));
+            }
+            self.waiting.push(key);
+        }
+    }
+
+    /// Whether nothing but secrets could keep a waiting job from its start.
+    fn startable(&self, key: &JobKey) -> bool {
+        let Some(job) = self.jobs.get(key) else { return false };
+        // What a stray holds isn't known: as long as one lives, any GPU may be its.
+        let stray = || self.strays.values().any(|stray| stray.ended.is_none());
+        let gpus = &job.record.assignment.gpus;
+        let same = |a: &HeldGpu, b: &HeldGpu| a.index == b.index || a.uuid == b.uuid;
+        let held = gpus.iter().any(|gpu| self.held.iter().any(|(held, _)| same(gpu, held)));
+        !held && job.wanted && (gpus.is_empty() || !stray())
+    }
+
+    fn start(&mut self, key: &JobKey, secrets: Option<Arc<Secrets>>, out: &mut Effects) {
+        let Some(job) = self.jobs.get_mut(key) else { return };
+        hand(key, job, &mut self.held);
+        out.then
+            .push(Effect::Start(Arc::clone(&job.record.assignment), secrets));
+    }
+
+    /// Asks for what engines wait for.
+    fn ask_for_engines(&mut self, out: &mut Effects) {
+        if !self.connected {
+            return;
+        }
+        for key in &self.live {
+            if let Some(job) = self.jobs.get_mut(key) {
+                ask(key, job, out);
+            }
+        }
+    }
+
+    /// Tells a job's engine that what it waits for won't come.
+    fn give_up_secrets(&mut self, key: &JobKey, why: &str, out: &mut Effects) {
+        if let Some(job) = self.jobs.get_mut(key)
+            && std::mem::take(&mut job.wants_secrets)
+        {
+            out.then.push(never(key, why));
         }
     }
 
@@ -826,6 +955,7 @@ impl Agent {
             .collect();
         for (key, grace) in live {
             self.stop(&key, StopReason::Fenced, grace.min(most), now, out);
+            self.give_up_secrets(&key, CUT_OFF, out);
         }
         for (key, stray) in &mut self.strays {
             if stray.ended.is_none() && !stray.stopped {
@@ -834,8 +964,34 @@ impl Agent {
                     job: key.clone(),
                     grace: Span(0),
                 });
+                if std::mem::take(&mut stray.wants_secrets) {
+                    out.then.push(never(key, CUT_OFF));
+                }
             }
         }
+    }
+}
+
+/// Why what nobody can be asked for won't come.
+const CUT_OFF: &str = "the node was without a gateway for too long";
+
+/// Whether another try may help.
+fn passing(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::TimedOut | ErrorCode::StorageFull | ErrorCode::Internal)
+}
+
+/// Asks for the secrets that a job's engine waits for.
+fn ask(key: &JobKey, job: &mut Job, out: &mut Effects) {
+    if job.wants_secrets && !job.asked {
+        job.asked = true;
+        out.then.push(Effect::AskSecrets(key.clone()));
+    }
+}
+
+fn never(job: &JobKey, why: &str) -> Effect {
+    Effect::Secrets {
+        job: job.clone(),
+        answer: Err(ApiError::conflict(format!("its secrets can't be had: {why}"))),
     }
 }
 

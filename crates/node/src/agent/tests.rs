@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     Span, Timestamp,
-    wire::{Assignment, Desired, Observation, PullProgress, Seen, Stop},
+    secret::{SecretTarget, SecretUse, SecretValue},
+    wire::{Assignment, Desired, Observation, PullProgress, SecretsAnswer, Seen, Stop},
     workload::{HeldGpu, JobKey, Outcome, StopReason, Usage},
 };
 use proptest::prelude::*;
@@ -20,6 +21,7 @@ pub(crate) fn assignment(job: &str, gpus: &[u32]) -> Assignment {
         image: "host".to_owned(),
         command: vec!["true".to_owned()],
         env: Vec::new(),
+        secrets: Vec::new(),
         volumes: Vec::new(),
         gpus: gpus
             .iter()
@@ -39,6 +41,50 @@ pub(crate) fn assignment(job: &str, gpus: &[u32]) -> Assignment {
         metrics_port: None,
         stop: None,
     }
+}
+
+/// A job that gets a secret in `TOKEN`.
+fn secretive(job: &str, gpus: &[u32]) -> Assignment {
+    Assignment {
+        secrets: vec![SecretUse {
+            secret: "token".to_owned(),
+            key: None,
+            to: SecretTarget::Env("TOKEN".to_owned()),
+        }],
+        ..assignment(job, gpus)
+    }
+}
+
+const VALUE: &[u8] = b"hunter2-hunter2";
+
+fn values() -> SecretsAnswer {
+    SecretsAnswer::Values {
+        values: vec![SecretValue::from(VALUE.to_vec())],
+        mask: Vec::new(),
+    }
+}
+
+fn refused(code: ErrorCode) -> SecretsAnswer {
+    SecretsAnswer::Refused {
+        error: ApiError::new(code, "no such secret"),
+    }
+}
+
+fn asks(job: &str) -> Effect {
+    Effect::AskSecrets(key(job))
+}
+
+/// Whether it is started with its secret, and nothing else is.
+fn starts(effects: &Effects, job: &str) -> bool {
+    let mut starts = effects.then.iter().filter_map(|effect| match effect {
+        Effect::Start(assignment, secrets) => Some((assignment, secrets.as_ref())),
+        _ => None,
+    });
+    let first = starts.next();
+    assert!(starts.next().is_none());
+    first.is_some_and(|(assignment, secrets)| {
+        assignment.job == key(job) && secrets.is_some_and(|secrets| secrets.env()[0].1.expose() == VALUE)
+    })
 }
 
 /// A whole message of the gateway.
@@ -122,14 +168,17 @@ fn ends(agent: &Agent) -> Vec<(String, Outcome, Option<StopReason>)> {
 #[test]
 fn a_gpu_is_given_on_only_after_its_holder_has_ended() {
     let (mut agent, effects) = agent_with(vec![assignment("wl-a.1.0", &[0, 1]), assignment("wl-b.1.0", &[1])]);
-    assert_eq!(effects.then, [Effect::Start(Arc::new(assignment("wl-a.1.0", &[0, 1])))]);
+    assert_eq!(
+        effects.then,
+        [Effect::Start(Arc::new(assignment("wl-a.1.0", &[0, 1])), None)]
+    );
     assert_eq!(effects.persist.len(), 2, "both are accepted");
     let effects = agent.engine_event(event("wl-a.1.0", exit(now(5), 0)), Left::default(), now(5));
     assert_eq!(
         effects.then,
         [
             Effect::SendObservations,
-            Effect::Start(Arc::new(assignment("wl-b.1.0", &[1])))
+            Effect::Start(Arc::new(assignment("wl-b.1.0", &[1])), None)
         ]
     );
 }
@@ -189,6 +238,7 @@ fn a_timeout_counts_from_the_start_also_over_a_restart() {
         job: key("wl-a.1.0"),
         started_at: Some(now(7_000).wall),
         ended: None,
+        wants_secrets: false,
     };
     let again = |now: Now| {
         let records = records(&[&accepted, &started]);
@@ -227,7 +277,7 @@ fn a_job_that_its_engine_has_lost_ends_unless_it_never_started() {
         now(5),
     );
     let (agent, first) = Agent::new(records(&[&accepted, &started]), [], |_| lines(2), now(9)).unwrap();
-    let start = Effect::Start(Arc::new(assignment("wl-b.1.0", &[1])));
+    let start = Effect::Start(Arc::new(assignment("wl-b.1.0", &[1])), None);
     assert!(!first.then.contains(&start), "the gateway has yet to ask for it again");
     assert!(agent.known().contains(&key("wl-b.1.0")));
     let ends = ends(&agent);
@@ -238,7 +288,7 @@ fn a_job_that_its_engine_has_lost_ends_unless_it_never_started() {
 #[test]
 fn what_was_accepted_and_never_begun_waits_for_the_gateways_word() {
     let (_, accepted) = agent_with(vec![assignment("wl-a.1.0", &[0])]);
-    let starts = |effects: &Effects| effects.then.iter().any(|e| matches!(e, Effect::Start(_)));
+    let starts = |effects: &Effects| effects.then.iter().any(|e| matches!(e, Effect::Start(..)));
     // The machine was down for longer than the gateway waits; its clock began anew.
     let (mut agent, first) = Agent::new(records(&[&accepted]), [], |_| Left::default(), now(0)).unwrap();
     assert!(!starts(&first), "it may run elsewhere by now");
@@ -286,7 +336,7 @@ fn the_lease_leaves_room_for_the_longest_grace_before_it_is_needed() {
     let (mut agent, effects) = agent_with(vec![job.clone()]);
     assert_eq!(
         effects.then,
-        [Effect::Lease { stop_ms: 145_000 }, Effect::Start(Arc::new(job))]
+        [Effect::Lease { stop_ms: 145_000 }, Effect::Start(Arc::new(job), None)]
     );
     // An agent that was dead when it ran out learns it from the engine.
     let left = Left {
@@ -341,7 +391,10 @@ fn pieces_of_a_set_do_nothing_until_the_last_one_is_there() {
 
     assert!(agent.desired(piece(0, true, "wl-a.1.0"), now(4)).is_empty());
     let effects = agent.desired(piece(1, false, "wl-c.1.0"), now(5));
-    assert_eq!(effects.then, [Effect::Start(Arc::new(assignment("wl-c.1.0", &[])))]);
+    assert_eq!(
+        effects.then,
+        [Effect::Start(Arc::new(assignment("wl-c.1.0", &[])), None)]
+    );
     assert!(agent.job(&key("wl-a.1.0")).unwrap().stop.is_none());
     assert!(
         agent.desired(piece(1, false, "wl-c.1.0"), now(6)).is_empty(),
@@ -384,6 +437,7 @@ fn a_job_without_a_record_goes_on_if_it_is_wanted() {
         job: key(job),
         started_at: Some(now(1).wall),
         ended,
+        wants_secrets: false,
     };
     let end = (now(2).wall, Outcome::Exited { code: 0 }, Usage::default());
     let all = [
@@ -413,8 +467,194 @@ fn a_job_without_a_record_goes_on_if_it_is_wanted() {
     );
     assert_eq!(ends(&agent)[0].0, "wl-b.1.0");
     let effects = agent.engine_event(event("wl-c.1.0", exit(now(12), 1)), Left::default(), now(12));
-    let start = Effect::Start(Arc::new(assignment("wl-e.1.0", &[7])));
+    let start = Effect::Start(Arc::new(assignment("wl-e.1.0", &[7])), None);
     assert_eq!(effects.then, [Effect::Forget(key("wl-c.1.0")), start]);
+}
+
+#[test]
+fn a_start_waits_for_secrets_and_asks_again_in_each_session() {
+    let (mut agent, effects) = agent_with(vec![secretive("wl-a.1.0", &[0])]);
+    assert_eq!(effects.then, [asks("wl-a.1.0")]);
+    agent.disconnected();
+    let effects = agent.connected(Span::secs(300), false, 2);
+    assert!(effects.then.contains(&asks("wl-a.1.0")));
+    let effects = agent.secrets(&key("wl-a.1.0"), values(), now(3));
+    assert!(starts(&effects, "wl-a.1.0"), "{effects:?}");
+    assert!(effects.persist.is_empty() && !format!("{effects:?}").contains("hunter2"));
+    assert!(
+        agent.secrets(&key("wl-a.1.0"), values(), now(4)).is_empty(),
+        "a doubled answer"
+    );
+    assert_eq!(agent.held().len(), 1);
+}
+
+#[test]
+fn an_answer_nobody_asked_for_starts_nothing() {
+    let (mut agent, _) = agent_with(vec![secretive("wl-a.1.0", &[0])]);
+    assert!(agent.secrets(&key("wl-x.1.0"), values(), now(1)).is_empty());
+    agent.disconnected();
+    drop(agent.connected(Span::secs(300), false, 2));
+    let jobs = vec![secretive("wl-a.1.0", &[0]), secretive("wl-b.1.0", &[0])];
+    assert_eq!(agent.desired(said(1, None, jobs, &[]), now(3)).then, [asks("wl-b.1.0")]);
+    assert!(starts(&agent.secrets(&key("wl-b.1.0"), values(), now(4)), "wl-b.1.0"));
+    // Its GPU is another's by now: what it was given is dropped, and asked for when its turn has come.
+    assert!(agent.secrets(&key("wl-a.1.0"), values(), now(5)).is_empty());
+    let effects = agent.engine_event(event("wl-b.1.0", exit(now(6), 0)), Left::default(), now(6));
+    assert_eq!(effects.then, [Effect::SendObservations, asks("wl-a.1.0")]);
+}
+
+#[test]
+fn a_job_without_its_secrets_ends_with_the_gateways_word() {
+    for (code, again) in [(ErrorCode::NotFound, false), (ErrorCode::TimedOut, true)] {
+        let (mut agent, _) = agent_with(vec![secretive("wl-a.1.0", &[0])]);
+        drop(agent.secrets(&key("wl-a.1.0"), refused(code), now(1)));
+        let outcome = Outcome::StartFailed {
+            code,
+            message: "no such secret".to_owned(),
+            retryable: again,
+        };
+        assert_eq!(ends(&agent), [("wl-a.1.0".to_owned(), outcome, None)]);
+    }
+    // One that can't be what it is to be.
+    let (mut agent, _) = agent_with(vec![secretive("wl-a.1.0", &[0])]);
+    let answer = SecretsAnswer::Values {
+        values: vec![SecretValue::from(b"hunter2\0".to_vec())],
+        mask: Vec::new(),
+    };
+    let effects = agent.secrets(&key("wl-a.1.0"), answer, now(1));
+    let Outcome::StartFailed { code, message, .. } = &ends(&agent)[0].1 else {
+        panic!("{:?}", ends(&agent));
+    };
+    assert_eq!(*code, ErrorCode::InvalidArgument);
+    assert!(message.contains("TOKEN") && message.contains("token") && !message.contains("hunter2"));
+    assert!(
+        !records(&[&effects])
+            .iter()
+            .any(|(_, bytes)| String::from_utf8_lossy(bytes).contains("hunter2"))
+    );
+}
+
+#[test]
+fn a_stop_ends_what_waits_for_secrets() {
+    let (mut agent, _) = agent_with(vec![secretive("wl-a.1.0", &[0])]);
+    let stop = Some(Stop {
+        reason: StopReason::Cancelled,
+        grace: Span(0),
+    });
+    let put = vec![Assignment {
+        stop,
+        ..secretive("wl-a.1.0", &[0])
+    }];
+    drop(agent.desired(said(2, Some(1), put, &[]), now(1)));
+    assert!(matches!(
+        &ends(&agent)[..],
+        [(_, Outcome::StartFailed { .. }, Some(StopReason::Cancelled))]
+    ));
+    assert!(agent.secrets(&key("wl-a.1.0"), values(), now(2)).is_empty());
+}
+
+#[test]
+fn an_agent_that_restarts_while_it_waits_asks_again() {
+    let (_, accepted) = agent_with(vec![secretive("wl-a.1.0", &[0])]);
+    let (mut agent, first) = Agent::new(records(&[&accepted]), [], |_| Left::default(), now(9)).unwrap();
+    assert!(first.then.is_empty());
+    assert_eq!(
+        agent.connected(Span::secs(300), false, 9).then.len(),
+        1,
+        "a lease; it may not be wanted any more"
+    );
+    let effects = agent.desired(said(1, None, vec![secretive("wl-a.1.0", &[0])], &[]), now(10));
+    assert_eq!(effects.then, [asks("wl-a.1.0")]);
+    assert!(starts(&agent.secrets(&key("wl-a.1.0"), values(), now(11)), "wl-a.1.0"));
+}
+
+#[test]
+fn what_an_engine_waits_for_is_asked_for_until_there_is_an_answer_or_none_can_be() {
+    let found = |started| Found {
+        job: key("wl-a.1.0"),
+        started_at: Some(started),
+        ended: None,
+        wants_secrets: true,
+    };
+    let told = |effects: &Effects| {
+        effects.then.iter().find_map(|effect| match effect {
+            Effect::Secrets { answer, .. } => Some(answer.is_ok()),
+            _ => None,
+        })
+    };
+    let restarted = || {
+        let (mut agent, accepted) = agent_with(vec![secretive("wl-a.1.0", &[0])]);
+        let begun = agent.secrets(&key("wl-a.1.0"), values(), now(1));
+        let (agent, first) = Agent::new(
+            records(&[&accepted, &begun]),
+            [found(now(2).wall)],
+            |_| Left::default(),
+            now(9),
+        )
+        .unwrap();
+        assert_eq!(told(&first), None);
+        agent
+    };
+    let asked = || {
+        let mut agent = restarted();
+        assert!(
+            agent
+                .connected(Span::secs(300), false, 9)
+                .then
+                .contains(&asks("wl-a.1.0"))
+        );
+        agent
+    };
+    let job = key("wl-a.1.0");
+    let mut agent = asked();
+    agent.disconnected();
+    assert!(
+        agent
+            .connected(Span::secs(300), false, 10)
+            .then
+            .contains(&asks("wl-a.1.0"))
+    );
+    assert_eq!(told(&agent.secrets(&job, values(), now(11))), Some(true));
+    assert!(agent.secrets(&job, values(), now(12)).is_empty());
+    agent.disconnected();
+    assert!(
+        !agent
+            .connected(Span::secs(300), false, 13)
+            .then
+            .contains(&asks("wl-a.1.0"))
+    );
+
+    let mut agent = asked();
+    assert_eq!(
+        told(&agent.secrets(&job, refused(ErrorCode::NotFound), now(11))),
+        Some(false)
+    );
+
+    // What passes is waited for.
+    let mut agent = asked();
+    assert!(agent.secrets(&job, refused(ErrorCode::TimedOut), now(11)).is_empty());
+    let due = agent.next_deadline().unwrap();
+    assert_eq!(agent.tick(now(due)).then, [asks("wl-a.1.0")]);
+
+    // Whom nobody wants, or who is cut off, needs none.
+    let mut agent = asked();
+    assert_eq!(told(&agent.desired(said(1, None, vec![], &[]), now(11))), Some(false));
+    let mut agent = asked();
+    agent.disconnected();
+    let due = agent.next_deadline().unwrap();
+    assert_eq!(told(&agent.tick(now(due))), Some(false));
+
+    // Without a record.
+    let (mut agent, _) = Agent::new([], [found(now(2).wall)], |_| Left::default(), now(9)).unwrap();
+    assert!(
+        !agent
+            .connected(Span::secs(300), false, 9)
+            .then
+            .contains(&asks("wl-a.1.0"))
+    );
+    let effects = agent.desired(said(1, None, vec![secretive("wl-a.1.0", &[0])], &[]), now(10));
+    assert!(effects.then.contains(&asks("wl-a.1.0")));
+    assert_eq!(told(&agent.secrets(&job, values(), now(11))), Some(true));
 }
 
 // ---- The model ----------------------------------------------------------------------------------------------
@@ -440,6 +680,8 @@ enum Step {
     Deliver,
     AckObservations,
     AckLogs,
+    /// The gateway answers what it was asked first: with values, or with a refusal that passes or doesn't.
+    Answer(Option<bool>),
     Heartbeat,
     Refused,
     Connect,
@@ -467,6 +709,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Deliver),
         2 => Just(Step::AckObservations),
         2 => Just(Step::AckLogs),
+        3 => proptest::option::of(any::<bool>()).prop_map(Step::Answer),
+        1 => Just(Step::Answer(None)),
         1 => job.clone().prop_map(Step::EngineLoses),
         1 => Just(Step::Heartbeat),
         1 => Just(Step::Refused),
@@ -483,6 +727,10 @@ struct Carried {
     gpus: Vec<u32>,
     started_at: Option<Timestamp>,
     ended: Option<(Timestamp, Outcome, Usage)>,
+    secretive: bool,
+    wants_secrets: bool,
+    /// How it ended, while its engine waits for secrets and so can't say so.
+    unsaid: Option<Outcome>,
 }
 
 /// A message of desired jobs: generation, base, put, forget.
@@ -507,13 +755,19 @@ struct World {
     generation: u64,
     sent: Vec<Message>,
     resync: bool,
+    asked: Vec<JobKey>,
     received: BTreeMap<u64, Observation>,
 }
 
 fn job(index: usize) -> Assignment {
     // Neighbours share a GPU, on purpose.
     let gpus = [u32::try_from(index / 2).unwrap(), u32::try_from(index % 3).unwrap() + 3];
-    assignment(&format!("wl-{index}.1.0"), &gpus)
+    let name = format!("wl-{index}.1.0");
+    if index % 2 == 1 {
+        secretive(&name, &gpus)
+    } else {
+        assignment(&name, &gpus)
+    }
 }
 
 impl World {
@@ -536,6 +790,7 @@ impl World {
             generation: 0,
             sent: Vec::new(),
             resync: false,
+            asked: Vec::new(),
             received: BTreeMap::new(),
         }
     }
@@ -548,6 +803,10 @@ impl World {
         self.connected = false;
         self.crash_after = None;
         self.events.clear();
+        self.asked.clear();
+        for carried in self.carried.values_mut() {
+            carried.wants_secrets = carried.secretive && carried.ended.is_none();
+        }
         let found: Vec<Found> = self
             .carried
             .iter()
@@ -555,6 +814,7 @@ impl World {
                 job: job.clone(),
                 started_at: c.started_at,
                 ended: c.ended.clone(),
+                wants_secrets: c.wants_secrets,
             })
             .collect();
         let lines = &self.lines;
@@ -592,7 +852,21 @@ impl World {
 
     fn carry_out_one(&mut self, effect: Effect) {
         match effect {
-            Effect::Start(job) => {
+            Effect::AskSecrets(job) => {
+                if self.connected {
+                    self.asked.push(job);
+                }
+            }
+            Effect::Secrets { job, .. } => {
+                if let Some(carried) = self.carried.get_mut(&job) {
+                    assert!(std::mem::take(&mut carried.wants_secrets), "{job} is told twice");
+                    if let Some(outcome) = carried.unsaid.take() {
+                        self.engine_ends(&job, outcome);
+                    }
+                }
+            }
+            Effect::Start(job, secrets) => {
+                assert_eq!(secrets.is_some(), !job.secrets.is_empty());
                 if self.carried.contains_key(&job.job) {
                     return;
                 }
@@ -607,6 +881,9 @@ impl World {
                     gpus,
                     started_at: None,
                     ended: None,
+                    secretive: secrets.is_some(),
+                    wants_secrets: false,
+                    unsaid: None,
                 };
                 self.carried.insert(job.job.clone(), carried);
             }
@@ -648,6 +925,10 @@ impl World {
         let Some(carried) = self.carried.get_mut(job).filter(|c| c.ended.is_none()) else {
             return;
         };
+        if carried.wants_secrets {
+            carried.unsaid.get_or_insert(outcome);
+            return;
+        }
         let usage = Usage::default();
         carried.ended = Some((at, outcome.clone(), usage));
         if carried.started_at.is_some() {
@@ -709,6 +990,7 @@ impl World {
         self.connected = true;
         self.generation = 0;
         self.sent.clear();
+        self.asked.clear();
         let effects = self.agent.connected(Span::secs(300), false, self.mono_ms);
         self.carry_out(effects);
         if self.connected {
@@ -724,6 +1006,21 @@ impl World {
             let effects = self.agent.engine_event(event, last, now);
             self.carry_out(effects);
         }
+    }
+
+    fn answer(&mut self, how: Option<bool>) {
+        if !self.connected || self.asked.is_empty() {
+            return;
+        }
+        let job = self.asked.remove(0);
+        let answer = match how {
+            _ if !self.wanted.contains_key(&job) => refused(ErrorCode::NotFound),
+            None => values(),
+            Some(true) => refused(ErrorCode::TimedOut),
+            Some(false) => refused(ErrorCode::NotFound),
+        };
+        let effects = self.agent.secrets(&job, answer, self.now());
+        self.carry_out(effects);
     }
 
     fn ack_observations(&mut self) {
@@ -819,6 +1116,7 @@ impl World {
             Step::Deliver => self.deliver(),
             Step::AckObservations => self.ack_observations(),
             Step::AckLogs => self.ack_logs(),
+            Step::Answer(how) => self.answer(how),
             Step::Heartbeat => {
                 if self.connected {
                     self.agent.heartbeat_sent(self.mono_ms, self.mono_ms);
@@ -835,6 +1133,7 @@ impl World {
             Step::Connect => self.connect(),
             Step::Disconnect => {
                 self.connected = false;
+                self.asked.clear();
                 self.agent.disconnected();
             }
             Step::Pass(ms) => {
@@ -875,6 +1174,9 @@ impl World {
         self.connect();
         for _ in 0..4 * JOBS {
             self.deliver();
+            while !self.asked.is_empty() {
+                self.answer(None);
+            }
             let alive: Vec<JobKey> = self.carried.keys().cloned().collect();
             for job in alive {
                 self.engine_ends(&job, Outcome::Exited { code: 0 });

@@ -252,6 +252,7 @@ impl Shared {
                 job: key,
                 started_at,
                 ended: Some((ending.at, ending.outcome, ending.usage)),
+                wants_secrets: false,
             }));
         }
         if self.fenced(&key) {
@@ -263,6 +264,7 @@ impl Shared {
             job: key,
             started_at: started_at.filter(|_| stands != Stands::Created),
             ended: None,
+            wants_secrets: false,
         }))
     }
 
@@ -589,7 +591,24 @@ impl Engine for DockerEngine {
         self.shared.info.clone()
     }
 
-    fn start(&self, assignment: Arc<Assignment>) {
+    fn secrets(&self, _: &JobKey, _: Result<Arc<crate::secret::Secrets>, ApiError>) {}
+
+    fn start(&self, assignment: Arc<Assignment>, secrets: Option<Arc<crate::secret::Secrets>>) {
+        if secrets.is_some() {
+            self.shared.say(
+                &assignment.job,
+                What::Ended {
+                    at: api::Timestamp::now(),
+                    outcome: api::workload::Outcome::StartFailed {
+                        code: ErrorCode::InvalidArgument,
+                        message: "containers of this version get no secrets".to_owned(),
+                        retryable: false,
+                    },
+                    usage: Usage::default(),
+                },
+            );
+            return;
+        }
         if let Some(job) = self.shared.learn(&assignment.job) {
             if let Some(stop) = assignment.stop {
                 job.stop(stop.grace);

@@ -9,13 +9,16 @@
 //! - `spawner`, `shim`: the two helping processes
 //! - `cgroup`, `volumes`, `environment`: a job's surroundings
 //! - `supervise`, `adopt`: the agent's side
+//! - `delivery`, `files`: secrets on their way to the shim, and as files
 //! - `exec`: commands that people run inside a job
 //! - `lease`: stops jobs of an agent that is cut off or dead
 
 mod adopt;
 mod cgroup;
+mod delivery;
 mod environment;
 mod exec;
+mod files;
 mod lease;
 mod lines;
 pub(super) mod proc;
@@ -52,7 +55,7 @@ use self::{
     record::{Records, StopOrder},
 };
 use super::{BoxFuture, Engine, EngineEvent, Exec, Found, JobStats, docker::guard};
-use crate::spool::Spool;
+use crate::{secret::Secrets, spool::Spool};
 
 /// To be called first thing in `main`, before any thread is made: if this process was started to be an agent's helper (a
 /// spawner of native jobs, or the guard of containers), it is that until it isn't needed any more, and the exit code is
@@ -137,6 +140,10 @@ struct Job {
     kill_at_ns: Option<u64>,
     ended: Option<(Timestamp, Outcome, Usage)>,
     fenced: bool,
+    /// Until its shim has them.
+    secrets: Option<Arc<Secrets>>,
+    /// It was accepted in an earlier life, and can't begin without secrets.
+    wants_secrets: bool,
     execs: exec::Execs,
 }
 
@@ -263,7 +270,7 @@ impl Engine for NativeEngine {
         }
     }
 
-    fn start(&self, job: Arc<Assignment>) {
+    fn start(&self, job: Arc<Assignment>, secrets: Option<Arc<Secrets>>) {
         let key = job.job.clone();
         let mut table = self.shared.lock();
         if table.contains_key(&key) {
@@ -271,6 +278,7 @@ impl Engine for NativeEngine {
         }
         let known = Job {
             assignment: Some(job),
+            secrets,
             ..Job::default()
         };
         table.insert(key.clone(), known);
@@ -283,6 +291,25 @@ impl Engine for NativeEngine {
         let mut named = cgroup.split('/').filter_map(|part| part.parse::<JobKey>().ok());
         let known = named.find(|job| self.shared.lock().contains_key(job));
         Box::pin(std::future::ready(known))
+    }
+
+    fn secrets(&self, job: &JobKey, answer: Result<Arc<Secrets>, ApiError>) {
+        let refused = {
+            let mut table = self.shared.lock();
+            let Some(known) = table.get_mut(job).filter(|known| known.wants_secrets) else {
+                return;
+            };
+            known.wants_secrets = false;
+            match answer {
+                Ok(secrets) => {
+                    known.secrets = Some(secrets);
+                    let _ = self.launches.send(job.clone());
+                    return;
+                }
+                Err(error) => error,
+            }
+        };
+        supervise::refuse(&self.shared, job, refused);
     }
 
     fn stop(&self, job: &JobKey, grace: Span) {
@@ -299,6 +326,10 @@ impl Engine for NativeEngine {
                 known.kill_at_ns = Some(kill_at_ns);
                 // A shim that isn't known yet is told when it is.
                 known.nudge();
+                if std::mem::take(&mut known.wants_secrets) {
+                    // Its shim sees the order first, and needs none.
+                    let _ = self.launches.send(job.clone());
+                }
             }
             Err(error) => {
                 tracing::error!(%job, %error, "the order to stop can't be written; the shim is told to kill");

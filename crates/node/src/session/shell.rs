@@ -40,6 +40,7 @@ use crate::{
             queue::Place,
         },
     },
+    secret::Secrets,
 };
 
 /// Messages of the gateway that may wait.
@@ -675,7 +676,16 @@ impl Shell {
         self.durable = self.durable.max(through);
         for effect in effects {
             match effect {
-                Effect::Start(job) => self.start(&job),
+                Effect::Start(job, secrets) => self.start(&job, secrets),
+                Effect::AskSecrets(job) => self.say(FromNode::SecretsWanted { job }),
+                Effect::Secrets { job, answer } => match self.engine_of(&job) {
+                    Some(engine) => engine.secrets(&job, answer),
+                    // Without a record, whose it is isn't known; an engine that doesn't know it does nothing.
+                    None => self
+                        .engines
+                        .iter()
+                        .for_each(|engine| engine.secrets(&job, answer.clone())),
+                },
                 Effect::Stop { job, grace } => {
                     self.end_check(&job);
                     self.stop(&job, grace);
@@ -704,13 +714,14 @@ impl Shell {
         while self.tasks.try_join_next().is_some() {}
     }
 
-    fn start(&self, job: &Arc<Assignment>) {
+    fn start(&self, job: &Arc<Assignment>, secrets: Option<Arc<Secrets>>) {
         if let Some(engine) = engine_for(&self.engines, &job.image) {
             let env = environment(job, &self.name);
-            engine.start(Arc::new(Assignment {
+            let job = Assignment {
                 env,
                 ..Assignment::clone(job)
-            }));
+            };
+            engine.start(Arc::new(job), secrets);
             return;
         }
         let message = if job.image == HOST_IMAGE {
@@ -950,7 +961,7 @@ impl Shell {
                 self.agent.heartbeat_acked(number)
             }
             ToNode::Desired(said) => self.agent.desired(said, now),
-            ToNode::Secrets { .. } => return,
+            ToNode::Secrets { job, answer } => self.agent.secrets(&job, answer, now),
             ToNode::ObservationsAck { through } => {
                 if session.observations.is_some_and(|last| last <= through) {
                     session.observations = None;

@@ -13,9 +13,10 @@ use std::{
 use api::{
     Cpu, Size,
     node::{EngineInfo, EngineKind, GpuHealth, GpuInfo, GpuPair, GpuSample, Inventory, NodeSample, Vendor},
+    secret::{SecretTarget, SecretUse, SecretValue},
     wire::{
-        Assignment, Desired, ExecEvent, ExecRequest, FromNode, LogLine, Observation, PROTOCOL, PullProgress, Seen,
-        Stop, ToNode,
+        Assignment, Desired, ExecEvent, ExecRequest, FromNode, LogLine, Observation, PROTOCOL, PullProgress,
+        SecretsAnswer, Seen, Stop, ToNode,
     },
     workload::{HealthCheck, JobKey, LogSource, Outcome, Probe, StopReason, Usage},
 };
@@ -41,6 +42,7 @@ use crate::{
     engine::{BoxFuture, Exec, Found, JobStats, What},
     gpu::DriverError,
     sample::Reading,
+    secret::Secrets,
     spool::Volume,
 };
 
@@ -121,6 +123,8 @@ impl Driver for Hanging {
 struct Jobs {
     known: BTreeMap<JobKey, Option<Found>>,
     started: Vec<Arc<Assignment>>,
+    /// The secrets of those that got any.
+    secrets: HashMap<JobKey, Arc<Secrets>>,
     stopped: Vec<(JobKey, api::Span)>,
     remarks: Vec<(JobKey, String)>,
 }
@@ -165,6 +169,7 @@ impl Puppet {
             job: key.clone(),
             started_at: None,
             ended: None,
+            wants_secrets: false,
         });
         match &what {
             What::Pulling(_) => {}
@@ -200,15 +205,18 @@ impl Engine for Puppet {
         }
     }
 
-    fn start(&self, job: Arc<Assignment>) {
+    fn start(&self, job: Arc<Assignment>, secrets: Option<Arc<Secrets>>) {
         let mut jobs = self.jobs();
         if !jobs.known.contains_key(&job.job) {
+            jobs.secrets.extend(secrets.map(|secrets| (job.job.clone(), secrets)));
             jobs.known.insert(job.job.clone(), None);
             jobs.started.push(job);
         }
         drop(jobs);
         self.changed.notify_waiters();
     }
+
+    fn secrets(&self, _: &JobKey, _: Result<Arc<Secrets>, ApiError>) {}
 
     fn stop(&self, job: &JobKey, grace: api::Span) {
         self.jobs().stopped.push((job.clone(), grace));
@@ -227,6 +235,7 @@ impl Engine for Puppet {
                 job: job.clone(),
                 started_at: None,
                 ended: None,
+                wants_secrets: false,
             })
         });
         let found = found.collect();
@@ -720,6 +729,48 @@ async fn a_job_goes_from_the_gateway_to_its_end_and_leaves_nothing() {
         again.stop().await;
     }
     assert!(bench.output.jobs.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn secrets_are_asked_for_in_each_session_and_leave_no_trace() {
+    const CANARY: &str = "canary-of-the-session-91d2";
+    let gateway = Gateway::new().await;
+    let mut bench = Bench::new(gateway.address());
+    let agent = bench.start();
+    let mut job = assignment("wl-a.1.0", &[]);
+    job.secrets = vec![SecretUse {
+        secret: "token".to_owned(),
+        key: None,
+        to: SecretTarget::Env("TOKEN".to_owned()),
+    }];
+    let mut peer = gateway.session(vec![job.clone()]).await;
+    let wanted = FromNode::SecretsWanted { job: key("wl-a.1.0") };
+    assert_eq!(peer.next_but_heartbeats().await, wanted);
+    drop(peer);
+    let mut peer = gateway.session(vec![job.clone()]).await;
+    assert_eq!(peer.next_but_heartbeats().await, wanted);
+    assert!(bench.native.jobs().started.is_empty());
+    let value = || SecretValue::from(CANARY.to_owned());
+    peer.say(&ToNode::Secrets {
+        job: key("wl-a.1.0"),
+        answer: SecretsAnswer::Values {
+            values: vec![value()],
+            mask: vec![value()],
+        },
+    })
+    .await;
+    bench.native.until_started("wl-a.1.0").await;
+    let secrets = bench.native.jobs().secrets.remove(&key("wl-a.1.0")).unwrap();
+    assert_eq!(secrets.env(), [("TOKEN".to_owned(), value())]);
+    assert_eq!(Arc::strong_count(&secrets), 1, "the agent has kept them");
+    bench.native.starts("wl-a.1.0");
+    bench.native.ends("wl-a.1.0", 0);
+    peer.until_end("wl-a.1.0").await;
+    agent.stop().await;
+    for entry in std::fs::read_dir(bench.data.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(CANARY.len()).any(|part| part == CANARY.as_bytes()));
+    }
 }
 
 #[tokio::test]

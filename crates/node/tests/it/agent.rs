@@ -42,7 +42,7 @@ fn agent(folder: &str) -> std::io::Result<()> {
         let engine = NativeEngine::open(&Config::new(folder.join("data")), &spool, sender)?;
         engine.adopt().await;
         for line in std::io::stdin().lock().lines() {
-            engine.start(Arc::new(serde_json::from_str(&line?)?));
+            engine.start(Arc::new(serde_json::from_str(&line?)?), None);
         }
         tell(events).await
     })
@@ -80,7 +80,7 @@ fn containers(folder: &str, mut arguments: impl Iterator<Item = String>) -> std:
                         writeln!(std::io::stdout(), "leased")?;
                     }
                     assignment => {
-                        engine.start(Arc::new(serde_json::from_value(assignment)?));
+                        engine.start(Arc::new(serde_json::from_value(assignment)?), None);
                     }
                 }
             }

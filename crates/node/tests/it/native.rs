@@ -1,5 +1,7 @@
 //! Native jobs: real processes.
 
+mod secrets;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -63,6 +65,7 @@ fn assignment(name: &str, command: &[&str]) -> Assignment {
         image: "host".to_owned(),
         command: command.iter().map(|word| (*word).to_owned()).collect(),
         env: Vec::new(),
+        secrets: Vec::new(),
         volumes: Vec::new(),
         gpus: Vec::new(),
         cpu: None,
@@ -125,7 +128,7 @@ impl Rig {
 
     fn start(&self, job: Assignment) -> JobKey {
         let key = job.job.clone();
-        self.engine.start(Arc::new(job));
+        self.engine.start(Arc::new(job), None);
         key
     }
 

@@ -394,6 +394,7 @@ mod tests {
                 name: "CUDA_VISIBLE_DEVICES".to_owned(),
                 value: "all".to_owned(),
             }],
+            secrets: Vec::new(),
             volumes: Vec::new(),
             gpus: (0..)
                 .zip(gpus)

@@ -136,11 +136,16 @@ async fn adopt_job(shared: &Arc<Shared>, key: JobKey, adopted: &mut Adopted) {
     }
     let ended = job.ended.clone();
     let claimed = job.shim.is_some();
+    // Nobody has kept them; one that is to stop doesn't need them any more.
+    let needs = spec.is_ok_and(|spec| !spec.job.secrets.is_empty()) && job.kill_at_ns.is_none();
+    let wants_secrets = needs && ended.is_none() && handle.is_none() && !claimed;
+    job.wants_secrets = wants_secrets;
     shared.lock().insert(key.clone(), job);
     if ended.is_none() {
         match handle {
             Some(handle) => watch(shared, key.clone(), handle),
             None if claimed => abandoned(shared, key.clone(), "died while the agent was away".to_owned()),
+            None if wants_secrets => {}
             None => adopted.relaunch.push(key.clone()),
         }
     }
@@ -148,6 +153,7 @@ async fn adopt_job(shared: &Arc<Shared>, key: JobKey, adopted: &mut Adopted) {
         job: key,
         started_at,
         ended,
+        wants_secrets,
     });
 }
 

@@ -36,6 +36,11 @@ pub(super) fn of(job: &Assignment, workdir: &Path, own: impl Fn(&str) -> Option<
     env
 }
 
+/// Whether a variable is the engine's own, which nothing of the assignment replaces.
+pub(super) fn is_own(name: &str) -> bool {
+    matches!(name, "CLAWBERNETES_WORKDIR" | "CLAWBERNETES_JOB") || visible(&[]).iter().any(|(own, _)| *own == name)
+}
+
 /// Which GPUs a job may see. All of the variables are set: an empty one hides what a missing one would show.
 fn visible(gpus: &[HeldGpu]) -> [(&'static str, String); 4] {
     let nvidia = |gpu: &HeldGpu| gpu.uuid.starts_with("GPU-") || gpu.uuid.starts_with("MIG-");

@@ -1,7 +1,7 @@
 //! Commands that people run inside a job.
 
 use std::{
-    ffi::CString,
+    ffi::{CString, OsStr},
     fs::File,
     io,
     os::{
@@ -11,7 +11,12 @@ use std::{
     process::Stdio,
 };
 
-use api::{ApiError, ErrorCode, wire::ExecEvent, workload::LogSource};
+use api::{
+    ApiError, ErrorCode,
+    secret::{SecretTarget, SecretValue},
+    wire::ExecEvent,
+    workload::LogSource,
+};
 use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
@@ -21,7 +26,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{proc::Proc, record::Spec, shim, sys};
+use super::{environment, proc::Proc, record::Spec, shim, sys};
 use crate::engine::Exec;
 
 /// Messages in flight in each direction before the other side has to wait.
@@ -67,12 +72,18 @@ fn spawn(spec: &Spec, main: Proc, command: &[String]) -> Result<Child, ApiError>
     let failed = |what: &str, error: io::Error| ApiError::internal(what.to_owned()).cause(error.to_string());
     let program =
         shim::find(name, &spec.env, &spec.workdir).map_err(|error| ApiError::new(error.code, error.message))?;
+    let secrets = secrets(spec, main).map_err(|error| failed("the job's environment can't be read", error))?;
     let mut process = std::process::Command::new(&program);
     process
         .arg0(name)
         .args(arguments)
         .env_clear()
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
+        .envs(
+            secrets
+                .iter()
+                .map(|(name, value)| (name, OsStr::from_bytes(value.expose()))),
+        )
         .current_dir(&spec.workdir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -95,6 +106,29 @@ fn spawn(spec: &Spec, main: Proc, command: &[String]) -> Result<Child, ApiError>
         }
         _ => failed(&format!("'{name}' can't be run"), error),
     })
+}
+
+/// The variables with secrets that a job began with: of its own process alone, since nobody else has kept them. Those
+/// that it has overwritten are missing.
+fn secrets(spec: &Spec, main: Proc) -> io::Result<Vec<(String, SecretValue)>> {
+    let mut names = spec.job.secrets.iter().filter_map(|entry| match &entry.to {
+        SecretTarget::Env(name) if !environment::is_own(name) => Some(name),
+        SecretTarget::Env(_) | SecretTarget::File(_) => None,
+    });
+    let Some(first) = names.next() else {
+        return Ok(Vec::new());
+    };
+    let environ = SecretValue::from(std::fs::read(format!("/proc/{}/environ", main.pid))?);
+    // Read by number: it must have been the job's own process that had it.
+    if Proc::of(main.pid) != Some(main) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let value = |name: &String| {
+        let mut all = environ.expose().split(|byte| *byte == 0);
+        let value = all.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+        Some((name.clone(), SecretValue::from(value.to_vec())))
+    };
+    Ok(std::iter::once(first).chain(names).filter_map(value).collect())
 }
 
 /// The mount namespace of a job that has one of its own.

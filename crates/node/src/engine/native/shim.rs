@@ -3,7 +3,7 @@
 
 mod run;
 
-use std::{fs, io, os::fd::OwnedFd, time::Duration};
+use std::{fs, io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use api::{
     ErrorCode, Size, Timestamp,
@@ -14,13 +14,14 @@ use rustix::process::Signal;
 pub(super) use self::run::find;
 use self::run::{Cause, End, Runner};
 use super::{
+    delivery, files,
     lease::Lease,
     proc::Proc,
     record::{Records, Spec, Step},
     spawner::Config,
     sys, volumes,
 };
-use crate::spool::Writer;
+use crate::{mask::Mask, secret::Secrets, spool::Writer};
 
 /// Longest run of a `postStop` hook, in nanoseconds: it holds the job's GPUs.
 const POST_STOP_MAX_NS: u64 = 30_000_000_000;
@@ -29,8 +30,8 @@ const POST_STOP_MAX_NS: u64 = 30_000_000_000;
 const END_TRIES: u32 = 600;
 const END_PAUSE: Duration = Duration::from_secs(1);
 
-/// Carries a job out, in a process of its own.
-pub(super) fn run(config: &Config, job: &JobKey) -> io::Result<()> {
+/// Carries a job out, in a process of its own. `secrets` is a pipe that holds what it gets of them.
+pub(super) fn run(config: &Config, job: &JobKey, secrets: Option<OwnedFd>) -> io::Result<()> {
     let _ = rustix::process::setsid();
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     close_stdio()?;
@@ -42,8 +43,17 @@ pub(super) fn run(config: &Config, job: &JobKey) -> io::Result<()> {
         return Ok(());
     };
     let writer = Writer::fresh(&config.spool, config.limits, job);
+    // An agent that died before all of it was written leaves nothing; that is said below.
+    let secrets = secrets.and_then(|pipe| delivery::read(pipe).ok());
     let mut runner = Runner::new(&spec, writer, signals, records, Lease::at(config.lease.clone()))?;
-    let outcome = carry_out(&mut runner, &spec, |step| state.push(step));
+    let outcome = match admit(&mut runner, &spec, secrets) {
+        Ok(files) => {
+            let outcome = carry_out(&mut runner, &spec, |step| state.push(step));
+            files.remove();
+            outcome
+        }
+        Err(error) => error.into_outcome(),
+    };
     runner.flush();
     let usage = usage(&spec);
     if let Some(cgroup) = &spec.cgroup {
@@ -89,17 +99,34 @@ fn close_stdio() -> io::Result<()> {
     Ok(())
 }
 
+/// Makes the job's place, with its volumes and secrets.
+fn admit(runner: &mut Runner<'_>, spec: &Spec, secrets: Option<Secrets>) -> Result<files::Placed, StartError> {
+    let secrets = match secrets {
+        Some(secrets) => {
+            // Nobody else reads this process's memory, and no core file holds it.
+            let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+            secrets
+        }
+        None if spec.job.secrets.is_empty() => Secrets::default(),
+        None => {
+            runner.look();
+            return Err(if runner.stopping() {
+                stopped_early()
+            } else {
+                StartError::machine("its secrets didn't reach it: the agent ended while it was started")
+            });
+        }
+    };
+    prepare(spec).map_err(|error| StartError::machine(format!("the job's place couldn't be made: {error}")))?;
+    volumes::mount_all(&spec.job.volumes, &spec.workdir)?;
+    let mask = Mask::new(secrets.mask())
+        .map_err(|error| StartError::machine(format!("its secrets can't be kept out of its output: {error}")))?;
+    let files = files::place(secrets.files(), &spec.workdir)?;
+    runner.keep_secret(secrets.env(), mask.map(Arc::new));
+    Ok(files)
+}
+
 fn carry_out(runner: &mut Runner<'_>, spec: &Spec, mut tell: impl FnMut(&Step) -> io::Result<()>) -> Outcome {
-    if let Err(error) = prepare(spec) {
-        return start_failed(
-            ErrorCode::Internal,
-            format!("the job's place couldn't be made: {error}"),
-            true,
-        );
-    }
-    if let Err(error) = volumes::mount_all(&spec.job.volumes, &spec.workdir) {
-        return error.into_outcome();
-    }
     let hooks = spec.job.hooks.clone().unwrap_or_default();
     runner.look();
     if !hooks.pre_start.is_empty() && !runner.stopping() {
@@ -119,7 +146,7 @@ fn carry_out(runner: &mut Runner<'_>, spec: &Spec, mut tell: impl FnMut(&Step) -
         }
     }
     if runner.stopping() {
-        return start_failed(ErrorCode::Conflict, "stopped before it started".to_owned(), false);
+        return stopped_early().into_outcome();
     }
     let end = match runner.run(&spec.job.command, |main| {
         tell(&Step::Started {
@@ -221,6 +248,14 @@ impl StartError {
 
     pub(super) fn into_outcome(self) -> Outcome {
         start_failed(self.code, self.message, self.retryable)
+    }
+}
+
+fn stopped_early() -> StartError {
+    StartError {
+        code: ErrorCode::Conflict,
+        message: "stopped before it started".to_owned(),
+        retryable: false,
     }
 }
 

@@ -10,12 +10,12 @@ use std::{
 };
 
 use api::{
-    ErrorCode, Timestamp,
+    ApiError, ErrorCode, Timestamp,
     workload::{HOST_IMAGE, JobKey, Outcome, Usage},
 };
 use rustix::fs::inotify::WatchFlags;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest},
     net::UnixStream,
     process::{Child, Command},
     sync::mpsc,
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    Job, Shared, adopt, environment,
+    Job, Shared, adopt, delivery, environment,
     record::{Records, Spec, Step},
     spawner,
 };
@@ -83,6 +83,22 @@ impl Spawner {
     }
 }
 
+impl Spawner {
+    /// Sends a job on its way to a shim, with its secrets if it uses any: the shim alone reads them.
+    async fn hand(&mut self, job: &JobKey, number: u64, secrets: Option<delivery::Pipe>) -> io::Result<()> {
+        let socket = self.socket.get_mut();
+        let reader = secrets.as_ref().map(|pipe| &pipe.reader);
+        let rest = socket
+            .async_io(Interest::WRITABLE, || spawner::send(&*socket, job, number, reader))
+            .await?;
+        socket.write_all(&rest).await?;
+        if let Some(pipe) = secrets {
+            pipe.fill();
+        }
+        Ok(())
+    }
+}
+
 /// Hands jobs to the spawner, and hears from it which shims have ended.
 async fn launch(
     shared: &Arc<Shared>,
@@ -102,11 +118,18 @@ async fn launch(
                     Ok(false) => continue,
                     Ok(true) => {
                         number += 1;
-                        if let Some(known) = shared.lock().get_mut(&job) {
+                        let secrets = shared.lock().get_mut(&job).and_then(|known| {
                             known.launch = number;
+                            known.secrets.clone()
+                        });
+                        match secrets.map(|secrets| delivery::Pipe::new(&secrets)).transpose() {
+                            Ok(pipe) => spawner.hand(&job, number, pipe).await.is_err(),
+                            Err(error) => {
+                                let message = format!("no pipe can be had for its secrets: {error}");
+                                finish(shared, &job, start_failed(ErrorCode::Internal, message, true));
+                                continue;
+                            }
                         }
-                        let line = format!("{job} {number}\n");
-                        spawner.socket.get_mut().write_all(line.as_bytes()).await.is_err()
                     }
                     Err(outcome) => {
                         finish(shared, &job, outcome);
@@ -165,11 +188,7 @@ fn prepare(shared: &Shared, key: &JobKey) -> Result<bool, Outcome> {
     let Some(job) = shared.lock().get(key).and_then(|known| known.assignment.clone()) else {
         return Ok(false);
     };
-    let refuse = |message: String| Outcome::StartFailed {
-        code: ErrorCode::InvalidArgument,
-        message,
-        retryable: false,
-    };
+    let refuse = |message: String| start_failed(ErrorCode::InvalidArgument, message, false);
     if job.image != HOST_IMAGE {
         return Err(refuse(format!(
             "the native engine runs only the image '{HOST_IMAGE}'; '{}' needs a node with Docker or Podman",
@@ -204,6 +223,14 @@ fn prepare(shared: &Shared, key: &JobKey) -> Result<bool, Outcome> {
         })
 }
 
+fn start_failed(code: ErrorCode, message: String, retryable: bool) -> Outcome {
+    Outcome::StartFailed {
+        code,
+        message,
+        retryable,
+    }
+}
+
 /// Ends a job that has no shim, or none any more.
 pub(super) fn finish(shared: &Shared, job: &JobKey, outcome: Outcome) {
     let step = Step::Ended {
@@ -216,6 +243,24 @@ pub(super) fn finish(shared: &Shared, job: &JobKey, outcome: Outcome) {
         tracing::warn!(%job, %error, "its end can't be recorded");
     }
     take(shared, job, [step]);
+}
+
+/// Ends a job that has no shim and can't have its secrets, unless it has a shim after all: that of an earlier launch.
+pub(super) fn refuse(shared: &Arc<Shared>, job: &JobKey, error: ApiError) {
+    let step = Step::Ended {
+        at: Timestamp::now(),
+        outcome: start_failed(error.code, error.message, false),
+        usage: Usage::default(),
+        fenced: false,
+    };
+    match shared.records.claim(job, &step) {
+        Ok(Some(_)) => take(shared, job, [step]),
+        Ok(None) => adopt::shim_gone(shared, job, "died"),
+        Err(error) => {
+            tracing::warn!(%job, %error, "its end can't be recorded");
+            take(shared, job, [step]);
+        }
+    }
 }
 
 /// Reads the run folder's news.
@@ -265,6 +310,8 @@ fn apply(shared: &Shared, job: &JobKey, known: &mut Job, step: Step) {
     let what = match step {
         Step::Shim(shim) => {
             known.shim = Some(shim);
+            known.secrets = None;
+            known.wants_secrets = false;
             if known.kill_at_ns.is_some() {
                 known.nudge();
             }
@@ -282,6 +329,7 @@ fn apply(shared: &Shared, job: &JobKey, known: &mut Job, step: Step) {
             fenced,
         } => {
             known.fenced = fenced;
+            known.secrets = None;
             known.ended = Some((at, outcome.clone(), usage));
             let what = What::Ended { at, outcome, usage };
             if known.execs.any() {

@@ -30,7 +30,15 @@ pub(super) fn mount_all(volumes: &[Volume], workdir: &Path) -> Result<(), StartE
     let fail = |what: &Path, error: &dyn std::fmt::Display| {
         StartError::invalid(format!("the volume at '{}' can't be mounted: {error}", what.display()))
     };
-    // A namespace of our own, whose mounts don't reach the node's.
+    own_namespace()?;
+    for bind in wanted {
+        bind.mount().map_err(|error| fail(&bind.at, &error))?;
+    }
+    Ok(())
+}
+
+/// Gives this process a mount namespace of its own, whose mounts don't reach the node's.
+pub(super) fn own_namespace() -> Result<(), StartError> {
     super::sys::own_mounts()
         .and_then(|()| {
             Ok(mount_change(
@@ -38,11 +46,7 @@ pub(super) fn mount_all(volumes: &[Volume], workdir: &Path) -> Result<(), StartE
                 MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
             )?)
         })
-        .map_err(|error| StartError::machine(format!("no mount namespace can be had: {error}")))?;
-    for bind in wanted {
-        bind.mount().map_err(|error| fail(&bind.at, &error))?;
-    }
-    Ok(())
+        .map_err(|error| StartError::machine(format!("no mount namespace can be had: {error}")))
 }
 
 /// Where the empty folder of a volume lies on disk.

@@ -137,7 +137,7 @@ impl Life {
 
     pub(super) async fn start(&self, job: &Assignment) {
         let (engine, job) = (Arc::clone(&self.engine), Arc::new(job.clone()));
-        self.on(async move { engine.start(job) }).await;
+        self.on(async move { engine.start(job, None) }).await;
     }
 
     /// The next thing that happens to a job.
@@ -204,6 +204,7 @@ pub(super) fn script(workload: &str, text: &str) -> Assignment {
         image: IMAGE.to_owned(),
         command: words.iter().map(|word| (*word).to_owned()).collect(),
         env: Vec::new(),
+        secrets: Vec::new(),
         volumes: Vec::new(),
         gpus: Vec::new(),
         cpu: None,

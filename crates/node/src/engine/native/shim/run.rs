@@ -1,17 +1,19 @@
 //! One command of a job, from its start until nothing of it is left.
 
 use std::{
+    ffi::OsStr,
     fmt, fs, io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{fs::PermissionsExt, process::CommandExt},
+        unix::{ffi::OsStrExt, fs::PermissionsExt, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::SystemTime,
 };
 
-use api::workload::LogSource;
+use api::{secret::SecretValue, workload::LogSource};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{Pid, Signal, WaitId, WaitIdOptions},
@@ -21,12 +23,14 @@ use rustix::{
 use super::StartError;
 use crate::{
     engine::native::{
+        environment,
         lease::Lease,
         lines::Lines,
         proc::{self, Proc},
         record::{Records, Spec},
         sys,
     },
+    mask::{Mask, Masker},
     spool::Writer,
 };
 
@@ -75,6 +79,8 @@ struct Running {
 struct Pipe {
     fd: OwnedFd,
     source: LogSource,
+    /// `None`: nothing must be hidden.
+    masker: Option<Masker>,
     lines: Lines,
 }
 
@@ -92,6 +98,11 @@ pub(super) struct Runner<'a> {
     /// Orders don't count any more: the last hook runs.
     after: bool,
     buffer: Vec<u8>,
+    /// Variables that no file holds.
+    secrets: Vec<(String, SecretValue)>,
+    mask: Option<Arc<Mask>>,
+    /// What came out of a masker.
+    masked: Vec<u8>,
 }
 
 impl<'a> Runner<'a> {
@@ -115,7 +126,17 @@ impl<'a> Runner<'a> {
             fenced: false,
             after: false,
             buffer: vec![0; 64 << 10],
+            secrets: Vec::new(),
+            mask: None,
+            masked: Vec::new(),
         })
+    }
+
+    /// Variables for all commands, and what must not be readable in their output.
+    pub(super) fn keep_secret(&mut self, env: &[(String, SecretValue)], mask: Option<Arc<Mask>>) {
+        let given = env.iter().filter(|(name, _)| !environment::is_own(name));
+        self.secrets = given.cloned().collect();
+        self.mask = mask;
     }
 
     /// Whether the lease ran out before the command ended.
@@ -235,6 +256,11 @@ impl<'a> Runner<'a> {
             .args(arguments)
             .env_clear()
             .envs(self.spec.env.iter().map(|(name, value)| (name, value)))
+            .envs(
+                self.secrets
+                    .iter()
+                    .map(|(name, value)| (name, OsStr::from_bytes(value.expose()))),
+            )
             .current_dir(&self.spec.workdir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -265,6 +291,7 @@ impl<'a> Runner<'a> {
             Some(Pipe {
                 fd,
                 source,
+                masker: self.mask.clone().map(Masker::new),
                 lines: Lines::default(),
             })
         };
@@ -318,14 +345,22 @@ impl<'a> Runner<'a> {
     /// Takes what a stream holds: one helping, or all of it at the end.
     fn pump(&mut self, running: &mut Running, i: usize, to_the_end: bool) {
         let Some(pipe) = &mut running.pipes[i] else { return };
-        let (writer, source) = (&mut self.writer, pipe.source);
+        let (writer, source, masked) = (&mut self.writer, pipe.source, &mut self.masked);
         loop {
             let mut over = false;
             match rustix::io::read(pipe.fd.as_fd(), &mut self.buffer[..]) {
                 Ok(0) => over = true,
                 Ok(count) => {
                     let at = now_ns();
-                    pipe.lines.push(&self.buffer[..count], |text, partial| {
+                    let bytes = match &mut pipe.masker {
+                        None => &self.buffer[..count],
+                        Some(masker) => {
+                            masked.clear();
+                            masker.push(&self.buffer[..count], masked);
+                            &masked[..]
+                        }
+                    };
+                    pipe.lines.push(bytes, |text, partial| {
                         // A full disk: the line's number stays taken, so that the hole is seen.
                         let _ = writer.push(source, at, text, partial);
                     });
@@ -335,6 +370,13 @@ impl<'a> Runner<'a> {
                 Err(_) => over = true,
             }
             if over {
+                if let Some(masker) = &mut pipe.masker {
+                    masked.clear();
+                    masker.finish(masked);
+                    pipe.lines.push(masked, |text, partial| {
+                        let _ = writer.push(source, now_ns(), text, partial);
+                    });
+                }
                 pipe.lines.finish(|text, partial| {
                     let _ = writer.push(source, now_ns(), text, partial);
                 });
