@@ -41,11 +41,11 @@ impl Render for Vec<AuditRecord> {
 
 impl Render for AuditVerdict {
     fn render(&self, page: &mut Page) {
-        let range = match (self.first, self.last) {
-            (Some(first), Some(last)) => format!("records {first} to {last}"),
-            _ => "no records yet".to_owned(),
-        };
         if self.intact {
+            let range = match (self.first, self.last) {
+                (Some(first), Some(last)) => format!("records {first} to {last}"),
+                _ => "no records yet".to_owned(),
+            };
             page.line(format!("The audit log is whole: {range}, {} checked.", self.checked));
             if let Some(head) = &self.head {
                 page.line(format!("Head: {head}"));
@@ -59,7 +59,7 @@ impl Render for AuditVerdict {
         if let Some(why) = &self.why {
             page.line(format!("cause: {why}"));
         }
-        page.line(format!("{} of {range} were checked.", self.checked));
+        page.line(format!("The {} records before it are whole.", self.checked));
     }
 
     fn names(&self) -> Vec<String> {

@@ -7,9 +7,12 @@
     reason = "a test that can't go on says where and why, on its own output"
 )]
 
+mod access;
 mod alerts;
 mod alone;
+mod audit;
 mod bad_input;
+mod certs;
 mod cluster;
 mod docker;
 mod jobs;
@@ -17,6 +20,8 @@ mod kill;
 mod metrics;
 mod native;
 mod prometheus;
+mod pty;
+mod secrets;
 mod seeing;
 mod told;
 mod top;

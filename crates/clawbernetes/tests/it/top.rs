@@ -1,15 +1,10 @@
 //! The live view: a frame as text, and the whole of it in a pseudo-terminal.
 
-use std::{
-    io::{Read, Write},
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
-};
-
 use serde_json::json;
 
 use crate::{
     cluster::{Cluster, wait_for},
+    pty::Pty,
     world::{Home, free_port},
 };
 
@@ -94,71 +89,6 @@ fn what_cannot_be_shown_is_refused() {
     home.run("top --once --interval soon").failed(2, "soon");
 }
 
-/// A command in a pseudo-terminal of 100 columns, and all that it wrote.
-struct Pty {
-    child: Child,
-    written: Arc<Mutex<String>>,
-}
-
-impl Pty {
-    /// By `script`, which is part of every Debian, Fedora and Alpine with util-linux.
-    fn start(home: &Home, line: &str) -> Self {
-        let inner = home.command(line.split_whitespace());
-        let program = inner.get_program().to_string_lossy().into_owned();
-        let mut command = Command::new("script");
-        command.env_clear().current_dir(home.path(""));
-        for (name, value) in inner.get_envs() {
-            if let Some(value) = value {
-                command.env(name, value);
-            }
-        }
-        let mut child = command
-            .env("TERM", "xterm-256color")
-            .arg("-qec")
-            .arg(format!("stty cols 100 rows 30; exec {program} {line}"))
-            .arg("/dev/null")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let written = Arc::new(Mutex::new(String::new()));
-        let (mut output, seen) = (child.stdout.take().unwrap(), written.clone());
-        std::thread::spawn(move || {
-            let mut bytes = [0u8; 4096];
-            while let Ok(count @ 1..) = output.read(&mut bytes) {
-                let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
-                seen.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
-            }
-        });
-        Self { child, written }
-    }
-
-    fn written(&self) -> String {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Waits until this is on the screen.
-    #[track_caller]
-    fn wait(&self, text: &str) {
-        wait_for(&format!("'{text}' to be shown"), || {
-            screen(&self.written()).contains(text).then_some(())
-        });
-    }
-
-    fn press(&mut self, keys: &str) {
-        let input = self.child.stdin.as_mut().unwrap();
-        input.write_all(keys.as_bytes()).unwrap();
-        input.flush().unwrap();
-    }
-
-    #[track_caller]
-    fn end(mut self) -> Option<i32> {
-        let status = wait_for("it to end", || self.child.try_wait().unwrap());
-        assert!(self.written().contains("\u{1b}[?1049l"), "{:?}", self.written());
-        status.code()
-    }
-}
-
 /// What a terminal of 100 columns and 30 lines shows after all this: of its commands, only moves of the cursor and the
 /// clearing of the screen put letters elsewhere.
 fn screen(written: &str) -> String {
@@ -196,11 +126,12 @@ fn screen(written: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-impl Drop for Pty {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Waits until this is on the screen.
+#[track_caller]
+fn wait(pty: &Pty, text: &str) {
+    wait_for(&format!("'{text}' to be shown"), || {
+        screen(&pty.written()).contains(text).then_some(())
+    });
 }
 
 #[test]
@@ -208,21 +139,23 @@ fn it_lives_in_a_terminal_through_a_restart_of_the_gateway() {
     let mut cluster = Cluster::start();
     cluster.join("alpha", SIMULATED);
     let mut pty = Pty::start(&cluster.home, "top --interval 500ms");
-    pty.wait("(sim) H100");
+    wait(&pty, "(sim) H100");
     cluster.kill_gateway();
-    pty.wait("ECONNREFUSED");
+    wait(&pty, "ECONNREFUSED");
     // Keys work while the gateway is away, and what was known is still there.
     pty.press("2");
-    pty.wait("POWER");
-    pty.wait("alpha");
+    wait(&pty, "POWER");
+    wait(&pty, "alpha");
     cluster.start_gateway();
-    pty.wait("GPUs free");
+    wait(&pty, "GPUs free");
     pty.press("q");
-    assert_eq!(pty.end(), Some(0));
+    let (status, written) = pty.end();
+    assert_eq!(status, Some(0));
+    assert!(written.contains("\u{1b}[?1049l"), "{written:?}");
 
     // Where its terminal goes away it ends as well: the end of the cluster finds no process left.
     let pty = Pty::start(&cluster.home, "top --tab workloads");
-    pty.wait("No workload waits or runs");
+    wait(&pty, "No workload waits or runs");
     drop(pty);
     cluster.end();
 }

@@ -191,6 +191,23 @@ impl Fleet {
         }
     }
 
+    /// Changes a record of its store behind its back, while it is stopped.
+    pub fn change_record(&self, key: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+        assert!(self.gateway.is_none(), "it runs");
+        self.runtime.block_on(async {
+            let store = store::Store::open(
+                self.options.data.join("state.redb"),
+                store::embedded::Options::default(),
+            )
+            .unwrap();
+            let record = store.get(key).await.unwrap().unwrap();
+            let changed = change(record.value.to_vec());
+            let done = store.txn(store::Txn::new().put(key, changed)).await.unwrap();
+            assert!(done.committed().is_some());
+            store.close().await;
+        });
+    }
+
     /// Starts it again, on the same port with the same data.
     pub fn start_again(&mut self) {
         self.stop();

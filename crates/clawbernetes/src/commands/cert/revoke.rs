@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use api::{
     ApiError, nearest,
-    op::{CertFilter, CertInfo, CertList, CertRevoke, CertRevokeRequest, RevocationReason},
+    op::{CertFilter, CertInfo, CertList, CertRevoke, CertRevokeRequest, CertStatus, RevocationReason},
 };
 use clap::ValueEnum;
 
@@ -100,7 +100,8 @@ fn plain(text: &str) -> String {
 fn named<'a>(certs: &'a [CertInfo], name: &str) -> Result<&'a CertInfo, ApiError> {
     let of_name = || {
         let all = certs.iter().filter(|cert| cert.name == name);
-        all.max_by_key(|cert| cert.not_before)
+        // The gateway means the same one: that which nothing has replaced.
+        all.max_by_key(|cert| (cert.status != CertStatus::Replaced, cert.not_before))
     };
     certs
         .iter()

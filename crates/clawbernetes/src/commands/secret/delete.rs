@@ -36,7 +36,11 @@ impl Args {
                 namespace: namespace.clone(),
             };
             let versions = client.call::<SecretVersions>(&request).await?;
-            let place = format!("{}/{}", settings.namespace.value, self.name);
+            // Where nobody named a namespace, which one it is depends on the token.
+            let place = match &namespace {
+                Some(namespace) => format!("{namespace}/{}", self.name),
+                None => self.name.clone(),
+            };
             terminal::confirm(&question(&place, &versions, self.all_versions), false, "--force")?;
         }
         let name = self.name.clone();
