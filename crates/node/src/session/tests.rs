@@ -1034,8 +1034,14 @@ async fn a_node_that_cannot_join_says_why() {
         options.join_token = token.map(str::to_owned);
         run(options, CancellationToken::new())
     };
-    let error = with(&mut bench, Some("ws://10.0.0.1:9000"), Some("t")).await.unwrap_err();
-    assert_eq!(error.to_api().reason, Some(api::Reason::TlsRequired), "nothing was sent");
+    let error = with(&mut bench, Some("ws://10.0.0.1:9000"), Some("t"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_api().reason,
+        Some(api::Reason::TlsRequired),
+        "nothing was sent"
+    );
     let error = with(&mut bench, Some("wss://x"), None).await.unwrap_err();
     assert!(error.to_api().hint.unwrap().contains("join-token"));
     let gateway = Gateway::new().await;
