@@ -174,6 +174,18 @@ impl Records {
         }
     }
 
+    /// As [`Self::claim`], for a shim that is about to run the job. `None` as well: the job was over and forgotten before
+    /// this shim came to it, as one may that an agent launched just before it died and the next one launched again.
+    pub(super) fn claim_to_run(&self, job: &JobKey, first: &Step) -> io::Result<Option<State>> {
+        let state = self.claim(job, first)?;
+        // Forgetting removes the spec before the state: whoever claims after that finds no spec.
+        if state.is_some() && !self.path(job, "spec").exists() {
+            fs::remove_file(self.path(job, "state"))?;
+            return Ok(None);
+        }
+        Ok(state)
+    }
+
     /// Appends a step to a state whose shim has died.
     pub(super) fn close(&self, job: &JobKey, step: &Step) -> io::Result<()> {
         match self.claim(job, step)? {
@@ -198,9 +210,9 @@ impl Records {
             .collect())
     }
 
-    /// Removes all that is kept of a job.
+    /// Removes all that is kept of a job. The spec first: without it nobody runs it again.
     pub(super) fn remove(&self, job: &JobKey) {
-        for kind in ["remark", "stop", "state", "spec"] {
+        for kind in ["spec", "remark", "stop", "state"] {
             let _ = fs::remove_file(self.path(job, kind));
         }
     }
@@ -231,4 +243,36 @@ impl State {
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     serde_json::from_slice(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::tests::assignment;
+
+    #[test]
+    fn a_shim_that_comes_after_all_is_forgotten_runs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(folder.path().to_owned()).unwrap();
+        let job: JobKey = "wl-a.1.0".parse().unwrap();
+        let spec = Spec {
+            boot: "boot".to_owned(),
+            job: assignment("wl-a.1.0", &[]),
+            workdir: PathBuf::from("/x"),
+            env: Vec::new(),
+            cgroup: None,
+        };
+        records.write_spec(&spec).unwrap();
+        // Two shims know the job, for two agents launched it.
+        let known = records.spec(&job).unwrap();
+        let shim = Step::Shim(Proc::own().unwrap());
+        assert!(records.claim_to_run(&known.job.job, &shim).unwrap().is_some());
+        assert!(
+            records.claim_to_run(&known.job.job, &shim).unwrap().is_none(),
+            "one runs it"
+        );
+        records.remove(&job);
+        assert!(records.claim_to_run(&known.job.job, &shim).unwrap().is_none());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "and leaves nothing");
+    }
 }

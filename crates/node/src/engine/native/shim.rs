@@ -39,7 +39,7 @@ pub(super) fn run(config: &Config, job: &JobKey, secrets: Option<OwnedFd>) -> io
     let records = Records::open(config.run.clone())?;
     let spec = records.spec(job)?;
     let own = Proc::own().ok_or(io::ErrorKind::NotFound)?;
-    let Some(mut state) = records.claim(job, &Step::Shim(own))? else {
+    let Some(mut state) = records.claim_to_run(job, &Step::Shim(own))? else {
         return Ok(());
     };
     let writer = Writer::fresh(&config.spool, config.limits, job);
