@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
+    cluster::Cluster,
     pty::Pty,
     world::{Done, Fleet, Home},
 };
@@ -287,4 +288,42 @@ fn a_workload_says_which_secrets_it_gets_and_never_what_they_hold() {
         merged["spec"]["secrets"],
         json!([{"secret": "wandb-key", "to": {"env": "KEY"}}])
     );
+}
+
+#[test]
+fn a_process_gets_its_secrets_and_nobody_else_does() {
+    let mut cluster = Cluster::start();
+    cluster.join("native", &["--engine", "native"]);
+    cluster.home.input("secret set db -", CANARY).ok();
+    let words = [
+        "run",
+        "--image",
+        "host",
+        "--gpus",
+        "0",
+        "--timeout",
+        "1m",
+        "--name",
+        "job",
+        "--secret",
+        "db=DB",
+        "--wait",
+        "--",
+        "sh",
+        "-c",
+        "test ${#DB} -eq 11 && echo it has it",
+    ];
+    let done = cluster.home.words(&words);
+    done.ok();
+    assert_eq!(cluster.home.run("workload logs job").ok(), "it has it");
+    for line in [
+        "workload status job --json",
+        "workload list --json",
+        "events --json",
+        "audit list --json",
+    ] {
+        let said = cluster.home.run(line);
+        assert!(!said.ok().contains(CANARY), "{said:?}");
+    }
+    cluster.end();
 }
