@@ -407,11 +407,11 @@ mod tests {
         );
         assert_eq!(settings.namespace.source, Source::Default);
 
-        globals.gateway = Some("ws://flag:2".to_owned());
+        globals.gateway = Some("wss://flag:2".to_owned());
         let settings = Settings::of(&globals, &config(), of_env).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(
             (settings.gateway.value.as_str(), settings.endpoint.port),
-            ("ws://flag:2", 2)
+            ("wss://flag:2", 2)
         );
 
         globals.gateway = None;

@@ -71,9 +71,9 @@ pub struct AuditVerdict {
     pub checked: u64,
     /// The first record. `null`: there is none.
     pub first: Option<u64>,
-    /// The last record. `null`: there is none.
+    /// The last record that is as it was. `null`: there is none.
     pub last: Option<u64>,
-    /// Hash of the last record, hex: keep it elsewhere, and a log that was cut off or written anew can be told.
+    /// Hash of that record, hex: keep it elsewhere, and a log that was cut off or written anew can be told.
     pub head: Option<String>,
     /// The first record that isn't what it was. `null`: none.
     pub broken: Option<u64>,

@@ -118,7 +118,7 @@ pub struct SecretRotateRequest {
     /// For how long the version that is replaced stays readable. `null`: until newer ones push it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Span>,
-    /// After how long the new version can't be read any more. `null`: never.
+    /// After how long the new version can't be read any more. `null`: after as long as the one before, or never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Span>,
 }

@@ -76,6 +76,27 @@ impl<'a> Caller<'a> {
     }
 }
 
+/// A caller that wasn't let in.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub error: ApiError,
+    /// Who it is. `None`: nobody was recognised.
+    pub who: Option<Box<Identity>>,
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        Self { error, who: None }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        refused.error
+    }
+}
+
 /// What is asked of a caller.
 #[derive(Debug, Clone, Copy)]
 pub struct Need {
@@ -164,7 +185,7 @@ impl Access {
     ///
     /// # Errors
     /// `AUTH_FAILED`, `PERMISSION_DENIED`, or `QUOTA_EXCEEDED` with the time to wait.
-    pub fn admit(&self, view: &View, caller: &Caller<'_>, need: Need) -> Result<Identity, ApiError> {
+    pub fn admit(&self, view: &View, caller: &Caller<'_>, need: Need) -> Result<Identity, Refused> {
         self.admit_with(view, caller, bearer(caller.headers), need)
     }
 
@@ -173,7 +194,7 @@ impl Access {
     ///
     /// # Errors
     /// As [`Self::admit`].
-    pub fn admit_scraper(&self, view: &View, caller: &Caller<'_>, need: Need) -> Result<Identity, ApiError> {
+    pub fn admit_scraper(&self, view: &View, caller: &Caller<'_>, need: Need) -> Result<Identity, Refused> {
         let password = basic_password(caller.headers);
         self.admit_with(view, caller, bearer(caller.headers).or(password.as_deref()), need)
     }
@@ -184,16 +205,13 @@ impl Access {
         caller: &Caller<'_>,
         credential: Option<&str>,
         need: Need,
-    ) -> Result<Identity, ApiError> {
+    ) -> Result<Identity, Refused> {
         let from = caller.from;
         let peer = match caller.channel {
             Channel::Refused => {
-                return Err(ApiError::new(
-                    ErrorCode::PermissionDenied,
-                    "this gateway takes no unencrypted calls from elsewhere",
-                )
-                .because(Reason::TlsRequired)
-                .hint("call it by wss:// or https://"));
+                let message = "this gateway takes no unencrypted calls from elsewhere";
+                let error = ApiError::new(ErrorCode::PermissionDenied, message).because(Reason::TlsRequired);
+                return Err(error.hint("call it by wss:// or https://").into());
             }
             Channel::Plain => None,
             Channel::Tls(peer) => peer.as_deref(),
@@ -212,9 +230,8 @@ impl Access {
             .map_err(|seconds| slow_down(seconds, "failed logins from this address"))
         };
         let Some(known) = credential.map(Shown::Credential).or(peer.map(Shown::Certificate)) else {
-            return Err(ApiError::new(ErrorCode::AuthFailed, "no token was given")
-                .because(Reason::TokenMissing)
-                .hint("clawbernetes auth login, or set CLAWBERNETES_TOKEN"));
+            let error = ApiError::new(ErrorCode::AuthFailed, "no token was given").because(Reason::TokenMissing);
+            return Err(error.hint("clawbernetes auth login, or set CLAWBERNETES_TOKEN").into());
         };
         // Secrets can't be guessed; so whoever has one comes in, whatever others at that address try.
         let identified = match known {
@@ -235,7 +252,7 @@ impl Access {
             Err(error) => {
                 failed()?;
                 tracing::warn!(%from, code = %error.code, "a call was refused: {}", error.message);
-                return Err(error);
+                return Err(error.into());
             }
         };
         take(
@@ -251,17 +268,26 @@ impl Access {
                 ErrorCode::PermissionDenied,
                 format!("{} ({}) may not do this", identity.name, identity.role),
             );
-            return Err(match known {
+            let error = match known {
                 Shown::Certificate(_) => error
                     .because(Reason::CertificateWrongUse)
                     .hint("a node's certificate is for its session; calls need a token: clawbernetes auth login"),
                 Shown::Credential(_) => error.hint(
                     "ask an admin for a token with a role that may: clawbernetes auth token create --role operator",
                 ),
+            };
+            return Err(Refused {
+                error,
+                who: Some(Box::new(identity)),
             });
         }
-        auth::check_reach(&identity, need.reach)?;
-        Ok(identity)
+        match auth::check_reach(&identity, need.reach) {
+            Ok(()) => Ok(identity),
+            Err(error) => Err(Refused {
+                error,
+                who: Some(Box::new(identity)),
+            }),
+        }
     }
 }
 

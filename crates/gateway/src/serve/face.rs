@@ -103,10 +103,25 @@ impl Faces {
                     ..Need::new(O::SCOPE, O::REACH)
                 };
                 let admitted = app.access.admit(&app.hub.view(), &caller, need);
+                let who = match &admitted {
+                    Ok(identity) => Some(identity),
+                    Err(refused) => refused.who.as_deref(),
+                };
                 if O::EFFECT != Effect::Reads || admitted.is_err() {
-                    noted = Some(audit::entry(O::NAME, admitted.as_ref().ok(), caller.from));
+                    noted = Some(audit::entry(O::NAME, who, caller.from));
                 }
-                let identity = admitted?;
+                let identity = match admitted {
+                    Ok(identity) => identity,
+                    Err(refused) => {
+                        // What somebody known tried to do is worth a look.
+                        if let (Some(_), Some(noted)) = (&refused.who, &mut noted) {
+                            let body = read_body(body, app.access.limits.body_bytes).await;
+                            let asked = body.and_then(|body| from_json::<O::Request>(&body));
+                            noted.target = asked.ok().and_then(|asked| asked.about());
+                        }
+                        return Err(refused.error);
+                    }
+                };
                 let idempotency = idempotency_key(&parts.headers)?;
                 if idempotency.is_some() && O::EFFECT == Effect::Writes {
                     return Err(not_keyed::<O>());

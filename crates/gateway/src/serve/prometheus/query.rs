@@ -111,7 +111,8 @@ async fn call(
     }
     let caller = Caller::of(&parts.headers, &parts.extensions)?;
     app.access
-        .admit_scraper(&app.hub.view(), &caller, Need::new(Scope::Read, Reach::Fleet))?;
+        .admit_scraper(&app.hub.view(), &caller, Need::new(Scope::Read, Reach::Fleet))
+        .map_err(ApiError::from)?;
     let asked = Asked::read(&parts, body, app.access.limits.body_bytes, now()).await?;
     let timeout = asked.timeout()?;
     let call = Call {
