@@ -253,6 +253,18 @@ async fn where_a_file_cant_be_the_job_doesnt_start() {
     assert_eq!((code, retryable), (ErrorCode::InvalidArgument, false));
     assert!(message.contains(folder.to_str().unwrap()), "{message}");
     no_traces(&rig);
+
+    let mut job = with(shell("hook", "echo never"), &[env()]);
+    job.hooks = Some(Hooks {
+        pre_start: ["sh", "-c", &format!("exit 3 # {}", turned("hidden"))]
+            .map(str::to_owned)
+            .to_vec(),
+        post_stop: Vec::new(),
+    });
+    let key = start(&rig, &job, &turned("hidden"));
+    let outcome = rig.ended().await;
+    assert!(start_failed(&outcome).1.contains("exit 3 # ***"), "{outcome:?}");
+    assert!(rig.lines(&key)[0].text.contains("exit 3 # ***"));
 }
 
 #[tokio::test]
