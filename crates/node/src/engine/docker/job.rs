@@ -110,17 +110,22 @@ impl Job {
     }
 
     /// Tells it its secrets, or why it can't have them.
-    pub(super) fn tell(&self, answer: Result<Arc<Secrets>, ApiError>) {
-        let masking = match &answer {
-            Ok(secrets) => match Mask::new(secrets.mask()) {
-                Ok(None) => Masking::Nothing,
-                Ok(Some(mask)) => Masking::Hide(Arc::new(mask)),
-                Err(error) => Masking::Unknown(error.to_string()),
-            },
-            Err(error) => Masking::Unknown(error.message.clone()),
-        };
-        *self.given() = answer.ok();
-        self.masking.send_replace(Some(masking));
+    pub(super) fn tell(self: &Arc<Self>, answer: Result<Arc<Secrets>, ApiError>) {
+        self.masking.send_replace(None);
+        *self.given() = answer.as_ref().ok().cloned();
+        let job = Arc::clone(self);
+        // For a value of a MiB it takes a fifth of a second.
+        tokio::task::spawn_blocking(move || {
+            let masking = match answer {
+                Ok(secrets) => match Mask::new(secrets.mask()) {
+                    Ok(None) => Masking::Nothing,
+                    Ok(Some(mask)) => Masking::Hide(Arc::new(mask)),
+                    Err(error) => Masking::Unknown(error.to_string()),
+                },
+                Err(error) => Masking::Unknown(error.message),
+            };
+            job.masking.send_replace(Some(masking));
+        });
     }
 
     fn given(&self) -> MutexGuard<'_, Option<Arc<Secrets>>> {
@@ -192,6 +197,10 @@ impl Job {
                 }
                 if let Some(cgroups) = &shared.cgroups {
                     cgroups.remove(&self.key);
+                }
+                let told = self.given().is_some();
+                if told {
+                    let _ = self.masking.subscribe().wait_for(Option::is_some).await;
                 }
                 Ending {
                     at: Timestamp::now(),
