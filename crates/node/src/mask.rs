@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use aho_corasick::{AhoCorasick, BuildError, MatchKind};
-use api::secret::SecretValue;
+use api::{secret::SecretValue, workload::Outcome};
 use base64::{
     Engine as _,
     alphabet::{self, Alphabet},
@@ -152,8 +152,23 @@ impl Mask {
         end
     }
 
+    /// An outcome without what is to be hidden in its words.
+    pub(crate) fn hide_in(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::StartFailed {
+                code,
+                message,
+                retryable,
+            } => Outcome::StartFailed {
+                code,
+                message: self.hide(&message),
+                retryable,
+            },
+            other => other,
+        }
+    }
+
     /// A whole text without what is to be hidden.
-    #[cfg(test)]
     pub(crate) fn hide(&self, text: &str) -> String {
         let mut out = Vec::with_capacity(text.len());
         self.copy(text.as_bytes(), true, &mut out);

@@ -7,6 +7,10 @@ use api::{
     secret::{SecretTarget, SecretUse, SecretValue},
 };
 
+/// Longest variable that the kernel hands to a program, with its name, the sign between and the zero byte at its end
+/// (`MAX_ARG_STRLEN`: 32 pages of 4 KiB).
+const VARIABLE_MAX_BYTES: usize = 128 << 10;
+
 /// What a job gets of secrets, and what is made unreadable in its output.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Secrets {
@@ -118,6 +122,7 @@ fn check_text(secret: &str, name: &str, value: &SecretValue) -> Result<(), ApiEr
     let why = match value.expose_text() {
         None => "isn't text (UTF-8)",
         Some(text) if text.contains('\0') => "holds a zero byte",
+        Some(text) if name.len() + text.len() + 2 > VARIABLE_MAX_BYTES => "is longer than 128 KiB",
         Some(_) => return Ok(()),
     };
     let message = format!("the secret {secret} can't be in the variable {name}: its value {why}; let it be a file");
@@ -201,6 +206,11 @@ mod tests {
             assert!(words.iter().all(|word| error.message.contains(word)), "{error:?}");
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
+        // As long as it may be, and longer by one.
+        let longest = VARIABLE_MAX_BYTES - "A=".len() - 1;
+        let long = |length: usize| Secrets::resolve(&[env("A", None)], vec![value(&vec![b'x'; length])], Vec::new());
+        assert!(long(longest).is_ok());
+        assert!(long(longest + 1).unwrap_err().message.contains("128 KiB"));
         let error = Secrets::resolve(&[env("A", None)], Vec::new(), Vec::new()).unwrap_err();
         assert_eq!(error.code, ErrorCode::Internal);
     }

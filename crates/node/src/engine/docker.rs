@@ -10,12 +10,15 @@
 //!   other by the nodes' addresses, just as with the native engine.
 //! - A daemon that is away ends no job: every wait goes on when it is back. A job whose SIGKILL is due meanwhile is
 //!   killed by its cgroup, where there is one ([`Options::cgroup`]); its end is reported when the daemon is back.
+//! - Secrets as variables stand in the container's configuration, and so in Docker's own files; as files they are in
+//!   memory. After a restart of the agent the output of a job that uses any isn't read before they are known again.
 //! - With [`DockerEngine::guard`], a process beside the agent stops containers whose lease runs out when the agent is dead.
 
 mod config;
 mod daemon;
 mod end;
 mod exec;
+mod files;
 pub(super) mod guard;
 mod job;
 mod lines;
@@ -24,7 +27,7 @@ mod pull;
 mod usage;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -42,7 +45,10 @@ use bollard::{
     query_parameters::StatsOptionsBuilder,
 };
 use futures_util::{StreamExt, stream};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 pub use config::GpuAccess;
 
@@ -50,14 +56,15 @@ use self::{
     config::{LABEL_JOB, LABEL_NODE, LABEL_ROLE, Role, Surroundings},
     daemon::{BackOff, Daemon, Kind, kind, words},
     end::{Stands, stands},
+    files::Files,
     guard::Guard,
     job::{Job, Origin},
-    log::{Output, Reader},
+    log::{Masking, Output, Reader},
     pull::Pulls,
     usage::Cgroups,
 };
 use super::{BoxFuture, Engine, EngineEvent, Exec, Found, JobStats, What};
-use crate::spool::Sinks;
+use crate::{secret::Secrets, spool::Sinks};
 
 /// Containers of an earlier life that are looked at side by side.
 const ADOPT_AT_ONCE: usize = 8;
@@ -82,6 +89,8 @@ pub struct Options {
     pub device_files: BTreeMap<String, Vec<String>>,
     /// Network mode of containers.
     pub network: String,
+    /// Where secrets that jobs get as files lie. Must be in memory (tmpfs); as root the agent sees to that.
+    pub secrets: PathBuf,
     /// The cgroup above those of jobs. Used only where the daemon makes cgroups itself and the agent is root.
     pub cgroup: String,
 }
@@ -92,6 +101,7 @@ impl Options {
     pub fn new(node: NodeName) -> Self {
         Self {
             socket: None,
+            secrets: files::usual(&node),
             node,
             gpus: None,
             device_files: BTreeMap::new(),
@@ -136,6 +146,7 @@ struct Shared {
     sinks: Arc<dyn Sinks>,
     events: mpsc::UnboundedSender<EngineEvent>,
     pulls: Pulls,
+    files: Files,
     jobs: Mutex<HashMap<JobKey, Arc<Job>>>,
 }
 
@@ -200,6 +211,7 @@ impl Shared {
         if let Some(cgroups) = &self.cgroups {
             cgroups.remove(key);
         }
+        self.files.remove(key);
         if let Some(guard) = self.guard.get() {
             guard.forget(key);
         }
@@ -243,9 +255,15 @@ impl Shared {
         let started_at = end::started_at(&inspect);
         let stands = stands(&inspect);
         let Some(job) = self.learn(&key) else { return Ok(None) };
-        if stands == Stands::Ended && !job::has_post_stop(&inspect) {
+        let wants_secrets = job::uses_secrets(&inspect);
+        if wants_secrets {
+            job.want_secrets();
+        } else if stands == Stands::Ended && !job::has_post_stop(&inspect) {
             let mut output = Output::new(key.clone(), Arc::clone(&self.sinks));
-            Reader::new(&self.daemon, &id, &mut output).finish().await;
+            let nothing = watch::Sender::new(Some(Masking::Nothing));
+            Reader::new(&self.daemon, &id, &mut output, nothing.subscribe())
+                .finish()
+                .await;
             let ending = job.ending(&self, &id, &inspect).await;
             job.set_ended();
             return Ok(Some(Found {
@@ -264,7 +282,7 @@ impl Shared {
             job: key,
             started_at: started_at.filter(|_| stands != Stands::Created),
             ended: None,
-            wants_secrets: false,
+            wants_secrets,
         }))
     }
 
@@ -296,6 +314,12 @@ impl Shared {
             }
         }
         found.sort_by(|a, b| a.job.cmp(&b.job));
+        let alive: BTreeSet<JobKey> = found
+            .iter()
+            .filter(|job| job.ended.is_none())
+            .map(|job| job.job.clone())
+            .collect();
+        self.files.keep(&alive);
         (found, errors)
     }
 
@@ -496,6 +520,11 @@ fn shared(
     let gpus = options.gpus.unwrap_or_else(|| gpu_access(info, podman));
     let cgroupfs = info.cgroup_driver == Some(SystemInfoCgroupDriverEnum::CGROUPFS);
     let root = rustix::process::geteuid().is_root();
+    let remapped = info
+        .security_options
+        .iter()
+        .flatten()
+        .any(|option| option == "name=userns");
     Shared {
         daemon,
         socket,
@@ -516,6 +545,7 @@ fn shared(
         sinks,
         events,
         pulls: Pulls::default(),
+        files: Files::new(options.secrets, remapped),
         jobs: Mutex::default(),
     }
 }
@@ -591,27 +621,19 @@ impl Engine for DockerEngine {
         self.shared.info.clone()
     }
 
-    fn secrets(&self, _: &JobKey, _: Result<Arc<crate::secret::Secrets>, ApiError>) {}
-
-    fn start(&self, assignment: Arc<Assignment>, secrets: Option<Arc<crate::secret::Secrets>>) {
-        if secrets.is_some() {
-            self.shared.say(
-                &assignment.job,
-                What::Ended {
-                    at: api::Timestamp::now(),
-                    outcome: api::workload::Outcome::StartFailed {
-                        code: ErrorCode::InvalidArgument,
-                        message: "containers of this version get no secrets".to_owned(),
-                        retryable: false,
-                    },
-                    usage: Usage::default(),
-                },
-            );
-            return;
+    fn secrets(&self, job: &JobKey, answer: Result<Arc<Secrets>, ApiError>) {
+        if let Some(job) = self.shared.job(job).filter(|job| job.wants_secrets()) {
+            job.tell(answer);
         }
+    }
+
+    fn start(&self, assignment: Arc<Assignment>, secrets: Option<Arc<Secrets>>) {
         if let Some(job) = self.shared.learn(&assignment.job) {
             if let Some(stop) = assignment.stop {
                 job.stop(stop.grace);
+            }
+            if let Some(secrets) = secrets {
+                job.tell(Ok(secrets));
             }
             tokio::spawn(job.carry_out(Arc::clone(&self.shared), Origin::New(assignment)));
         }

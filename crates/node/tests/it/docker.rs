@@ -8,4 +8,5 @@ mod logs;
 mod pull;
 mod restart;
 mod run;
+mod secrets;
 mod stop;

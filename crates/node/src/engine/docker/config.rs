@@ -1,9 +1,13 @@
 //! From an assignment to the container that carries it out: pure, so that it can be read and tested without Docker.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+};
 
 use api::{
     Size,
+    secret::SecretValue,
     wire::Assignment,
     workload::{HeldGpu, JobKey, Volume, VolumeSource},
 };
@@ -28,8 +32,13 @@ pub(super) const LABEL_ROLE: &str = "io.clawbernetes.role";
 pub(super) const LABEL_PRE_START: &str = "io.clawbernetes.pre-start";
 /// The hook after the command, as a JSON array; only on a job's main container.
 pub(super) const LABEL_POST_STOP: &str = "io.clawbernetes.post-stop";
+/// There where the job uses secrets: its output isn't read before it is known what must not be readable in it.
+pub(super) const LABEL_SECRETS: &str = "io.clawbernetes.secrets";
 /// Milliseconds between SIGTERM and SIGKILL, which also bound the hook after the command.
 pub(super) const LABEL_GRACE: &str = "io.clawbernetes.grace-ms";
+
+/// Holds the job's key in its environment.
+const JOB_VARIABLE: &str = "CLAWBERNETES_JOB";
 
 /// GPUs with this prefix are made up: a job gets only the environment that names them.
 const SIMULATED: &str = "SIM-";
@@ -112,15 +121,27 @@ pub(super) struct Surroundings {
     pub(super) cgroup_parent: Option<String>,
 }
 
+/// What a container gets of secrets. Its variables stand in Docker's own files; labels say nothing of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Given<'a> {
+    /// Variables.
+    pub(super) env: &'a [(String, SecretValue)],
+    /// Files of this machine, and where they are mounted.
+    pub(super) files: &'a [(PathBuf, String)],
+}
+
 /// The container that runs an assignment's command.
 ///
 /// The command takes the place of the image's entry point and command both, so that what is asked for is what runs.
 #[must_use]
-pub(super) fn main_container(job: &Assignment, around: &Surroundings) -> ContainerCreateBody {
+pub(super) fn main_container(job: &Assignment, around: &Surroundings, secrets: Given<'_>) -> ContainerCreateBody {
     let mut labels = labels(&job.job, Role::Main, around);
     labels.insert(LABEL_NAME.to_owned(), job.name.clone());
     labels.insert(LABEL_NAMESPACE.to_owned(), job.namespace.clone());
     labels.insert(LABEL_GRACE.to_owned(), job.grace.millis().to_string());
+    if !job.secrets.is_empty() {
+        labels.insert(LABEL_SECRETS.to_owned(), "true".to_owned());
+    }
     if let Some(hooks) = &job.hooks {
         for (label, command) in [(LABEL_PRE_START, &hooks.pre_start), (LABEL_POST_STOP, &hooks.post_stop)] {
             if !command.is_empty() {
@@ -143,10 +164,17 @@ pub(super) fn main_container(job: &Assignment, around: &Surroundings) -> Contain
         cgroup_permissions: Some("rw".to_owned()),
     }));
     let memory = job.memory.map(bytes);
+    let files = secrets.files.iter().map(|(from, at)| Mount {
+        target: Some(at.clone()),
+        source: Some(from.to_string_lossy().into_owned()),
+        typ: Some(MountType::BIND),
+        read_only: Some(true),
+        ..Default::default()
+    });
     ContainerCreateBody {
         image: Some(with_tag(&job.image)),
         entrypoint: (!job.command.is_empty()).then(|| job.command.clone()),
-        env: Some(environment(job, around)),
+        env: Some(environment(job, around, secrets.env)),
         labels: Some(labels),
         attach_stdin: Some(false),
         open_stdin: Some(false),
@@ -156,7 +184,7 @@ pub(super) fn main_container(job: &Assignment, around: &Surroundings) -> Contain
             // The same as memory: no swap on top of the limit.
             memory_swap: memory,
             nano_cpus: job.cpu.map(|cpu| i64::from(cpu.0) * 1_000_000),
-            mounts: Some(job.volumes.iter().map(mount).collect()),
+            mounts: Some(job.volumes.iter().map(mount).chain(files).collect()),
             device_requests: (!device_requests.is_empty()).then_some(device_requests),
             devices: (!devices.is_empty()).then_some(devices),
             // Docker's own 64 MiB break data loaders; what is used of it counts against the memory limit.
@@ -236,15 +264,21 @@ fn labels(job: &JobKey, role: Role, around: &Surroundings) -> HashMap<String, St
     ])
 }
 
-/// The job's own environment, then what names its GPUs: nobody may widen that.
-fn environment(job: &Assignment, around: &Surroundings) -> Vec<String> {
+/// The job's own environment with its secrets, then what names its GPUs: nobody may widen that.
+fn environment(job: &Assignment, around: &Surroundings, secrets: &[(String, SecretValue)]) -> Vec<String> {
     let named = visible(&job.gpus, around);
+    let free = |var: &str| named.iter().all(|(name, _)| *name != var);
     let own = job
         .env
         .iter()
-        .filter(|var| named.iter().all(|(name, _)| *name != var.name))
+        .filter(|var| free(&var.name) && secrets.iter().all(|(name, _)| *name != var.name))
         .map(|var| format!("{}={}", var.name, var.value));
-    own.chain([format!("CLAWBERNETES_JOB={}", job.job)])
+    let secret = secrets
+        .iter()
+        .filter(|(name, _)| free(name) && name != JOB_VARIABLE)
+        .filter_map(|(name, value)| Some(format!("{name}={}", value.expose_text()?)));
+    own.chain(secret)
+        .chain([format!("{JOB_VARIABLE}={}", job.job)])
         .chain(named.iter().map(|(name, value)| format!("{name}={value}")))
         .collect()
 }
@@ -438,7 +472,7 @@ mod tests {
 
     #[test]
     fn gpus_are_requested_by_uuid() {
-        let body = main_container(&job(&["GPU-1", "GPU-2"]), &around());
+        let body = main_container(&job(&["GPU-1", "GPU-2"]), &around(), Given::default());
         let [request] = host(&body).device_requests.as_deref().unwrap() else {
             panic!("one request");
         };
@@ -455,7 +489,7 @@ mod tests {
             gpus: GpuAccess::Cdi,
             ..around()
         };
-        let body = main_container(&job(&["GPU-1"]), &cdi);
+        let body = main_container(&job(&["GPU-1"]), &cdi, Given::default());
         let request = &host(&body).device_requests.as_ref().unwrap()[0];
         assert_eq!(request.driver.as_deref(), Some("cdi"));
         assert_eq!(request.device_ids.as_deref().unwrap(), ["nvidia.com/gpu=GPU-1"]);
@@ -465,7 +499,7 @@ mod tests {
             gpus: GpuAccess::CdiDevice,
             ..around()
         };
-        let body = main_container(&job(&["GPU-1"]), &podman);
+        let body = main_container(&job(&["GPU-1"]), &podman, Given::default());
         assert_eq!(host(&body).device_requests, None);
         assert_eq!(
             host(&body).devices.as_ref().unwrap()[0].path_on_host.as_deref(),
@@ -488,7 +522,7 @@ mod tests {
             ]),
             ..around()
         };
-        let body = main_container(&job(&["amd-1", "amd-2"]), &amd);
+        let body = main_container(&job(&["amd-1", "amd-2"]), &amd, Given::default());
         let paths: Vec<&str> = host(&body)
             .devices
             .as_ref()
@@ -502,8 +536,50 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_variables_and_files_and_no_labels() {
+        let mut job = job(&[]);
+        job.secrets = vec![api::secret::SecretUse {
+            secret: "db".to_owned(),
+            key: None,
+            to: api::secret::SecretTarget::Env("TOKEN".to_owned()),
+        }];
+        job.env.push(EnvVar {
+            name: "TOKEN".to_owned(),
+            value: "plain".to_owned(),
+        });
+        let value = |name: &str| (name.to_owned(), SecretValue::from("hunter2".to_owned()));
+        let env = [value("TOKEN"), value("HIP_VISIBLE_DEVICES"), value("CLAWBERNETES_JOB")];
+        let files = [(PathBuf::from("/run/x/0"), "/etc/token".to_owned())];
+        let given = Given {
+            env: &env,
+            files: &files,
+        };
+        let body = main_container(&job, &around(), given);
+        let secret: Vec<&String> = body
+            .env
+            .as_ref()
+            .unwrap()
+            .iter()
+            .filter(|var| var.contains("hunter2"))
+            .collect();
+        assert_eq!(secret, ["TOKEN=hunter2"]);
+        assert!(!body.env.as_ref().unwrap().iter().any(|var| var == "TOKEN=plain"));
+        let mount = &host(&body).mounts.as_ref().unwrap()[0];
+        assert_eq!(
+            (mount.source.as_deref(), mount.target.as_deref()),
+            (Some("/run/x/0"), Some("/etc/token"))
+        );
+        assert_eq!((mount.typ, mount.read_only), (Some(MountType::BIND), Some(true)));
+        let labels = body.labels.unwrap();
+        assert_eq!(labels[LABEL_SECRETS], "true");
+        assert!(!format!("{labels:?}").contains("hunter2"));
+        let plain = main_container(&self::job(&[]), &around(), Given::default());
+        assert!(!plain.labels.unwrap().contains_key(LABEL_SECRETS));
+    }
+
+    #[test]
     fn a_job_without_gpus_sees_none() {
-        let body = main_container(&job(&[]), &around());
+        let body = main_container(&job(&[]), &around(), Given::default());
         assert_eq!(host(&body).device_requests, None);
         assert_eq!(host(&body).devices, None);
         assert_eq!(seen(&body), ["void", "", "", ""]);
@@ -511,14 +587,14 @@ mod tests {
 
     #[test]
     fn simulated_gpus_are_only_named() {
-        let body = main_container(&job(&["SIM-1"]), &around());
+        let body = main_container(&job(&["SIM-1"]), &around(), Given::default());
         assert_eq!(host(&body).device_requests, None);
         assert_eq!(seen(&body), ["void", "0", "0", "0"]);
     }
 
     #[test]
     fn limits_and_lifetime() {
-        let body = main_container(&job(&[]), &around());
+        let body = main_container(&job(&[]), &around(), Given::default());
         let host = host(&body);
         assert_eq!((host.memory, host.memory_swap), (Some(2 << 30), Some(2 << 30)));
         assert_eq!(host.nano_cpus, Some(1_500_000_000));
@@ -531,7 +607,7 @@ mod tests {
         let mut unlimited = job(&[]);
         (unlimited.memory, unlimited.cpu) = (None, None);
         unlimited.command.clear();
-        let body = main_container(&unlimited, &around());
+        let body = main_container(&unlimited, &around(), Given::default());
         let host = body.host_config.unwrap();
         assert_eq!((host.memory, host.memory_swap, host.nano_cpus), (None, None, None));
         assert_eq!(host.shm_size, Some(32 << 30));
@@ -554,7 +630,7 @@ mod tests {
             pre_start: vec!["prepare".to_owned(), "a b".to_owned()],
             post_stop: Vec::new(),
         });
-        let main = main_container(&job, &around());
+        let main = main_container(&job, &around(), Given::default());
         assert_eq!(main.labels.as_ref().unwrap()[LABEL_PRE_START], r#"["prepare","a b"]"#);
         assert!(!main.labels.as_ref().unwrap().contains_key(LABEL_POST_STOP));
         let fast = &host(&main).mounts.as_ref().unwrap()[1];

@@ -13,7 +13,7 @@ use std::{
 };
 
 use api::{
-    ErrorCode, Span, Timestamp,
+    ApiError, ErrorCode, Span, Timestamp,
     wire::Assignment,
     workload::{DEFAULT_GRACE, JobKey, Outcome, Usage, VolumeSource},
 };
@@ -28,12 +28,13 @@ use tokio::{
 
 use super::{
     Shared,
-    config::{self, LABEL_GRACE, LABEL_JOB, LABEL_NODE, LABEL_POST_STOP, LABEL_PRE_START, Role},
+    config::{self, Given, LABEL_GRACE, LABEL_JOB, LABEL_NODE, LABEL_POST_STOP, LABEL_PRE_START, LABEL_SECRETS, Role},
     daemon::{BackOff, Kind, kind, words},
     end::{self, Stands, stands},
-    log::{Output, Reader, Remarks},
+    files,
+    log::{Masking, Output, Reader, Remarks},
 };
-use crate::engine::What;
+use crate::{engine::What, mask::Mask, secret::Secrets};
 
 /// How long a daemon that is away holds up the making of a container.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,6 +64,10 @@ pub(super) struct Job {
     usage: Mutex<Usage>,
     /// What the node has to say in its log, with its next line.
     remarks: Remarks,
+    /// `None`: that isn't known yet.
+    masking: watch::Sender<Option<Masking>>,
+    /// Until it has begun.
+    secrets: Mutex<Option<Arc<Secrets>>>,
 }
 
 /// Where a job's task begins.
@@ -89,6 +94,49 @@ impl Job {
             ended: watch::Sender::new(false),
             usage: Mutex::default(),
             remarks: Remarks::default(),
+            masking: watch::Sender::new(Some(Masking::Nothing)),
+            secrets: Mutex::default(),
+        }
+    }
+
+    /// It was found, and nobody has kept its secrets.
+    pub(super) fn want_secrets(&self) {
+        self.masking.send_replace(None);
+    }
+
+    /// Whether it waits for its secrets.
+    pub(super) fn wants_secrets(&self) -> bool {
+        self.masking.borrow().is_none()
+    }
+
+    /// Tells it its secrets, or why it can't have them.
+    pub(super) fn tell(self: &Arc<Self>, answer: Result<Arc<Secrets>, ApiError>) {
+        self.masking.send_replace(None);
+        *self.given() = answer.as_ref().ok().cloned();
+        let job = Arc::clone(self);
+        // For a value of a MiB it takes a fifth of a second.
+        tokio::task::spawn_blocking(move || {
+            let masking = match answer {
+                Ok(secrets) => match Mask::new(secrets.mask()) {
+                    Ok(None) => Masking::Nothing,
+                    Ok(Some(mask)) => Masking::Hide(Arc::new(mask)),
+                    Err(error) => Masking::Unknown(error.to_string()),
+                },
+                Err(error) => Masking::Unknown(error.message),
+            };
+            job.masking.send_replace(Some(masking));
+        });
+    }
+
+    fn given(&self) -> MutexGuard<'_, Option<Arc<Secrets>>> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An outcome without what must not be readable.
+    fn hide(&self, outcome: Outcome) -> Outcome {
+        match &*self.masking.borrow() {
+            Some(Masking::Hide(mask)) => mask.hide_in(outcome),
+            _ => outcome,
         }
     }
 
@@ -150,14 +198,21 @@ impl Job {
                 if let Some(cgroups) = &shared.cgroups {
                     cgroups.remove(&self.key);
                 }
+                let told = self.given().is_some();
+                if told {
+                    let _ = self.masking.subscribe().wait_for(Option::is_some).await;
+                }
                 Ending {
                     at: Timestamp::now(),
-                    outcome,
+                    outcome: self.hide(outcome),
                     usage: Usage::default(),
                 }
             }
         };
         drop(output);
+        self.given().take();
+        self.masking.send_replace(Some(Masking::Nothing));
+        shared.files.remove(&self.key);
         self.set_ended();
         shared.say(
             &self.key,
@@ -177,12 +232,17 @@ impl Job {
         let body = recover(&inspect);
         let fresh = stands(&inspect) == Stands::Created;
         if fresh {
+            if !ordered {
+                self.receive_again(shared).await?;
+            }
+            self.give_files(shared, &inspect).await?;
             self.begin(shared, &body, output).await?;
         }
+        self.given().take();
         // Of a job that was found running, its finder has told.
         let untold = fresh || ordered;
         let name = Role::Main.container(&self.key);
-        let reader = Reader::new(&shared.daemon, &name, output);
+        let reader = Reader::new(&shared.daemon, &name, output, self.masking.subscribe());
         let ended = match stands(&inspect) {
             Stands::Ended => {
                 self.announce(shared, &name, untold).await;
@@ -242,10 +302,81 @@ impl Job {
         }
     }
 
+    /// Waits for the secrets of a container that an earlier life of the agent made and didn't start: its files must be
+    /// there, and its variables stay as they are.
+    async fn receive_again(&self, shared: &Shared) -> Result<(), Outcome> {
+        let mut masking = self.masking.subscribe();
+        tokio::select! {
+            () = self.stopped() => return Err(stopped_early()),
+            _ = masking.wait_for(Option::is_some) => {}
+        }
+        if let Some(Masking::Unknown(why)) = &*masking.borrow() {
+            return Err(Outcome::StartFailed {
+                code: ErrorCode::Conflict,
+                message: why.clone(),
+                retryable: true,
+            });
+        }
+        self.put_files(shared)
+    }
+
+    /// Writes the files that it gets of secrets, before its container is made or begun.
+    fn put_files(&self, shared: &Shared) -> Result<(), Outcome> {
+        let Some(secrets) = self.given().clone() else {
+            return Ok(());
+        };
+        let Some((first, _)) = secrets.files().first() else {
+            return Ok(());
+        };
+        shared
+            .files
+            .put(&self.key, secrets.files())
+            .map_err(|error| Outcome::StartFailed {
+                code: if error.kind() == std::io::ErrorKind::StorageFull {
+                    ErrorCode::StorageFull
+                } else {
+                    ErrorCode::Internal
+                },
+                message: format!("the secret at '{first}' can't be placed: {error}"),
+                retryable: true,
+            })
+    }
+
+    /// Gives those files to the user that the container's command runs as.
+    async fn give_files(&self, shared: &Shared, inspect: &ContainerInspectResponse) -> Result<(), Outcome> {
+        let Some(secrets) = self.given().clone() else {
+            return Ok(());
+        };
+        let Some((first, _)) = secrets.files().first() else {
+            return Ok(());
+        };
+        let user = inspect.config.as_ref().and_then(|config| config.user.clone());
+        let user = user.unwrap_or_default();
+        let refuse = |why: String| Outcome::StartFailed {
+            code: ErrorCode::InvalidArgument,
+            message: format!("the secret at '{first}' can't be given to the image's user '{user}': {why}"),
+            retryable: false,
+        };
+        let name = Role::Main.container(&self.key);
+        let number = files::number_of(&shared.daemon, &name, &user).await.map_err(refuse)?;
+        let given = shared.files.give(&self.key, secrets.files().len(), number);
+        given.map_err(|error| refuse(error.to_string()))
+    }
+
     /// Fetches the image and makes the container; one of that name that is there already is taken as it is.
     async fn make(&self, shared: &Shared, job: &Assignment) -> Result<ContainerInspectResponse, Outcome> {
         let name = Role::Main.container(&self.key);
         check_folders(job)?;
+        self.put_files(shared)?;
+        let secrets = self.given().clone().unwrap_or_default();
+        let files: Vec<_> = (0..)
+            .zip(secrets.files())
+            .map(|(number, (at, _))| (shared.files.path(&self.key, number), at.clone()))
+            .collect();
+        let given = Given {
+            env: secrets.env(),
+            files: &files,
+        };
         let since = Instant::now();
         let mut back_off = BackOff::new();
         let mut failures = 0;
@@ -255,7 +386,7 @@ impl Job {
                 () = self.stopped() => return Err(stopped_early()),
                 image = shared.pulls.ensure(&shared.daemon, &job.image, report) => image?,
             }
-            let body = config::main_container(job, &shared.around(&self.key));
+            let body = config::main_container(job, &shared.around(&self.key), given);
             let error = match shared.daemon.create(&name, body).await {
                 Ok(()) => None,
                 Err(error) if kind(&error) == Kind::Conflict => None,
@@ -395,6 +526,7 @@ impl Job {
                 end::finished_at(&ended)
             }
             Err(outcome) => {
+                let outcome = self.hide(outcome);
                 tracing::warn!(job = %self.key, ?outcome, "the hook after the command couldn't run");
                 None
             }
@@ -440,7 +572,7 @@ impl Job {
                 () = stop => pending().await,
             }
         };
-        let reader = Reader::new(&shared.daemon, name, output);
+        let reader = Reader::new(&shared.daemon, name, output, self.masking.subscribe());
         reader.until(running).await.ok_or_else(gone)
     }
 }
@@ -497,6 +629,12 @@ pub(super) fn is_ours(inspect: &ContainerInspectResponse, job: &JobKey, node: &s
         labels.get(LABEL_JOB).is_some_and(|key| *key == job.to_string())
             && labels.get(LABEL_NODE).is_some_and(|name| name == node)
     })
+}
+
+/// Whether a container's job uses secrets.
+pub(super) fn uses_secrets(inspect: &ContainerInspectResponse) -> bool {
+    let labels = inspect.config.as_ref().and_then(|config| config.labels.as_ref());
+    labels.is_some_and(|labels| labels.contains_key(LABEL_SECRETS))
 }
 
 /// Whether there is a hook to run after the command.

@@ -5,8 +5,14 @@
 //! of the line before gets the next nanosecond. Since that depends on nothing but the log, the log can be read again
 //! from its beginning at any time, and a line is known to be kept already by its time not being later than that of
 //! the sink's last line.
+//!
+//! Lines are masked when all else is settled, so that they are the same lines under the same times whatever the mask.
+
+use std::sync::Arc;
 
 use api::{wire::LINE_MAX_BYTES, workload::LogSource};
+
+use crate::mask::{LONGEST, Mask, Masker};
 
 /// A line on its way into a sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +41,8 @@ struct Unfinished {
 #[derive(Debug)]
 pub(super) struct Lines {
     streams: [Unfinished; 2],
+    /// For each stream. `None`: nothing must be hidden.
+    maskers: Option<[Masker; 2]>,
     /// The time of the last line, kept or skipped.
     last_ns: i64,
     /// Lines up to this time are kept already.
@@ -42,11 +50,13 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Begins at the beginning of a log, of which the lines up to `kept_ns` are kept already.
+    /// Begins at the beginning of a log, of which the lines up to `kept_ns` are kept already. `mask`: what must not be
+    /// readable in them.
     #[must_use]
-    pub(super) fn new(kept_ns: Option<i64>) -> Self {
+    pub(super) fn new(kept_ns: Option<i64>, mask: Option<&Arc<Mask>>) -> Self {
         Self {
             streams: Default::default(),
+            maskers: mask.map(|mask| [(); 2].map(|()| Masker::new(Arc::clone(mask)))),
             last_ns: i64::MIN,
             kept_ns: kept_ns.unwrap_or(i64::MIN),
         }
@@ -55,6 +65,8 @@ impl Lines {
     /// Takes a frame and returns the lines that it completes and that aren't kept yet.
     pub(super) fn frame(&mut self, source: LogSource, at_ns: i64, mut bytes: &[u8]) -> Vec<Line> {
         let mut lines = Vec::new();
+        // What a masker holds back comes with the next piece of a line.
+        let most = LINE_MAX_BYTES - if self.maskers.is_some() { LONGEST } else { 0 };
         while !bytes.is_empty() {
             let stream = &mut self.streams[index(source)];
             if !stream.begun {
@@ -63,11 +75,11 @@ impl Lines {
             }
             let newline = bytes.iter().position(|byte| *byte == b'\n');
             let end = newline.unwrap_or(bytes.len());
-            let room = LINE_MAX_BYTES - stream.text.len();
+            let room = most - stream.text.len();
             if end > room {
                 stream.text.extend_from_slice(&bytes[..room]);
                 bytes = &bytes[room..];
-                self.finish(source, true, &mut lines);
+                self.finish(source, true, true, &mut lines);
                 self.streams[index(source)].at_ns = at_ns;
                 self.streams[index(source)].begun = true;
                 continue;
@@ -75,7 +87,7 @@ impl Lines {
             stream.text.extend_from_slice(&bytes[..end]);
             if newline.is_some() {
                 bytes = &bytes[end + 1..];
-                self.finish(source, false, &mut lines);
+                self.finish(source, false, false, &mut lines);
             } else {
                 bytes = &[];
             }
@@ -88,14 +100,24 @@ impl Lines {
         let mut lines = Vec::new();
         for source in [LogSource::Stdout, LogSource::Stderr] {
             if !self.streams[index(source)].text.is_empty() {
-                self.finish(source, true, &mut lines);
+                self.finish(source, true, false, &mut lines);
             }
         }
         lines
     }
 
-    fn finish(&mut self, source: LogSource, partial: bool, lines: &mut Vec<Line>) {
-        let stream = std::mem::take(&mut self.streams[index(source)]);
+    /// `more`: of the same line.
+    fn finish(&mut self, source: LogSource, partial: bool, more: bool, lines: &mut Vec<Line>) {
+        let mut stream = std::mem::take(&mut self.streams[index(source)]);
+        if let Some(maskers) = &mut self.maskers {
+            let masker = &mut maskers[index(source)];
+            let mut masked = Vec::with_capacity(stream.text.len());
+            masker.push(&stream.text, &mut masked);
+            if !more {
+                masker.finish(&mut masked);
+            }
+            stream.text = masked;
+        }
         self.last_ns = stream.at_ns.max(self.last_ns.saturating_add(1));
         if self.last_ns > self.kept_ns {
             lines.push(Line {
@@ -130,7 +152,7 @@ mod tests {
 
     #[test]
     fn frames_become_lines_of_their_stream() {
-        let mut lines = Lines::new(None);
+        let mut lines = Lines::new(None, None);
         assert!(lines.frame(LogSource::Stdout, 10, b"one ").is_empty());
         let err = lines.frame(LogSource::Stderr, 11, b"oops\n");
         assert_eq!((texts(&err), err[0].at_ns), (vec![("oops", false)], 11));
@@ -142,7 +164,7 @@ mod tests {
 
     #[test]
     fn long_lines_are_split_at_the_limit() {
-        let mut lines = Lines::new(None);
+        let mut lines = Lines::new(None, None);
         let exact = [vec![b'a'; LINE_MAX_BYTES], b"\n".to_vec()].concat();
         let whole = lines.frame(LogSource::Stdout, 1, &exact);
         assert_eq!((whole.len(), whole[0].partial), (1, false));
@@ -150,6 +172,34 @@ mod tests {
         let split = lines.frame(LogSource::Stdout, 2, &long);
         let shapes: Vec<(usize, bool)> = split.iter().map(|line| (line.text.len(), line.partial)).collect();
         assert_eq!(shapes, [(LINE_MAX_BYTES, true), (LINE_MAX_BYTES, true), (1, false)]);
+    }
+
+    #[test]
+    fn secrets_are_hidden_also_where_a_long_line_is_cut() {
+        let secret = api::secret::SecretValue::from("hunter2-hunter2".to_owned());
+        let mask = Arc::new(Mask::new([&secret]).unwrap().unwrap());
+        let cut = LINE_MAX_BYTES - LONGEST;
+        for before in cut - 20..cut + 5 {
+            let mut lines = Lines::new(None, Some(&mask));
+            let text = format!("{}hunter2-hunter2 and more\n", "x".repeat(before));
+            // As Docker cuts it.
+            let mut all = Vec::new();
+            for frame in text.as_bytes().chunks(16 << 10) {
+                all.extend(lines.frame(LogSource::Stdout, 1, frame));
+            }
+            all.extend(lines.frame(LogSource::Stderr, 1, b"hunter2-hunter"));
+            all.extend(lines.frame(LogSource::Stdout, 1, b"hunter2"));
+            all.extend(lines.frame(LogSource::Stderr, 1, b"2\n"));
+            all.extend(lines.end());
+            assert!(all.iter().all(|line| line.text.len() <= LINE_MAX_BYTES));
+            let (end, pieces) = all.split_last_chunk::<2>().map(|(pieces, end)| (end, pieces)).unwrap();
+            let whole: Vec<u8> = pieces.iter().flat_map(|line| line.text.clone()).collect();
+            assert_eq!(
+                String::from_utf8(whole).unwrap(),
+                format!("{}*** and more", "x".repeat(before))
+            );
+            assert_eq!(texts(end), [("***", false), ("hunter2", true)]);
+        }
     }
 
     proptest! {
@@ -160,7 +210,7 @@ mod tests {
             killed_after in 0usize..40,
         ) {
             let read = |kept: Option<i64>| {
-                let mut lines = Lines::new(kept);
+                let mut lines = Lines::new(kept, None);
                 let mut all = Vec::new();
                 for (err, at, text) in &frames {
                     let source = if *err { LogSource::Stderr } else { LogSource::Stdout };

@@ -20,14 +20,20 @@ use bollard::{
     query_parameters::{LogsOptions, LogsOptionsBuilder},
 };
 use futures_util::{Stream, StreamExt};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     daemon::{BackOff, Daemon, Kind, kind},
     lines::{Line, Lines},
 };
-use crate::spool::{Sink, Sinks};
+use crate::{
+    mask::Mask,
+    spool::{Sink, Sinks},
+};
 
 /// How long a line that can't be kept (a full disk) holds a job's output up before it is given up.
 const STUCK_MAX: Duration = Duration::from_secs(30);
@@ -44,6 +50,17 @@ const TRIES: u32 = 5;
 /// Frames at a log's end among which the last known one is looked for before the whole log is read again.
 const TAIL_FRAMES: usize = 1000;
 
+/// What must not be readable in a job's output.
+#[derive(Debug, Clone)]
+pub(super) enum Masking {
+    /// There is nothing that mustn't.
+    Nothing,
+    /// This.
+    Hide(Arc<Mask>),
+    /// Nobody can know any more, for this reason: nothing of it is kept.
+    Unknown(String),
+}
+
 /// What the node has to say in a job's log.
 pub(super) type Remarks = Arc<Mutex<Vec<String>>>;
 
@@ -56,6 +73,8 @@ pub(super) struct Output {
     last_ns: Option<i64>,
     /// Lines that couldn't be kept since one could.
     lost: u64,
+    /// It was said that nothing more is kept.
+    withheld: bool,
     remarks: Remarks,
 }
 
@@ -68,6 +87,7 @@ impl Output {
             sink: None,
             last_ns: None,
             lost: 0,
+            withheld: false,
             remarks: Remarks::default(),
         };
         if let Err(error) = output.open() {
@@ -95,6 +115,19 @@ impl Output {
                 tracing::warn!(job = %self.job, %error, "a remark can't be added to a job's log");
             }
         }
+    }
+
+    /// Says that nothing more of the output is kept, once.
+    fn withhold(&mut self, why: &str) {
+        if std::mem::replace(&mut self.withheld, true) {
+            return;
+        }
+        let text = format!(
+            "what it wrote since the node's agent was restarted isn't kept: its secrets couldn't be made unreadable in it ({why})"
+        );
+        self.remarks.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        let now_ns = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+        self.say(now_ns);
     }
 
     fn open(&mut self) -> std::io::Result<&mut Box<dyn Sink>> {
@@ -185,6 +218,10 @@ pub(super) struct Reader<'a> {
     daemon: &'a Daemon,
     container: &'a str,
     output: &'a mut Output,
+    masking: watch::Receiver<Option<Masking>>,
+    /// As soon as it is known what must not be readable.
+    ready: bool,
+    mask: Option<Arc<Mask>>,
     lines: Lines,
     /// The last frame that went into `lines`.
     last: Option<FrameId>,
@@ -193,12 +230,21 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(daemon: &'a Daemon, container: &'a str, output: &'a mut Output) -> Self {
-        let lines = Lines::new(output.last_ns);
+    /// Nothing is read before it is known what must not be readable in it.
+    pub(super) fn new(
+        daemon: &'a Daemon,
+        container: &'a str,
+        output: &'a mut Output,
+        masking: watch::Receiver<Option<Masking>>,
+    ) -> Self {
+        let lines = Lines::new(output.last_ns, None);
         Self {
             daemon,
             container,
             output,
+            masking,
+            ready: false,
+            mask: None,
             lines,
             last: None,
             amid: false,
@@ -217,8 +263,31 @@ impl<'a> Reader<'a> {
         Box::pin(self.daemon.open().logs(self.container, Some(options)))
     }
 
+    /// Waits until it is known what must not be readable. False: that will never be.
+    async fn ready(&mut self) -> bool {
+        if self.ready {
+            return true;
+        }
+        // The sender is the job's own, which outlives this.
+        let masking = self.masking.wait_for(Option::is_some).await;
+        match masking.ok().and_then(|masking| masking.clone()) {
+            Some(Masking::Nothing) => {}
+            Some(Masking::Hide(mask)) => {
+                self.mask = Some(mask);
+                self.rewind();
+            }
+            Some(Masking::Unknown(why)) => {
+                self.output.withhold(&why);
+                return false;
+            }
+            None => return false,
+        }
+        self.ready = true;
+        true
+    }
+
     fn rewind(&mut self) {
-        self.lines = Lines::new(self.output.last_ns);
+        self.lines = Lines::new(self.output.last_ns, self.mask.as_ref());
         self.last = None;
         self.amid = false;
     }
@@ -234,6 +303,9 @@ impl<'a> Reader<'a> {
 
     /// Follows the log until it has ended after `ended` was said.
     async fn follow(&mut self, ended: &CancellationToken) {
+        if !self.ready().await {
+            return ended.cancelled().await;
+        }
         let mut back_off = BackOff::new();
         loop {
             let began = Instant::now();
@@ -286,6 +358,9 @@ impl<'a> Reader<'a> {
 
     /// Reads the log of a container that has ended to its end.
     pub(super) async fn finish(mut self) {
+        if !self.ready().await {
+            return;
+        }
         if self.amid {
             self.rewind();
         }

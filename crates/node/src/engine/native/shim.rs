@@ -50,7 +50,7 @@ pub(super) fn run(config: &Config, job: &JobKey, secrets: Option<OwnedFd>) -> io
         Ok(files) => {
             let outcome = carry_out(&mut runner, &spec, |step| state.push(step));
             files.remove();
-            outcome
+            runner.hide(outcome)
         }
         Err(error) => error.into_outcome(),
     };

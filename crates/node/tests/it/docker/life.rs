@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -18,6 +18,7 @@ use clawbernetes_node::{
         Engine as _, EngineEvent, Found, What,
         docker::{DockerEngine, Options},
     },
+    secret::Secrets,
     spool::{Sink, Sinks},
 };
 use tokio::sync::mpsc;
@@ -113,6 +114,7 @@ impl Life {
         let options = Options {
             socket: Some(fixture.socket()),
             cgroup: format!("/{}/jobs", fixture.name),
+            secrets: secrets_of(fixture, node),
             ..Options::new(NodeName::new(node))
         };
         let sinks: Arc<dyn Sinks> = Arc::clone(memory) as _;
@@ -136,8 +138,12 @@ impl Life {
     }
 
     pub(super) async fn start(&self, job: &Assignment) {
+        self.start_with(job, None).await;
+    }
+
+    pub(super) async fn start_with(&self, job: &Assignment, secrets: Option<Arc<Secrets>>) {
         let (engine, job) = (Arc::clone(&self.engine), Arc::new(job.clone()));
-        self.on(async move { engine.start(job, None) }).await;
+        self.on(async move { engine.start(job, secrets) }).await;
     }
 
     /// The next thing that happens to a job.
@@ -188,6 +194,11 @@ impl Life {
         self.start(job).await;
         self.ended(&job.job).await.1
     }
+}
+
+/// Where a node's secrets lie: in memory that the daemon sees, whose own `/run` is another.
+pub(super) fn secrets_of(fixture: &Fixture, node: &str) -> PathBuf {
+    Path::new("/dev/shm").join(&fixture.name).join(node)
 }
 
 /// A job of a shell script.

@@ -124,14 +124,6 @@ async fn exec(rig: &Rig, job: &JobKey, script: &str) -> String {
     }
 }
 
-fn root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: files of secrets take root");
-    }
-    root
-}
-
 #[tokio::test]
 async fn a_secret_is_in_the_job_and_nowhere_else() {
     drop(logged().lock());
@@ -164,7 +156,10 @@ async fn a_secret_is_in_the_job_and_nowhere_else() {
     assert_eq!(stdout, ["pre ***", &turned(CANARY), "it is ***!", "up", "post ***"]);
     assert_eq!(texts(&lines, LogSource::Stderr), ["***"]);
     no_traces(&rig);
-    assert!(!logged().lock().unwrap().is_empty(), "nothing was listened to");
+    // What is there is found.
+    assert!(!logged().lock().unwrap().is_empty());
+    std::fs::write(rig.path("data/run/control"), format!("x{CANARY}x")).unwrap();
+    assert_eq!(traces(rig.folder.path()), [rig.path("data/run/control")]);
 }
 
 #[tokio::test]
@@ -188,11 +183,16 @@ async fn output_is_masked_wherever_it_is_cut() {
 
 #[tokio::test]
 async fn a_file_is_in_memory_the_users_own_and_gone_afterwards() {
-    if !root() {
-        return;
-    }
     let mut rig = Rig::new();
     let path = rig.path("etc/app/token");
+    if !rustix::process::geteuid().is_root() {
+        let file = SecretTarget::File(path.to_str().unwrap().to_owned());
+        start(&rig, &with(shell("file", "true"), &[file]), CANARY);
+        let outcome = rig.ended().await;
+        assert!(start_failed(&outcome).1.contains("isn't root"), "{outcome:?}");
+        eprintln!("skipped: mounts need root");
+        return;
+    }
     let there = rig.path("there");
     std::fs::write(&there, "the node's own").unwrap();
     let script = format!(
@@ -205,8 +205,7 @@ async fn a_file_is_in_memory_the_users_own_and_gone_afterwards() {
     let job = with(shell("file", &script), &[file(&path), file(&there)]);
     let key = start(&rig, &job, CANARY);
     // Another job with a file in the same place, which ends before.
-    let mut other = with(shell("other", "echo $$"), &[file(&path)]);
-    other.job = super::key("other");
+    let other = with(shell("other", "true"), &[file(&path)]);
     rig.started().await;
     rig.said(&key, "up").await;
     assert_eq!(
@@ -237,9 +236,6 @@ async fn a_file_is_in_memory_the_users_own_and_gone_afterwards() {
 
 #[tokio::test]
 async fn where_a_file_cant_be_the_job_doesnt_start() {
-    if !root() {
-        return;
-    }
     let mut rig = Rig::new();
     let folder = rig.path("folder");
     std::fs::create_dir(&folder).unwrap();
@@ -252,7 +248,18 @@ async fn where_a_file_cant_be_the_job_doesnt_start() {
     let (code, message, retryable) = start_failed(&outcome);
     assert_eq!((code, retryable), (ErrorCode::InvalidArgument, false));
     assert!(message.contains(folder.to_str().unwrap()), "{message}");
-    no_traces(&rig);
+
+    let mut job = with(shell("hook", "echo never"), &[env()]);
+    job.hooks = Some(Hooks {
+        pre_start: ["sh", "-c", &format!("exit 3 # {}", turned("hidden"))]
+            .map(str::to_owned)
+            .to_vec(),
+        post_stop: Vec::new(),
+    });
+    let key = start(&rig, &job, &turned("hidden"));
+    let outcome = rig.ended().await;
+    assert!(start_failed(&outcome).1.contains("exit 3 # ***"), "{outcome:?}");
+    assert!(rig.lines(&key)[0].text.contains("exit 3 # ***"));
 }
 
 #[tokio::test]

@@ -13,7 +13,10 @@ use std::{
     time::SystemTime,
 };
 
-use api::{secret::SecretValue, workload::LogSource};
+use api::{
+    secret::SecretValue,
+    workload::{LogSource, Outcome},
+};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{Pid, Signal, WaitId, WaitIdOptions},
@@ -156,8 +159,18 @@ impl<'a> Runner<'a> {
         self.arm(self.kill_at_ns);
     }
 
+    /// An outcome without what must not be readable.
+    pub(super) fn hide(&self, outcome: Outcome) -> Outcome {
+        match &self.mask {
+            Some(mask) => mask.hide_in(outcome),
+            None => outcome,
+        }
+    }
+
     /// Keeps a line of our own.
     pub(super) fn system(&mut self, text: &str) {
+        let hidden = self.mask.as_ref().map(|mask| mask.hide(text));
+        let text = hidden.as_deref().unwrap_or(text);
         // A full disk: the line's number stays taken, so that the hole is seen.
         let _ = self.writer.push(LogSource::System, now_ns(), text.as_bytes(), false);
     }
