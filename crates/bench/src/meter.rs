@@ -21,8 +21,8 @@ pub struct Meter {
 
 /// Time between two ticks.
 const EVERY_MS: i64 = 10_000;
-/// Ticks of a batch that tells of the past: a quarter of an hour.
-const PAST_TICKS: u64 = 90;
+/// Ticks of a batch that tells of the past: few, so that what is under way takes no memory worth a word.
+const PAST_TICKS: u64 = 12;
 
 impl Meter {
     /// Of a machine with so many GPUs.
