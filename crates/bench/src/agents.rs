@@ -33,7 +33,7 @@ use crate::{meter::Meter, world::World};
 /// Joins and connections under way at once.
 const AT_ONCE: usize = 64;
 /// GPUs of each.
-const GPUS: u32 = 8;
+pub const GPUS: u32 = 8;
 
 /// What the agents have seen and done together.
 #[derive(Default)]
@@ -63,8 +63,19 @@ impl Tally {
         }
     }
 
-    /// Waits until a counter has reached a number.
+    /// Waits until a counter has reached a number, for two minutes.
     pub async fn reach(&self, counter: &AtomicUsize, count: usize, what: &str) -> anyhow::Result<()> {
+        self.reach_within(counter, count, what, Duration::from_secs(120)).await
+    }
+
+    /// The same for so long.
+    pub async fn reach_within(
+        &self,
+        counter: &AtomicUsize,
+        count: usize,
+        what: &str,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
         let reached = async {
             loop {
                 let changed = self.changed.notified();
@@ -74,10 +85,11 @@ impl Tally {
                 changed.await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(120), reached).await.is_err() {
+        if tokio::time::timeout(patience, reached).await.is_err() {
             bail!(
-                "{} of {count} {what} after two minutes",
-                counter.load(Ordering::Relaxed)
+                "{} of {count} {what} after {} s",
+                counter.load(Ordering::Relaxed),
+                patience.as_secs()
             );
         }
         Ok(())
@@ -103,15 +115,21 @@ impl Drop for Agents {
 impl Agents {
     /// Joins so many agents, and connects them.
     pub async fn start(world: &World, count: usize) -> anyhow::Result<Self> {
-        Self::with(world, count, false).await
+        Self::with(world, count, || None).await
     }
 
     /// The same, and they measure: all that real ones with such GPUs do, each 10 s.
     pub async fn measuring(world: &World, count: usize) -> anyhow::Result<Self> {
-        Self::with(world, count, true).await
+        Self::with(world, count, || Some(Meter::new(GPUS))).await
     }
 
-    async fn with(world: &World, count: usize, measures: bool) -> anyhow::Result<Self> {
+    /// The same, and they begin with so many ticks of the past, as after a long time without a gateway.
+    pub async fn with_past(world: &World, count: usize, ticks: u64) -> anyhow::Result<Self> {
+        Self::with(world, count, || Some(Meter::new(GPUS).with_past(ticks))).await
+    }
+
+    async fn with(world: &World, count: usize, meter: impl Fn() -> Option<Meter>) -> anyhow::Result<Self> {
+        let meter = &meter;
         let tally = Arc::new(Tally::default());
         let (release, released) = watch::channel(false);
         let lanes = (0..AT_ONCE).map(|lane| async move {
@@ -135,7 +153,7 @@ impl Agents {
                 let released = released.clone();
                 async move {
                     let mut agent = Agent::connect(&world.authority, node.name, &node.credential).await?;
-                    agent.meter = measures.then(|| Meter::new(GPUS));
+                    agent.meter = meter();
                     Ok::<_, anyhow::Error>(tokio::spawn(async move {
                         if let Err(error) = agent.live(&tally, released).await {
                             tally.add(&tally.broken, 1);
@@ -172,6 +190,8 @@ struct Agent {
     under_way: Option<(u64, usize)>,
     /// `None`: it measures nothing.
     meter: Option<Meter>,
+    /// Samples that were sent and aren't acknowledged yet.
+    measured: usize,
 }
 
 impl Agent {
@@ -192,6 +212,7 @@ impl Agent {
             waiting: Vec::new(),
             under_way: None,
             meter: None,
+            measured: 0,
         })
     }
 
@@ -244,8 +265,8 @@ impl Agent {
                         sample: Box::new(sample()),
                     };
                     self.say(&beat).await?;
-                    if let Some(batch) = self.meter.as_mut().map(Meter::measure) {
-                        self.say(&FromNode::Metrics { batch }).await?;
+                    if self.meter.as_ref().is_some_and(Meter::is_up_to_date) {
+                        self.measure().await?;
                     }
                 }
                 told = released.changed(), if waits_for_release => {
@@ -257,7 +278,17 @@ impl Agent {
                 }
             }
             self.report().await?;
+            if self.measured == 0 && self.meter.as_ref().is_some_and(|meter| !meter.is_up_to_date()) {
+                self.measure().await?;
+            }
         }
+    }
+
+    async fn measure(&mut self) -> anyhow::Result<()> {
+        let Some(meter) = &mut self.meter else { return Ok(()) };
+        let batch = meter.measure();
+        self.measured = batch.ticks.iter().map(|tick| tick.values.len()).sum();
+        self.say(&FromNode::Metrics { batch }).await
     }
 
     fn take(&mut self, heard: ToNode, tally: &Tally, released: bool) {
@@ -293,7 +324,7 @@ impl Agent {
                 }
             }
             ToNode::HeartbeatAck { .. } => tally.add(&tally.beats, 1),
-            ToNode::MetricsAck { .. } => tally.add(&tally.samples, self.meter.as_ref().map_or(0, Meter::series)),
+            ToNode::MetricsAck { .. } => tally.add(&tally.samples, std::mem::take(&mut self.measured)),
             ToNode::Welcome { .. }
             | ToNode::Refused { .. }
             | ToNode::LogsAck { .. }

@@ -40,6 +40,12 @@ struct Args {
     /// Everything tiny, to see that it works
     #[arg(long)]
     quick: bool,
+    /// So many simulated agents in place of the usual number (metrics, past)
+    #[arg(long, value_name = "COUNT")]
+    agents: Option<usize>,
+    /// So many ticks of 10 s in place of six hours (past)
+    #[arg(long, value_name = "COUNT")]
+    ticks: Option<usize>,
     /// The product's binary [default: `clawbernetes` beside this one]
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
@@ -66,12 +72,18 @@ enum Part {
     Heartbeats,
     /// Metrics of 10,000 simulated agents
     Metrics,
+    /// Six hours of 80,000 series in a gateway: only when it is named, since it takes long
+    Past,
 }
 
 /// What every measurement needs.
 pub struct Bench {
     /// Tiny sizes.
     pub quick: bool,
+    /// Simulated agents, where somebody said how many.
+    pub agents: Option<usize>,
+    /// Ticks of the past, where somebody said how many.
+    pub ticks: Option<usize>,
     /// The product's binary.
     pub binary: PathBuf,
     /// Where data folders are made.
@@ -98,6 +110,8 @@ fn main() -> anyhow::Result<()> {
     );
     let bench = Bench {
         quick: args.quick,
+        agents: args.agents,
+        ticks: args.ticks,
         binary,
         dir: args.dir.unwrap_or_else(std::env::temp_dir),
     };
@@ -130,6 +144,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wanted(Part::Metrics) {
             metrics::run(&bench).await.context("metrics")?;
+        }
+        if args.parts.contains(&Part::Past) {
+            metrics::past(&bench).await.context("past")?;
         }
         Ok(())
     };

@@ -15,7 +15,14 @@ pub struct Meter {
     values: Vec<(Unit, Kind, f64)>,
     tick: u64,
     seed: u64,
+    /// Ticks of the past that are still to be told.
+    past: u64,
 }
+
+/// Time between two ticks.
+const EVERY_MS: i64 = 10_000;
+/// Ticks of a batch that tells of the past: few, so that what is under way takes no memory worth a word.
+const PAST_TICKS: u64 = 12;
 
 impl Meter {
     /// Of a machine with so many GPUs.
@@ -49,7 +56,13 @@ impl Meter {
             values,
             tick: 0,
             seed: 0x9E37_79B9_7F4A_7C15,
+            past: 0,
         }
+    }
+
+    /// The same with so many ticks that the gateway hasn't heard of yet.
+    pub fn with_past(self, ticks: u64) -> Self {
+        Self { past: ticks, ..self }
     }
 
     /// Series that it has.
@@ -57,8 +70,31 @@ impl Meter {
         self.values.len()
     }
 
-    /// The next batch.
+    /// Whether all of the past has been told.
+    pub fn is_up_to_date(&self) -> bool {
+        self.past == 0
+    }
+
+    /// The next batch: some of the past while there is any, then the present.
     pub fn measure(&mut self) -> MetricBatch {
+        let now = Timestamp::now().as_millisecond();
+        let anew = self.tick == 0;
+        let count = self.past.clamp(1, PAST_TICKS);
+        let mut ticks = Vec::new();
+        for _ in 0..count {
+            let at_ms = now - i64::try_from(self.past).unwrap_or(0) * EVERY_MS;
+            self.past = self.past.saturating_sub(1);
+            ticks.push(self.tick(at_ms));
+        }
+        MetricBatch {
+            anew,
+            define: std::mem::take(&mut self.define),
+            ticks,
+            dropped: 0,
+        }
+    }
+
+    fn tick(&mut self, at_ms: i64) -> Tick {
         self.tick += 1;
         let mut values = Vec::with_capacity(self.values.len());
         for (unit, kind, value) in &mut self.values {
@@ -75,15 +111,10 @@ impl Meter {
             };
             values.push(Some(*value));
         }
-        MetricBatch {
-            anew: self.tick == 1,
-            define: std::mem::take(&mut self.define),
-            ticks: vec![Tick {
-                number: self.tick,
-                at_ms: Timestamp::now().as_millisecond(),
-                values,
-            }],
-            dropped: 0,
+        Tick {
+            number: self.tick,
+            at_ms,
+            values,
         }
     }
 }

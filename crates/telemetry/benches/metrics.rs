@@ -1,18 +1,21 @@
-//! What the metric store costs, beside Prometheus fed with the same samples in the same run.
+//! What the metric store costs, beside Prometheus and VictoriaMetrics fed with the same samples in the same run.
 //!
 //! `cargo bench -p clawbernetes-telemetry --bench metrics` for the figures: 1,000 nodes x 8 GPUs x 10 metrics, six
 //! hours at ten seconds; then a tenth of the nodes, again into the store, and by remote write into the
 //! `prometheus` on the path if there is one. `-- --millions` adds two million series for five minutes.
-//! `-- --quick` (and `cargo test --benches`) only shows that it runs. Nothing is asserted as a time.
+//! `-- --references` instead gives all of 1,000 nodes to the store, to `victoria-metrics` and to `prometheus`, as far as
+//! they are installed, and asks each the same: half an hour (`--nodes 100` for a tenth). `-- --quick` (and `cargo test --benches`) only shows that
+//! it runs. Nothing is asserted as a time.
 //!
-//! CPU is that of the process without the generator's; Prometheus' includes HTTP and decoding, the store's doesn't.
+//! CPU is that of the process without the generator's; the others' includes HTTP and decoding, the store's doesn't. They
+//! get a minute's samples of a series at once, which costs them less than one at a time.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "a benchmark ends where something fails, and prints its figures"
 )]
 
-mod prometheus;
+mod reference;
 
 use std::fs;
 use std::path::Path;
@@ -20,24 +23,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use telemetry::metrics::{Aggregate, Matcher, MetricStore, Options, Sample, SeriesId};
+use telemetry::metrics::{Aggregate, Matcher, MetricError, MetricStore, Options, Sample, Series, SeriesId};
+use telemetry::promql::{self, Answer, Limits, Query};
 
-use prometheus::Prometheus;
+use reference::Reference;
 
 const START_MS: i64 = 1_795_392_000_000;
 const STEP_MS: i64 = 10_000;
 const GPUS: usize = 8;
 const METRICS: [&str; 10] = [
-    "gpu.utilization",
-    "gpu.temperature",
-    "gpu.power",
-    "gpu.memory.used",
-    "gpu.memory.total",
-    "gpu.memory.utilization",
-    "gpu.clock.sm",
-    "gpu.energy",
-    "gpu.pcie.tx",
-    "gpu.ecc.uncorrected",
+    "gpu_utilization",
+    "gpu_temperature",
+    "gpu_power",
+    "gpu_memory_used",
+    "gpu_memory_total",
+    "gpu_memory_utilization",
+    "gpu_clock_sm",
+    "gpu_energy",
+    "gpu_pcie_tx",
+    "gpu_ecc_uncorrected",
 ];
 /// Series of a node.
 const NODE: usize = GPUS * METRICS.len();
@@ -191,12 +195,7 @@ fn folder_bytes(dir: &Path) -> u64 {
     entries.flatten().map(|entry| folder_bytes(&entry.path())).sum()
 }
 
-fn median(mut times: Vec<Duration>) -> f64 {
-    times.sort_unstable();
-    times[times.len() / 2].as_secs_f64() * 1e3
-}
-
-/// Reports the median of the time that `work` takes, and the mean of its CPU, over `rounds`.
+/// Reports the middle and the 99th percentile of the time that `work` takes, and the mean of its CPU, over `rounds`.
 fn timed(what: &str, pid: &str, rounds: usize, mut work: impl FnMut()) {
     work();
     let before = cpu(pid);
@@ -205,9 +204,15 @@ fn timed(what: &str, pid: &str, rounds: usize, mut work: impl FnMut()) {
         work();
         since.elapsed()
     };
-    let wall = median((0..rounds).map(once).collect());
+    let mut times: Vec<Duration> = (0..rounds).map(once).collect();
+    times.sort_unstable();
+    let share = |hundredths: usize| times[(rounds * hundredths / 100).min(rounds - 1)].as_secs_f64() * 1e3;
     let busy = cpu(pid).saturating_sub(before).as_secs_f64() * 1e3 / rounds as f64;
-    println!("  {what:<54} {wall:>12.3} ms, of CPU {busy:.3} ms");
+    println!(
+        "  {what:<54} {:>12.3} ms, p99 {:.3} ms, of CPU {busy:.3} ms",
+        share(50),
+        share(99)
+    );
 }
 
 fn report(what: &str, figure: f64, unit: &str) {
@@ -222,6 +227,8 @@ fn embedded(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
     let clock = Arc::clone(&now);
     let options = Options {
         clock: Arc::new(move || clock.load(Ordering::Relaxed)),
+        // As many as Prometheus reads for a query: six hours of 8,000 series are 17 million.
+        query_points_max: 50_000_000,
         ..Options::default()
     };
     let store = MetricStore::open(dir, options).unwrap();
@@ -292,7 +299,7 @@ fn embedded(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
     report("  most so far", memory("self", "VmHWM"), "MB");
     let to_ms = START_MS + rows * STEP_MS;
     let from_ms = to_ms - 3_600_000;
-    let name = Matcher::name("gpu.utilization");
+    let name = Matcher::name("gpu_utilization");
     let node = Matcher::eq("node", "gpu-00007");
     let (named, on_node, both) = ([name.clone()], [node.clone()], [name, node]);
     let ask = |matchers: &[Matcher], step_ms, wanted: usize| {
@@ -312,6 +319,7 @@ fn embedded(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
         assert_eq!(answer.series.len(), 8);
     };
     timed("all hours of one node's 8, in minutes", "self", rounds, || all(60_000));
+    typical(rounds, nodes, rows, "self", |question| question.ask_store(&store));
     report("memory after queries", memory("self", "VmRSS"), "MB");
     let since = Instant::now();
     store.close().unwrap();
@@ -322,44 +330,164 @@ fn embedded(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
     assert_eq!(store.usage().samples as f64, samples);
 }
 
-/// The same through Prometheus.
-fn beside(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
-    let Some(mut prometheus) = Prometheus::start(dir) else {
-        println!("prometheus is not installed (Debian: apt-get install prometheus): nothing beside the store");
+/// A question in PromQL.
+struct Question {
+    what: String,
+    expression: String,
+    from_ms: i64,
+    to_ms: i64,
+    /// `None`: at the end alone.
+    step_ms: Option<i64>,
+    /// How many series the answer has.
+    series: usize,
+}
+
+struct Plain<'a>(&'a MetricStore);
+
+impl promql::Source for Plain<'_> {
+    fn select(&self, matchers: &[Matcher], from_ms: i64, to_ms: i64) -> Result<Vec<Series>, MetricError> {
+        self.0.select(matchers, from_ms, to_ms)
+    }
+}
+
+impl Question {
+    fn ask_store(&self, store: &MetricStore) {
+        let limits = Limits {
+            samples: 50_000_000,
+            points: 50_000_000,
+            deadline: Instant::now() + Duration::from_secs(600),
+        };
+        let query = Query::parse(&self.expression).unwrap();
+        let answer = match self.step_ms {
+            None => query.instant(&Plain(store), self.to_ms, &limits),
+            Some(step_ms) => query.range(&Plain(store), (self.from_ms, self.to_ms), step_ms, &limits),
+        };
+        let series = match answer.unwrap() {
+            Answer::Vector(rows) => rows.len(),
+            Answer::Matrix(rows) => rows.len(),
+            Answer::Scalar(_) | Answer::Text(_) => 0,
+        };
+        assert_eq!(series, self.series, "{}", self.expression);
+    }
+
+    fn ask(&self, reference: &mut Reference) {
+        match self.step_ms {
+            None => reference.query(&self.expression, self.to_ms / 1000),
+            Some(step_ms) => {
+                let range = (self.from_ms / 1000, self.to_ms / 1000);
+                reference.range(&self.expression, range, step_ms / 1000);
+            }
+        }
+    }
+}
+
+/// Times six typical questions.
+fn typical(rounds: usize, nodes: usize, rows: i64, pid: &str, mut ask: impl FnMut(&Question)) {
+    let to_ms = START_MS + rows * STEP_MS;
+    let question = |what: &str, expression: &str, series, step_ms| Question {
+        what: what.to_owned(),
+        expression: expression.to_owned(),
+        from_ms: START_MS + 60_000,
+        to_ms,
+        step_ms,
+        series,
+    };
+    let hundred = nodes.min(100);
+    let all = [
+        question(
+            &format!("PromQL: one-hour average of {} series", nodes * GPUS),
+            "avg(avg_over_time(gpu_utilization[1h]))",
+            1,
+            None,
+        ),
+        question(
+            "PromQL: of one node's 8",
+            r#"avg_over_time(gpu_utilization{node="gpu-00007"}[1h])"#,
+            8,
+            None,
+        ),
+        question(
+            "PromQL: each node's maximum of six hours",
+            "max by (node) (max_over_time(gpu_temperature[6h]))",
+            nodes,
+            None,
+        ),
+        question(
+            "PromQL: each node's rate of five minutes",
+            "sum by (node) (rate(gpu_energy[5m]))",
+            nodes,
+            None,
+        ),
+        question(
+            &format!("PromQL: 95th percentile of an hour of {}", hundred * GPUS),
+            r#"quantile_over_time(0.95, gpu_power{node=~"gpu-000.*"}[1h])"#,
+            hundred * GPUS,
+            None,
+        ),
+        question(
+            "PromQL: six hours of one node's 8, in minutes",
+            r#"avg_over_time(gpu_utilization{node="gpu-00007"}[1m])"#,
+            8,
+            Some(60_000),
+        ),
+    ];
+    for question in all {
+        timed(&question.what, pid, rounds, || ask(&question));
+    }
+}
+
+/// The same through another server.
+fn beside(reference: Option<Reference>, name: &str, dir: &Path, nodes: usize, rows: i64, rounds: usize) {
+    let Some(mut reference) = reference else {
+        println!("{name} is not installed (Debian: apt-get install {name}): nothing of it beside the store");
         return;
     };
     let series = nodes * NODE;
     println!(
         "{}, {series} series, {rows} samples each, by remote write",
-        prometheus.version()
+        reference.version()
     );
     let mut fleet = Fleet::new(nodes);
     let heads: Vec<Vec<u8>> = (0..series)
         .map(|at| {
             let (name, labels) = labels(at / NODE, at % NODE);
-            prometheus::labels(name, &labels)
+            reference::labels(name, &labels)
         })
         .collect();
-    let mut values = Vec::new();
-    let pid = prometheus.pid();
+    let pid = reference.pid();
     let cpu_before = cpu(&pid);
     let since = Instant::now();
-    // As many samples a request as Prometheus itself sends.
+    // A minute of some nodes: somewhat more samples a request than Prometheus itself sends.
+    const ROWS_A_REQUEST: i64 = 6;
     const NODES_A_REQUEST: usize = 6;
+    let mut times = vec![Vec::new(); nodes];
+    let mut values = vec![Vec::new(); nodes];
+    let mut row_values = Vec::new();
     for row in 0..rows {
+        for node in 0..nodes {
+            times[node].push(fleet.row(row, node, &mut row_values));
+            values[node].extend_from_slice(&row_values);
+        }
+        if (row + 1) % ROWS_A_REQUEST != 0 && row + 1 < rows {
+            continue;
+        }
         let mut body = Vec::new();
         for node in 0..nodes {
-            let at_ms = fleet.row(row, node, &mut values);
-            for (head, value) in heads[node * NODE..].iter().zip(&values) {
-                prometheus::series(&mut body, head, at_ms, *value);
+            for (at, head) in heads[node * NODE..(node + 1) * NODE].iter().enumerate() {
+                let column = values[node].iter().skip(at).step_by(NODE);
+                let samples = times[node].iter().copied().zip(column.copied());
+                reference::series(&mut body, head, samples);
             }
+            times[node].clear();
+            values[node].clear();
             if node % NODES_A_REQUEST == NODES_A_REQUEST - 1 || node + 1 == nodes {
-                prometheus.write(&body);
+                reference.write(&body);
                 body.clear();
             }
         }
     }
     let wall = since.elapsed();
+    reference.settle();
     let busy = cpu(&pid).saturating_sub(cpu_before);
     let samples = series as f64 * rows as f64;
     report("ingest", samples / busy.as_secs_f64() / 1e3, "k samples/CPU-s");
@@ -370,18 +498,14 @@ fn beside(dir: &Path, nodes: usize, rows: i64, rounds: usize) {
         "bytes/sample",
     );
     report("memory after ingest", memory(&pid, "VmRSS"), "MB");
-    let at = (START_MS + rows * STEP_MS) / 1000;
-    let what = format!("one-hour average of {} series", nodes * GPUS);
-    let all = "avg(avg_over_time(gpu_utilization[1h]))";
-    timed(&what, &pid, rounds, || prometheus.query(all, at));
-    let node = r#"avg_over_time(gpu_utilization{node="gpu-00007"}[1h])"#;
-    timed("of one node's 8", &pid, rounds * 50, || prometheus.query(node, at));
-    // An average would drop the names that tell them apart.
-    let node = r#"last_over_time({node="gpu-00007"}[1h])"#;
-    timed("the same of its 80, the last value", &pid, rounds * 50, || {
-        prometheus.query(node, at)
-    });
+    report("  most so far", memory(&pid, "VmHWM"), "MB");
+    typical(rounds, nodes, rows, &pid, |question| question.ask(&mut reference));
     report("memory after queries", memory(&pid, "VmRSS"), "MB");
+    report(
+        "on disk then, log included",
+        folder_bytes(dir) as f64 / samples,
+        "bytes/sample",
+    );
 }
 
 fn main() {
@@ -394,13 +518,29 @@ fn main() {
         dir
     };
     println!("metric store{}", if quick { " (quick)" } else { "" });
+    let prometheus = |dir: &Path, nodes, rows, rounds| {
+        beside(Reference::prometheus(dir), "prometheus", dir, nodes, rows, rounds);
+    };
+    let victoria = |dir: &Path, nodes, rows, rounds| {
+        beside(Reference::victoria(dir), "victoria-metrics", dir, nodes, rows, rounds);
+    };
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!("load average {}", load.trim());
     if quick {
         embedded(&dir("quick"), 10, 400, 2);
-        return beside(&dir("prometheus"), 10, 400, 2);
+        prometheus(&dir("prometheus"), 10, 400, 2);
+        return victoria(&dir("victoria"), 10, 400, 2);
+    }
+    if has("--references") {
+        let nodes = std::env::args().skip_while(|arg| arg != "--nodes").nth(1);
+        let nodes = nodes.map_or(1000, |nodes| nodes.parse().unwrap());
+        embedded(&dir("fleet"), nodes, 6 * 360, 21);
+        victoria(&dir("victoria"), nodes, 6 * 360, 21);
+        return prometheus(&dir("prometheus"), nodes, 6 * 360, 21);
     }
     embedded(&dir("fleet"), 1000, 6 * 360, 21);
     embedded(&dir("tenth"), 100, 6 * 360, 21);
-    beside(&dir("prometheus"), 100, 6 * 360, 21);
+    prometheus(&dir("prometheus"), 100, 6 * 360, 21);
     if has("--millions") {
         embedded(&dir("millions"), 25_000, 30, 5);
     }

@@ -10,6 +10,7 @@
 //! Data that is missing is neither: a firing alert keeps firing and is called stale, a pending one doesn't ripen.
 //! Evaluating twice at the same time with the same readings changes nothing the second time.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -146,9 +147,27 @@ pub fn evaluate_all(
     previous: &States,
     now: Timestamp,
 ) -> (States, Vec<Transition>) {
+    let nothing = Observed::default();
+    evaluate_each(
+        rules,
+        |rule| observed.get(&rule.name).unwrap_or(&nothing),
+        previous,
+        now,
+    )
+}
+
+/// The same with one rule's observations at a time, each asked for when its rule's turn has come: those of all rules over
+/// a large fleet are gigabytes.
+#[must_use]
+pub fn evaluate_each<O: Borrow<Observed>>(
+    rules: &RuleSet,
+    mut observe: impl FnMut(&Rule) -> O,
+    previous: &States,
+    now: Timestamp,
+) -> (States, Vec<Transition>) {
     let mut states = States::default();
     let mut transitions = Vec::new();
-    let (nothing, none) = (Observed::default(), Alerts::new());
+    let none = Alerts::new();
     let mut keep = |name: &str, outcome: Outcome| {
         transitions.extend(outcome.transitions);
         if !outcome.alerts.is_empty() {
@@ -156,9 +175,8 @@ pub fn evaluate_all(
         }
     };
     for rule in rules.iter() {
-        let observed = observed.get(&rule.name).unwrap_or(&nothing);
         let previous = previous.rules.get(&rule.name).unwrap_or(&none);
-        keep(&rule.name, evaluate(rule, observed, previous, now));
+        keep(&rule.name, evaluate(rule, observe(rule).borrow(), previous, now));
     }
     for (name, alerts) in &previous.rules {
         if rules.get(name).is_none() {

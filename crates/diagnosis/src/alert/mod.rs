@@ -39,7 +39,7 @@ mod unit;
 mod scene;
 
 pub use condition::{Absent, Bits, Bound, Condition, Events, MetricBound, Op, StateIs, Threshold, Trend};
-pub use evaluate::{Change, Outcome, Transition, evaluate, evaluate_all};
+pub use evaluate::{Change, Outcome, Transition, evaluate, evaluate_all, evaluate_each};
 pub use judge::Evidence;
 pub use list::{AlertView, list};
 pub use matcher::{Labels, MatchOp, Matcher, MatcherError};

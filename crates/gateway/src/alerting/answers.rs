@@ -190,56 +190,62 @@ enum Question {
     Points(Span),
 }
 
-/// Answers that were given, as far as they may be given again.
+/// Answers that were given, as far as they may be given again: those of all rules over a large fleet are gigabytes.
 #[derive(Default)]
 pub struct Answers {
     kept: Vec<Kept>,
+    /// How often each question will still be asked in this evaluation.
+    left: Vec<(String, Question, usize)>,
 }
 
 impl Answers {
-    /// Answers the needs of all rules. Reads files.
+    /// Begins an evaluation: every rule's needs will be asked for once.
+    pub fn begin(&mut self, rules: &RuleSet, now: Timestamp) {
+        self.kept
+            .retain(|kept| kept.is_long() && kept.at <= now && !kept.has_moved(now));
+        self.left.clear();
+        for rule in rules.iter() {
+            for (metric, question) in rule.needs().iter().filter_map(|need| question(need, rule)) {
+                match self.left.iter_mut().find(|(m, q, _)| m == metric && *q == question) {
+                    Some((_, _, count)) => *count += 1,
+                    None => self.left.push((metric.to_owned(), question, 1)),
+                }
+            }
+        }
+    }
+
+    /// Answers the needs of a rule. Reads files.
     #[must_use]
     pub fn observe(
         &mut self,
-        rules: &RuleSet,
+        rule: &Rule,
         metrics: &MetricStore,
         fleet: &Fleet,
         recent: &Recent,
         alerts: &States,
         now: Timestamp,
-    ) -> BTreeMap<String, Observed> {
-        self.kept.retain(|kept| match kept.take {
-            Question::Points(over) if over > RAW_MAX => {
-                Span::between(kept.at, now).times(MOVED) < over && kept.at <= now
+    ) -> Observed {
+        let needs = rule.needs();
+        let counts = |need: &Need| matches!(need, Need::Events { .. } | Need::Metric { take: Take::Count, .. });
+        let targets = if needs.iter().any(counts) {
+            fleet.targets(rule, alerts)
+        } else {
+            Vec::new()
+        };
+        let answers: Vec<Option<Vec<Series>>> = needs
+            .iter()
+            .map(|need| self.answer(need, rule, metrics, fleet, recent, now))
+            .collect();
+        let mut observations = gather(rule, &answers, &targets, now);
+        if !rule.context.is_empty() {
+            for observation in &mut observations {
+                observation.context.clone_from(&fleet.words);
             }
-            _ => false,
-        });
-        let mut all = BTreeMap::new();
-        for rule in rules.iter() {
-            let needs = rule.needs();
-            let counts = |need: &Need| matches!(need, Need::Events { .. } | Need::Metric { take: Take::Count, .. });
-            let targets = if needs.iter().any(counts) {
-                fleet.targets(rule, alerts)
-            } else {
-                Vec::new()
-            };
-            let answers: Vec<Option<Vec<Series>>> = needs
-                .iter()
-                .map(|need| self.answer(need, rule, metrics, fleet, recent, now))
-                .collect();
-            let mut observations = gather(rule, &answers, &targets, now);
-            if !rule.context.is_empty() {
-                for observation in &mut observations {
-                    observation.context.clone_from(&fleet.words);
-                }
-            }
-            let observed = Observed {
-                observations,
-                gone: fleet.gone.clone(),
-            };
-            all.insert(rule.name.clone(), observed);
         }
-        all
+        Observed {
+            observations,
+            gone: fleet.gone.clone(),
+        }
     }
 
     fn answer(
@@ -251,7 +257,7 @@ impl Answers {
         recent: &Recent,
         now: Timestamp,
     ) -> Option<Vec<Series>> {
-        let (metric, labels, question) = match need {
+        let labels = match need {
             Need::State { state, labels } => {
                 let all = fleet.states.get(state.as_str())?.iter();
                 let wanted = all.filter(|series| labels.iter().all(|matcher| matcher.matches(&series.labels)));
@@ -260,14 +266,9 @@ impl Answers {
             Need::Events { event, labels, over } => {
                 return Some(recent.count(event, labels, *over, |labels| rule.target(labels), now));
             }
-            Need::Metric {
-                metric,
-                labels,
-                take,
-                over,
-            } => (metric, labels, Question::One(*take, over.unwrap_or(rule.stale_after))),
-            Need::Points { metric, labels, over } => (metric, labels, Question::Points(*over)),
+            Need::Metric { labels, .. } | Need::Points { labels, .. } => labels,
         };
+        let (metric, question) = question(need, rule)?;
         let known = self
             .kept
             .iter()
@@ -289,16 +290,52 @@ impl Answers {
                     .extend(namespace.map(|value| ("namespace".to_owned(), value)));
             }
             self.kept.push(Kept {
-                metric: metric.clone(),
+                metric: metric.to_owned(),
                 take: question,
                 at: now,
                 answer,
             });
             self.kept.len() - 1
         });
+        let wanted = |series: &Series| labels.iter().all(|matcher| matcher.matches(&series.labels));
+        if self.is_last(metric, question) && !self.kept[at].is_long() {
+            let all = self.kept.swap_remove(at).answer?;
+            return Some(all.into_iter().filter(wanted).collect());
+        }
         let all = self.kept[at].answer.as_ref()?.iter();
-        let wanted = all.filter(|series| labels.iter().all(|matcher| matcher.matches(&series.labels)));
-        Some(wanted.cloned().collect())
+        Some(all.filter(|series| wanted(series)).cloned().collect())
+    }
+
+    /// Counts a question that is asked; whether nobody asks it again in this evaluation.
+    fn is_last(&mut self, metric: &str, question: Question) -> bool {
+        let found = self.left.iter_mut().find(|(m, q, _)| m == metric && *q == question);
+        let Some((_, _, left)) = found else { return false };
+        *left = left.saturating_sub(1);
+        *left == 0
+    }
+}
+
+impl Kept {
+    /// Whether it may be given again at later evaluations.
+    fn is_long(&self) -> bool {
+        matches!(self.take, Question::Points(over) if over > RAW_MAX)
+    }
+
+    /// Whether its window has moved too far for that.
+    fn has_moved(&self, now: Timestamp) -> bool {
+        let (Question::Points(over) | Question::One(_, over)) = self.take;
+        Span::between(self.at, now).times(MOVED) >= over
+    }
+}
+
+/// What of the metric store a need asks for. `None`: nothing.
+fn question<'a>(need: &'a Need, rule: &Rule) -> Option<(&'a str, Question)> {
+    match need {
+        Need::State { .. } | Need::Events { .. } => None,
+        Need::Metric { metric, take, over, .. } => {
+            Some((metric, Question::One(*take, over.unwrap_or(rule.stale_after))))
+        }
+        Need::Points { metric, over, .. } => Some((metric, Question::Points(*over))),
     }
 }
 
@@ -439,8 +476,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (store, rules) = (store(&dir), RuleSet::built_in().unwrap());
         let recent = Recent::new(&rules);
-        let observed = Answers::default().observe(&rules, &store, fleet, &recent, before, at(minute * 60));
-        let (after, _) = diagnosis::alert::evaluate_all(&rules, &observed, before, at(minute * 60));
+        let (mut answers, now) = (Answers::default(), at(minute * 60));
+        answers.begin(&rules, now);
+        let observe = |rule: &Rule| answers.observe(rule, &store, fleet, &recent, before, now);
+        let (after, _) = diagnosis::alert::evaluate_each(&rules, observe, before, now);
         let firing = after
             .alerts()
             .filter(|alert| alert.phase == diagnosis::alert::Phase::Firing);
@@ -546,8 +585,13 @@ mod tests {
         let (fleet, recent, states) = (Fleet::default(), Recent::new(&rules), States::default());
         let mut answers = Answers::default();
         let mut observed = |second| {
-            let all = answers.observe(&rules, &store, &fleet, &recent, &states, at(second));
-            all["disk-filling"].observations[0].readings.clone()
+            answers.begin(&rules, at(second));
+            let mut observe = |rule: &Rule| answers.observe(rule, &store, &fleet, &recent, &states, at(second));
+            let mut all: BTreeMap<&str, Observed> = rules.iter().map(|rule| (&*rule.name, observe(rule))).collect();
+            let seen = all.remove("disk-filling").unwrap().observations[0].readings.clone();
+            let short = answers.kept.iter().filter(|kept| !kept.is_long());
+            assert_eq!(short.count(), 0, "what no rule asks for again isn't kept");
+            seen
         };
         let first = observed(6 * 3600);
         let Reading::Points { points } = &first[0] else {

@@ -1,7 +1,7 @@
 //! Alerts: rules are evaluated, what they find is kept and recorded, and whoever wants to know is told.
 //!
 //! ```text
-//! metrics, view, live, events ──▶ answers ──▶ diagnosis::alert::evaluate_all ──▶ keep (store, events)
+//! metrics, view, live, events ──▶ answers ──▶ diagnosis::alert::evaluate_each ──▶ keep (store, events)
 //!                                                                                   │ nudge
 //! receivers ◀── send ◀── deliver (diagnosis::alert::plan) ◀─────────────────────────┘
 //! ```

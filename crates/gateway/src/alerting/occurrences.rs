@@ -54,7 +54,7 @@ impl Recent {
 
     /// How many there are.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub fn known(&self) -> usize {
         self.kept.len()
     }
 

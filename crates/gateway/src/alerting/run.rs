@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use api::{NodeName, Span, Timestamp};
-use diagnosis::alert::{Delivery, Labels, Ledger, Receiver, States, evaluate_all, plan};
+use diagnosis::alert::{Delivery, Labels, Ledger, Receiver, Rule, States, evaluate_each, plan};
 use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
@@ -99,8 +99,9 @@ impl Round {
             snapshot.stepped.iter().for_each(|workload| recent.add(workload, at));
             let heard_of = |node: &NodeName| sources.live.with(node, |live| live.seen_at.is_some());
             let fleet = Fleet::of(&snapshot, heard_of, &previous).with_words(words);
-            let observed = answers.observe(&alerting.rules, &sources.metrics.store, &fleet, &recent, &previous, at);
-            let outcome = evaluate_all(&alerting.rules, &observed, &previous, at);
+            answers.begin(&alerting.rules, at);
+            let observe = |rule: &Rule| answers.observe(rule, &sources.metrics.store, &fleet, &recent, &previous, at);
+            let outcome = evaluate_each(&alerting.rules, observe, &previous, at);
             (outcome, answers)
         })
         .await;

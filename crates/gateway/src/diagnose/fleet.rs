@@ -57,9 +57,8 @@ pub fn health(
         ..Stretch::before(now.as_millisecond(), window_ms)
     };
     let names = samples::OF_GPUS.iter().chain(samples::OF_NODES).copied();
-    let mut series = samples::of_all(metrics, names.filter(|n| !UNUSED.contains(n)), stretch)?;
-    let with_series = |looked: &'_ Looked| series.remove(looked.node.name.as_str()).unwrap_or_default();
-    let mut series: Vec<Vec<Series>> = nodes.iter().map(with_series).collect();
+    let names = names.filter(|name| !UNUSED.contains(name));
+    let mut series = samples::of_all(metrics, nodes.iter().map(|n| n.node.name.as_str()), names, stretch)?;
     let look = |(looked, series): (&Looked, &mut Vec<Series>)| one(looked, std::mem::take(series), held, journal, now);
     let share = nodes.len().div_ceil(threads()).max(SHARE_MIN);
     let looked_at: Vec<NodeHealth> = std::thread::scope(|scope| {

@@ -566,8 +566,11 @@ fn a_thousand_nodes_of_eight_gpus() {
     for _ in 0..3 {
         let start = std::time::Instant::now();
         let all = super::samples::OF_GPUS.iter().chain(super::samples::OF_NODES).copied();
-        let stretch = super::samples::Stretch::before(world.now.as_millisecond(), 900_000);
-        let read = super::samples::of_all(store, all, stretch).unwrap();
+        let stretch = super::samples::Stretch {
+            step_ms: 60_000,
+            ..super::samples::Stretch::before(world.now.as_millisecond(), 900_000)
+        };
+        let read = super::samples::of_all(store, names.iter().map(String::as_str), all, stretch).unwrap();
         eprintln!("read in full, {} nodes: {:?}", read.len(), start.elapsed());
         drop(read);
         let start = std::time::Instant::now();

@@ -29,9 +29,9 @@ pub struct OwnMetric {
 /// What a session's series are in the store.
 #[derive(Debug, Default)]
 pub struct Intake {
-    /// By position in the session's dictionary. `None`: not let in.
+    /// By position in the session's dictionary. `None`: not let in. What it is called is the store's to know: ten thousand
+    /// sessions with their names would be gigabytes.
     series: Vec<Option<SeriesId>>,
-    keys: Vec<Arc<SeriesKey>>,
     /// Series of their own, by workload.
     own: HashMap<String, usize>,
 }
@@ -48,6 +48,10 @@ pub enum IntakeError {
     /// The store failed.
     #[error("measurements can't be kept")]
     Store(#[from] MetricError),
+    /// Of a series nothing was kept any more, and so the store forgot it: a new session names all anew. What the batch
+    /// has of other series is kept, and dropped as a double when it comes again.
+    #[error("the store has forgotten series of this session")]
+    Forgotten,
 }
 
 impl Intake {
@@ -64,7 +68,7 @@ impl Intake {
         batch: &MetricBatch,
         runs: impl Fn(&WorkloadId) -> bool,
     ) -> Result<Vec<Refused>, IntakeError> {
-        batch.check(self.keys.len())?;
+        batch.check(self.series.len())?;
         let mut refused = Vec::new();
         if batch.anew {
             *self = Self::default();
@@ -72,7 +76,6 @@ impl Intake {
         for key in &batch.define {
             let opened = self.admit(key, &runs).and_then(|()| open(&metrics.store, node, key));
             self.series.push(opened.as_ref().ok().copied());
-            self.keys.push(Arc::clone(key));
             match opened {
                 Err(reason) => refused.push((Arc::clone(key), reason)),
                 Ok(_) if key.metric.starts_with(OWN_PREFIX) => {
@@ -85,15 +88,12 @@ impl Intake {
                 Ok(_) => {}
             }
         }
+        if !batch.define.is_empty() {
+            self.series.shrink_to_fit();
+        }
         let appended = metrics.store.append(&self.samples(batch))?;
         if appended.dropped.unknown > 0 {
-            // Series of which nothing was kept any more begin anew. What is known is dropped as a double.
-            for (id, key) in self.series.iter_mut().zip(&self.keys) {
-                if id.is_some() {
-                    *id = open(&metrics.store, node, key).ok();
-                }
-            }
-            metrics.store.append(&self.samples(batch))?;
+            return Err(IntakeError::Forgotten);
         }
         Ok(refused)
     }
@@ -156,4 +156,93 @@ fn open(store: &MetricStore, node: &NodeName, key: &SeriesKey) -> Result<SeriesI
         MetricError::InvalidSeries(reason) => reason,
         _ => "the store has no room for it",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::atomic::{AtomicI64, Ordering},
+        time::Duration,
+    };
+
+    use api::wire::Tick;
+    use telemetry::metrics::{Matcher, Options};
+
+    use super::*;
+
+    const START_MS: i64 = 1_800_000_000_000;
+    const DAY_MS: i64 = 24 * 3_600_000;
+
+    fn named(metric: &str) -> Arc<SeriesKey> {
+        Arc::new(SeriesKey {
+            metric: metric.to_owned(),
+            labels: BTreeMap::from([(label::GPU.to_owned(), "0".to_owned())]),
+            unit: None,
+            kind: None,
+        })
+    }
+
+    fn batch(define: &[&str], number: u64, at_ms: i64, values: &[f64]) -> MetricBatch {
+        MetricBatch {
+            define: define.iter().map(|metric| named(metric)).collect(),
+            ticks: vec![Tick {
+                number,
+                at_ms,
+                values: values.iter().copied().map(Some).collect(),
+            }],
+            ..MetricBatch::default()
+        }
+    }
+
+    #[test]
+    fn a_session_names_its_series_once_and_anew_when_the_store_has_forgotten_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(AtomicI64::new(START_MS));
+        let told = Arc::clone(&clock);
+        let options = Options {
+            raw_keep: Duration::from_secs(2 * 3600),
+            rollup_keep: Duration::from_secs(2 * 3600),
+            clock: Arc::new(move || told.load(Ordering::Relaxed)),
+            ..Options::default()
+        };
+        let metrics = Metrics::new(MetricStore::open(dir.path(), options).unwrap());
+        let node = NodeName::new("gpu-7");
+        let take = |intake: &mut Intake, batch: &MetricBatch| intake.take(&metrics, &node, batch, |_| false);
+        let known = |metric: &str| {
+            let found = metrics
+                .store
+                .select(&[Matcher::name(metric)], i64::MIN, i64::MAX)
+                .unwrap();
+            found.iter().map(|series| series.points.len()).sum::<usize>()
+        };
+        let mut intake = Intake::default();
+        let first = batch(
+            &["gpu.temperature", "gpu.nonsense", "gpu.power"],
+            1,
+            START_MS,
+            &[60.0, 1.0, 400.0],
+        );
+        let refused = take(&mut intake, &first).unwrap();
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].0.metric, "gpu.nonsense");
+        // Only the temperature goes on.
+        for day in 1..=4 {
+            let at_ms = START_MS + day * DAY_MS;
+            clock.store(at_ms, Ordering::Relaxed);
+            take(&mut intake, &batch(&[], 1 + day.unsigned_abs(), at_ms, &[61.0])).unwrap();
+            metrics.store.settle().unwrap();
+        }
+        assert_eq!(metrics.store.series_count("__name__", "gpu.power"), 0);
+        let late = START_MS + 4 * DAY_MS + 10_000;
+        let again = batch(&[], 8, late, &[62.0, 1.0, 401.0]);
+        assert!(matches!(take(&mut intake, &again), Err(IntakeError::Forgotten)));
+        let before = known("gpu.temperature");
+        // As a new session sends it.
+        let names = ["gpu.temperature", "gpu.nonsense", "gpu.power"];
+        let again = batch(&names, 8, late, &[62.0, 1.0, 401.0]);
+        take(&mut Intake::default(), &again).unwrap();
+        assert_eq!((known("gpu.temperature"), known("gpu.power")), (before, 1));
+        metrics.store.settle().unwrap();
+    }
 }

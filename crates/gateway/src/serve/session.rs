@@ -462,7 +462,7 @@ async fn take_metrics(
                     tracing::warn!(%node, metric = series.metric, "a series wasn't let in: {reason}");
                 }
             }
-            Err(error @ IntakeError::Batch(_)) => {
+            Err(error @ (IntakeError::Batch(_) | IntakeError::Forgotten)) => {
                 tracing::warn!(%node, %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "a node's session is ended");
                 return;
             }

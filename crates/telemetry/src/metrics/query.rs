@@ -16,6 +16,8 @@ use super::{Aggregate, Labels, Matcher, MetricError, Resolution, Series, Windows
 const PARALLEL_SERIES: usize = 512;
 /// Threads of one query at most: the others serve.
 const THREADS_MAX: usize = 4;
+/// Series that [`each_windows`] reads at a time.
+const SERIES_A_PART: usize = 8_192;
 /// Above this much time, roll-ups answer where they can.
 const LONG_MS: i64 = 24 * 3_600_000;
 
@@ -123,6 +125,56 @@ pub(super) fn windows(
         resolution: Resolution::Raw,
         series: answer(view.labels, folds.into_iter().map(Aggregated::finish)),
     })
+}
+
+pub(super) fn each_windows<K>(
+    shared: &Shared,
+    metrics: &[(&str, Aggregate)],
+    (from_ms, to_ms): (i64, i64),
+    step_ms: i64,
+    key: impl Fn(&str, &mut dyn Iterator<Item = (&str, &str)>) -> Option<K>,
+    mut each: impl FnMut(K, Vec<(i64, f64)>),
+) -> Result<(), MetricError> {
+    check_range(from_ms, to_ms)?;
+    if step_ms <= 0 {
+        return Err(MetricError::InvalidStep { step_ms });
+    }
+    let (grid, last_ms) = (Grid { from_ms, step_ms }, to_ms.saturating_sub(1));
+    let mut all: Vec<(u32, Aggregate)> = Vec::new();
+    {
+        let index = shared.index();
+        for (name, aggregate) in metrics {
+            let series = index.select(&[Matcher::name(name)]);
+            all.extend(series.into_iter().map(|one| (one, *aggregate)));
+        }
+    }
+    all.sort_unstable_by_key(|(one, _)| *one);
+    all.dedup_by_key(|(one, _)| *one);
+    for part in all.chunks(SERIES_A_PART) {
+        let (mut series, mut keys, mut folds) = (Vec::new(), Vec::new(), Vec::new());
+        let index = shared.index();
+        for &(one, aggregate) in part {
+            let Some((name, mut labels)) = index.parts(one) else {
+                continue;
+            };
+            if let Some(key) = key(name, &mut labels) {
+                series.push(one);
+                keys.push(key);
+                folds.push(Aggregated::new(grid, aggregate));
+            }
+        }
+        let view = shared.view_of(index, series, from_ms, last_ms);
+        let limit = shared.options.query_samples_max;
+        let spent = Budget::new(limit, MetricError::TooManySamples { limit });
+        view.scan(&mut folds, (from_ms, last_ms), Take::All, &spent)?;
+        for (key, fold) in keys.into_iter().zip(folds) {
+            let points = fold.finish();
+            if !points.is_empty() {
+                each(key, points);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What a query may read, shared by its threads.

@@ -292,6 +292,26 @@ impl MetricStore {
         query::windows(&self.shared, matchers, (from_ms, to_ms), step_ms, aggregate)
     }
 
+    /// Windows as those of [`Self::windows`], of all series of some metrics, each with an aggregate of its own: in one
+    /// pass through raw samples, and some thousand series at a time, so that a whole fleet is never in memory at once.
+    ///
+    /// `key` tells from a series' name and labels what it is to the caller; `None`: nothing, and it isn't read. New
+    /// series wait while it works. `each` is given the points of each that has any, in no order. Between two parts
+    /// others append, and series may come and go.
+    ///
+    /// # Errors
+    /// As [`Self::select`]; [`MetricError::InvalidStep`]; [`MetricError::TooManySamples`], of some thousand series.
+    pub fn each_windows<K>(
+        &self,
+        metrics: &[(&str, Aggregate)],
+        (from_ms, to_ms): (i64, i64),
+        step_ms: i64,
+        key: impl Fn(&str, &mut dyn Iterator<Item = (&str, &str)>) -> Option<K>,
+        each: impl FnMut(K, Vec<(i64, f64)>),
+    ) -> Result<(), MetricError> {
+        query::each_windows(&self.shared, metrics, (from_ms, to_ms), step_ms, key, each)
+    }
+
     /// Names of metrics, with the number of series of each, sorted.
     #[must_use]
     pub fn names(&self) -> Vec<(String, u64)> {
@@ -426,11 +446,25 @@ impl Shared {
         let index = self.index();
         let series = index.select(matchers);
         let labels = series.iter().filter_map(|&one| index.labels(one)).collect();
+        View {
+            labels,
+            ..self.view_of(index, series, from_ms, to_ms)
+        }
+    }
+
+    /// The same of some series, ascending, as the index has them now; without their labels.
+    pub(super) fn view_of(
+        &self,
+        index: RwLockReadGuard<'_, Index>,
+        series: Vec<u32>,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> View {
         let hot = self.hot();
         drop(index);
         let mut view = View {
             head_ends: Vec::with_capacity(series.len()),
-            labels,
+            labels: Vec::new(),
             series,
             frozen: hot.frozen.clone(),
             segments: Arc::clone(&hot.segments),

@@ -110,3 +110,84 @@ fn what_is_too_old_is_answered_from_roll_ups() {
     let files = std::fs::read_dir(dir.path()).unwrap().count();
     assert!(files < 2 * 24 + 8 + 24 + 10, "{files} files");
 }
+
+/// [`MetricStore::each_windows`] as a list: metric, node, points; sorted.
+fn each(
+    store: &MetricStore,
+    metrics: &[(&str, Aggregate)],
+    range: (i64, i64),
+) -> Vec<(String, String, Vec<(i64, f64)>)> {
+    let mut all = Vec::new();
+    let key = |name: &str, labels: &mut dyn Iterator<Item = (&str, &str)>| {
+        let mut labels = labels;
+        let (_, node) = Iterator::find(&mut labels, |(label, _)| *label == "node")?;
+        (node != "unasked").then(|| (name.to_owned(), node.to_owned()))
+    };
+    let seen = |(name, node), points| all.push((name, node, points));
+    store.each_windows(metrics, range, MINUTE_MS, key, seen).unwrap();
+    all.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+    all
+}
+
+#[test]
+fn many_metrics_are_read_in_one_pass_as_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = Hand::at(START_MS);
+    let store = open(dir.path(), &hand);
+    let names = ["load", "power", "events", "unasked"];
+    let mut ids = Vec::new();
+    // More than one part of them, and more than one thread's.
+    for node in 0..3_000 {
+        let node = if node == 7 {
+            "unasked".to_owned()
+        } else {
+            format!("n{node}")
+        };
+        ids.extend(names.map(|name| store.series(name, &[("node", &node)]).unwrap()));
+    }
+    ids.push(store.series("load", &[("disk", "no node")]).unwrap());
+    for row in 0..90 {
+        let at_ms = START_MS + row * 10_000;
+        hand.set(at_ms);
+        let batch: Vec<_> = (0..)
+            .zip(&ids)
+            .map(|(n, &id)| sample(id, at_ms, ((n * 7 + row) % 50) as f64))
+            .collect();
+        store.append(&batch).unwrap();
+        // Some of it in a file, some in memory.
+        if row == 60 {
+            store.settle().unwrap();
+        }
+    }
+    let metrics = [
+        ("load", Aggregate::Avg),
+        ("power", Aggregate::Max),
+        ("events", Aggregate::Last),
+    ];
+    let range = (START_MS + 65_000, START_MS + 900_000);
+    let mut wanted = Vec::new();
+    for (name, aggregate) in metrics {
+        let matchers = [
+            Matcher::name(name),
+            Matcher::ne("node", "unasked"),
+            Matcher::ne("node", ""),
+        ];
+        let found = store
+            .windows(&matchers, range.0, range.1, MINUTE_MS, aggregate)
+            .unwrap();
+        wanted.extend(found.series.into_iter().map(|series| {
+            let node = series.labels.get("node").unwrap().to_owned();
+            (series.labels.name, node, series.points)
+        }));
+    }
+    wanted.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+    assert_eq!(wanted.len(), 3 * 2_999);
+    assert!(each(&store, &metrics, range) == wanted, "they differ");
+    assert_eq!(each(&store, &metrics, (START_MS + HOUR_MS, START_MS + DAY_MS)), []);
+    assert_eq!(each(&store, &[("nothing", Aggregate::Avg)], range), []);
+    let key = |_: &str, _: &mut dyn Iterator<Item = (&str, &str)>| Some(());
+    assert_eq!(
+        store.each_windows(&metrics, range, 0, key, |(), _| {}),
+        Err(MetricError::InvalidStep { step_ms: 0 })
+    );
+}

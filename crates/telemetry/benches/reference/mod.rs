@@ -1,4 +1,4 @@
-//! A Prometheus server of the benchmark's own, written to and asked over HTTP.
+//! Another server with the same samples, written to and asked over HTTP: Prometheus or VictoriaMetrics.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,23 +7,46 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub struct Prometheus {
+/// A server of the benchmark's own; it ends with its owner.
+pub struct Reference {
+    binary: &'static str,
     child: Child,
     stream: BufReader<TcpStream>,
 }
 
-impl Prometheus {
-    /// Starts the server on the path with its data in `dir`; `None` when there is none.
-    pub fn start(dir: &Path) -> Option<Self> {
+impl Reference {
+    /// Starts the Prometheus on the path with its data in `dir`; `None` when there is none.
+    pub fn prometheus(dir: &Path) -> Option<Self> {
         let config = dir.join("prometheus.yml");
         std::fs::write(&config, "global: {scrape_interval: 1h}\n").unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .arg("--web.enable-remote-write-receiver")
-            .arg("--log.level=error")
+        let address = free();
+        let args = [
+            format!("--config.file={}", config.display()),
+            format!("--storage.tsdb.path={}", dir.join("data").display()),
+            format!("--web.listen-address={address}"),
+            "--web.enable-remote-write-receiver".to_owned(),
+            "--log.level=error".to_owned(),
+        ];
+        Self::start("prometheus", &args, &address, "/-/ready")
+    }
+
+    /// The same of VictoriaMetrics.
+    pub fn victoria(dir: &Path) -> Option<Self> {
+        let address = free();
+        let args = [
+            format!("-storageDataPath={}", dir.join("data").display()),
+            format!("-httpListenAddr={address}"),
+            // The samples are of a fixed day.
+            "-retentionPeriod=100y".to_owned(),
+            "-search.maxUniqueTimeseries=1000000".to_owned(),
+            "-loggerLevel=ERROR".to_owned(),
+        ];
+        Self::start("victoria-metrics", &args, &address, "/health")
+    }
+
+    fn start(binary: &'static str, args: &[String], address: &str, ready: &str) -> Option<Self> {
+        let mut child = Command::new(binary)
+            .args(args)
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .spawn()
@@ -33,11 +56,12 @@ impl Prometheus {
                 Ok(stream) => break stream,
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
+            assert!(child.try_wait().unwrap().is_none(), "{binary} ended at once");
         };
         stream.set_nodelay(true).unwrap();
         let stream = BufReader::new(stream);
-        let mut started = Self { child, stream };
-        while started.call("GET", "/-/ready", "", &[]).0 != 200 {
+        let mut started = Self { binary, child, stream };
+        while started.call("GET", ready, "", &[]).0 != 200 {
             std::thread::sleep(Duration::from_millis(20));
         }
         Some(started)
@@ -48,9 +72,10 @@ impl Prometheus {
     }
 
     pub fn version(&self) -> String {
-        let output = Command::new("prometheus").arg("--version").output().unwrap();
+        let output = Command::new(self.binary).arg("--version").output().unwrap();
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        text.split(" (").next().unwrap_or_default().to_owned()
+        let first = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
+        format!("{}: {}", self.binary, first.split(" (").next().unwrap_or_default())
     }
 
     fn call(&mut self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, Vec<u8>) {
@@ -100,20 +125,50 @@ impl Prometheus {
         assert!(status / 100 == 2, "{status}: {}", String::from_utf8_lossy(&answer));
     }
 
+    /// Lets everything that was written be found.
+    pub fn settle(&mut self) {
+        if self.binary == "victoria-metrics" {
+            assert_eq!(self.call("GET", "/internal/force_flush", "", &[]).0, 200);
+        }
+    }
+
     /// Asks for the value of an expression at a time.
     pub fn query(&mut self, expression: &str, at_s: i64) {
-        let mut path = String::from("/api/v1/query?query=");
+        self.ask("query", expression, &format!("time={at_s}"));
+    }
+
+    /// Asks for its values over time.
+    pub fn range(&mut self, expression: &str, (from_s, to_s): (i64, i64), step_s: i64) {
+        self.ask(
+            "query_range",
+            expression,
+            &format!("start={from_s}&end={to_s}&step={step_s}"),
+        );
+    }
+
+    fn ask(&mut self, what: &str, expression: &str, when: &str) {
+        let mut path = format!("/api/v1/{what}?query=");
         for byte in expression.bytes() {
             write!(path, "%{byte:02x}").unwrap();
         }
-        write!(path, "&time={at_s}").unwrap();
+        // Answers that VictoriaMetrics has kept would tell nothing.
+        write!(path, "&{when}&nocache=1").unwrap();
         let (status, answer) = self.call("GET", &path, "", &[]);
         let answer = String::from_utf8_lossy(&answer);
-        assert!(status == 200 && answer.contains(r#""value":["#), "{status}: {answer}");
+        let valued = answer.contains(r#""value":["#) || answer.contains(r#""values":[["#);
+        assert!(status == 200 && valued, "{expression}: {status}: {:.300}", answer);
     }
 }
 
-impl Drop for Prometheus {
+fn free() -> String {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string()
+}
+
+impl Drop for Reference {
     fn drop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -136,9 +191,8 @@ fn bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
 
 /// The labels of a `TimeSeries`, the name first as it sorts.
 pub fn labels(name: &str, labels: &[(&str, String)]) -> Vec<u8> {
-    let name = name.replace('.', "_");
     let mut all: Vec<(&str, &str)> = labels.iter().map(|(label, value)| (*label, value.as_str())).collect();
-    all.push(("__name__", &name));
+    all.push(("__name__", name));
     all.sort_unstable();
     let mut out = Vec::new();
     for (label, value) in all {
@@ -150,14 +204,18 @@ pub fn labels(name: &str, labels: &[(&str, String)]) -> Vec<u8> {
     out
 }
 
-/// Adds a `TimeSeries` of one sample to a `WriteRequest`.
-pub fn series(request: &mut Vec<u8>, labels: &[u8], at_ms: i64, value: f64) {
-    let mut sample = vec![1 << 3 | 1];
-    sample.extend_from_slice(&value.to_le_bytes());
-    sample.push(2 << 3);
-    varint(&mut sample, at_ms as u64);
+/// Adds a `TimeSeries` to a `WriteRequest`.
+pub fn series(request: &mut Vec<u8>, labels: &[u8], samples: impl Iterator<Item = (i64, f64)>) {
     let mut one = labels.to_vec();
-    bytes(&mut one, 2, &sample);
+    let mut sample = Vec::new();
+    for (at_ms, value) in samples {
+        sample.clear();
+        sample.push(1 << 3 | 1);
+        sample.extend_from_slice(&value.to_le_bytes());
+        sample.push(2 << 3);
+        varint(&mut sample, at_ms as u64);
+        bytes(&mut one, 2, &sample);
+    }
     bytes(request, 1, &one);
 }
 
