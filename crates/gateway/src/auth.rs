@@ -113,6 +113,12 @@ fn split(credential: &str) -> Option<(Kind, &str, &str)> {
     Some((kind, id, secret))
 }
 
+/// Which token somebody claims to have, by the public part. `None`: what they show isn't written as one.
+#[must_use]
+pub fn claimed_id(credential: &str) -> Option<&str> {
+    split(credential).map(|(_, id, _)| id)
+}
+
 /// Who bears a credential.
 ///
 /// # Errors

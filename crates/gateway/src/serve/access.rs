@@ -146,6 +146,8 @@ pub struct Access {
     pub answer_lease: tokio::sync::Mutex<Option<(store::LeaseId, api::Timestamp)>>,
     calls: Mutex<HashMap<String, Bucket>>,
     failures: Mutex<HashMap<IpAddr, Bucket>>,
+    /// By the token that somebody claimed to have, from wherever.
+    failures_of: Mutex<HashMap<String, Bucket>>,
 }
 
 /// Takes one from a bucket. `Err`: seconds until there is one.
@@ -251,6 +253,16 @@ impl Access {
             Ok(identity) => identity,
             Err(error) => {
                 failed()?;
+                if let Some(id) = credential.and_then(auth::claimed_id) {
+                    let limits = &self.limits;
+                    take(
+                        &self.failures_of,
+                        id.to_owned(),
+                        limits.failures_per_second,
+                        limits.failure_burst,
+                    )
+                    .map_err(|seconds| slow_down(seconds, "failed logins with this token"))?;
+                }
                 tracing::warn!(%from, code = %error.code, "a call was refused: {}", error.message);
                 return Err(error.into());
             }
