@@ -10,6 +10,7 @@ use api::{
     workload::Phase,
 };
 use telemetry::metrics::{MetricError, MetricStore, Sample};
+use vault::pki::Kind;
 
 use super::Counted;
 use crate::{decide::nodes, live::Nodes, view::View};
@@ -173,6 +174,13 @@ pub fn fleet(view: &View, live: &Nodes, counted: &Counted, at: Timestamp) -> Vec
             vec![("phase", phase.name().to_owned())],
             f64::from(count),
         ));
+    }
+    for cert in view
+        .certs()
+        .filter(|c| c.kind == Kind::Service && c.revoked.is_none() && c.replaced_by.is_none())
+    {
+        let remaining = time::between(at, cert.not_after).millis() as f64 / 1000.0;
+        values.push(("cert.remaining", vec![("name", cert.name.to_string())], remaining));
     }
     let wait = oldest.map_or(0.0, |since| time::between(since, at).millis() as f64);
     values.push(("queue.wait", Vec::new(), wait));

@@ -17,7 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use store::{Record, Revision, Store, StoreError, Txn, TxnOutcome};
 use tokio_rustls::TlsAcceptor;
 use vault::{
-    pki::Authority,
+    pki::{Authority, Endpoints},
     secret::{Keyring, Lock},
     tls,
 };
@@ -37,6 +37,8 @@ pub struct Options {
     pub authority: Option<AuthorityFiles>,
     /// Names and addresses by which the gateway is called, beside those that it finds out itself.
     pub names: Vec<String>,
+    /// The URL under which others fetch what is revoked; written into certificates. `None`: they don't say where.
+    pub url: Option<String>,
     /// Take unencrypted calls from elsewhere too.
     pub insecure: bool,
 }
@@ -110,7 +112,11 @@ impl Trust {
         let now = now();
         let unlock = Unlock::new(options.key.clone(), data);
         let (lock, ring) = key::open(store, &unlock, now).await?;
-        let authority = authority::open(store, &lock, &ring, options.authority.as_ref(), now).await?;
+        let mut authority = authority::open(store, &lock, &ring, options.authority.as_ref(), now).await?;
+        if let Some(url) = options.url.as_deref().map(|url| url.trim_end_matches('/')) {
+            let endpoints = Endpoints::new(&format!("{url}/pki/crl.der"), &format!("{url}/pki/ocsp"))?;
+            authority = authority.with_endpoints(endpoints);
+        }
         let own = OwnCertificate::issue(&authority, names, now)?;
         let config = tls::server_config(own.shown(), authority.certificate().clone())?;
         Ok(Self {

@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// A name or address by which the gateway is called, for its certificate, beside those that it finds out itself
     #[arg(long = "tls-name", value_name = "NAME")]
     tls_names: Vec<String>,
+    /// Where others reach this gateway to learn what is revoked, written into certificates: http://gpu-head.lab:9000
+    #[arg(long, value_name = "URL")]
+    pki_url: Option<String>,
     /// The file with the master key that secrets are sealed by [default: vault.key in the data folder, made at first]
     #[arg(long, value_name = "FILE", group = "key")]
     vault_key: Option<PathBuf>,
@@ -127,6 +130,7 @@ impl Args {
                 .zip(self.authority_key)
                 .map(|(chain, key)| AuthorityFiles { chain, key }),
             names: self.tls_names,
+            url: self.pki_url,
             insecure,
         };
         let alerts = match &self.alerts {

@@ -13,7 +13,9 @@
 //! | `queue.wait` | ms, of the workload that waits longest | – |
 //! | `gateway.disk.used`, `gateway.disk.total` | bytes, of the file system of its data | – |
 //! | `gateway.metrics.lost` | counter | – |
+//! | `cert.remaining` | seconds, until a certificate ends | `name` |
 
+mod cert;
 mod disk;
 mod gateway;
 mod gpu;
@@ -36,6 +38,7 @@ pub(super) fn rules() -> Vec<Rule> {
         disk::rules(),
         workload::rules(),
         gateway::rules(),
+        cert::rules(),
     ]
     .concat()
 }
@@ -106,7 +109,7 @@ mod tests {
         let names: Vec<&str> = set.iter().map(|rule| rule.name.as_str()).collect();
         assert_eq!(
             names.join(" "),
-            "disk-filling disk-full disk-inodes-filling disk-inodes-full gateway-storage-full gpu-ecc-uncorrected gpu-lost gpu-power-brake \
+            "certificate-expiring disk-filling disk-full disk-inodes-filling disk-inodes-full gateway-storage-full gpu-ecc-uncorrected gpu-lost gpu-power-brake \
              gpu-row-remap-failed gpu-thermal gpu-xid-critical log-lines-lost metrics-lost node-clock-skew node-degraded node-down \
              node-memory-low node-swap-storm queue-stuck workload-crash-loop workload-oom"
         );
