@@ -50,8 +50,9 @@ pub async fn past(bench: &Bench) -> anyhow::Result<()> {
     let usage = usage(&world).await?;
     let bytes = usage["diskBytes"].as_f64().unwrap_or(f64::NAN);
     println!(
-        "  kept: {} series, {bytes:.0} bytes on disk: {:.2} bytes a sample",
+        "  kept: {} series; of {wanted} samples dropped: {}; {bytes:.0} bytes on disk: {:.2} bytes a sample",
         usage["series"],
+        usage["dropped"],
         bytes / wanted as f64
     );
     let (mut client, mut times, cpu) = (world.client().await?, Vec::new(), world.cpu()?);
