@@ -4,11 +4,13 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "a test that can't go on says where and why"
 )]
 
 mod access;
 mod alerts;
 mod fixture;
+mod pki;
 mod prometheus_rules;
 mod submit;
