@@ -178,6 +178,8 @@ pub struct Gateway {
 const STORE_CACHE_BYTES: usize = 8 << 20;
 /// Memory for changes that watchers haven't seen yet; the view follows closely, and reads anew if it fell behind.
 const STORE_HISTORY_BYTES: usize = 8 << 20;
+/// Batches of measurements that are taken in at once; all wait for one disk.
+const INTAKES: usize = 16;
 /// Who the gateway's own admin token is made by.
 const MADE_BY: &str = "gateway";
 
@@ -257,6 +259,7 @@ impl Gateway {
             trust: Arc::clone(&trust),
             audit: Arc::clone(&audit),
             planner: planner.clone(),
+            intakes: tokio::sync::Semaphore::new(INTAKES),
             rows: serve::Rows::default(),
             access: serve::Access::new(options.limits),
             started_at: now(),

@@ -23,6 +23,7 @@ mod prometheus;
 mod pty;
 mod secrets;
 mod seeing;
+mod tls;
 mod told;
 mod top;
 mod with_gateway;

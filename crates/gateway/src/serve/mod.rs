@@ -73,6 +73,8 @@ pub struct App {
     pub audit: Arc<Audit>,
     /// The scheduler's ear.
     pub planner: PlannerHandle,
+    /// Batches of measurements that are taken in at once.
+    pub intakes: tokio::sync::Semaphore,
     /// Rows of lists that are already written.
     pub rows: Rows,
     /// Limits, and who has used how much of them.

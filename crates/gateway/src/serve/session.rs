@@ -446,6 +446,8 @@ async fn take_metrics(
 ) {
     let mut intake = Intake::default();
     while let Some(batch) = measurements.recv().await {
+        // Of ten thousand sessions each would have a thread of its own waiting for the same disk.
+        let Ok(place) = app.intakes.acquire().await else { return };
         let (app, of) = (Arc::clone(app), node.clone());
         let through = batch.ticks.last().map(|tick| tick.number);
         // The store may have to wait for its disk.
@@ -455,6 +457,7 @@ async fn take_metrics(
             (intake, taken)
         });
         let Ok((back, taken)) = taken.await else { return };
+        drop(place);
         intake = back;
         match taken {
             Ok(refused) => {
