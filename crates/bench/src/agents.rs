@@ -1,5 +1,8 @@
 //! Simulated agents: they speak the node protocol over real WebSockets, and run nothing.
 //!
+//! With `--tls` each has a key and a certificate of its own, as nodes do, and its session is over TLS. They join over a
+//! few plain connections that are kept: nodes don't join a thousand at a time.
+//!
 //! What they make of a job is in its name: `hold-…` starts, and ends when told; `keep-…` starts, and never ends;
 //! `done-…` starts and ends at once. Like real agents they number what they saw, and have one unacknowledged report at
 //! a time.
@@ -17,18 +20,25 @@ use anyhow::{Context as _, bail};
 use api::{
     Cpu, GpuIndex, NodeName, Size, Timestamp,
     node::{EngineInfo, EngineKind, GpuInfo, GpuLink, GpuPair, GpuSample, Inventory, NodeSample, Vendor},
-    op::{JoinRequest, NODE_SESSION_PATH, NodeJoin},
+    op::{JoinRequest, Joined, NODE_SESSION_PATH, NodeJoin},
     wire::{Desired, FromNode, Observation, PROTOCOL, Seen, ToNode},
     workload::{JobKey, Outcome, Usage},
 };
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _};
+use rustls::ClientConfig;
 use tokio::sync::{Notify, watch};
 use tokio_tungstenite::{
     client_async,
     tungstenite::{Message, client::IntoClientRequest as _},
 };
 
-use crate::{meter::Meter, world::World};
+use vault::pki::{Algorithm, Csr, PrivateKey};
+
+use crate::{
+    channel::{self, Papers},
+    meter::Meter,
+    world::World,
+};
 
 /// Joins and connections under way at once.
 const AT_ONCE: usize = 64;
@@ -136,23 +146,26 @@ impl Agents {
             let mut client = world.client().await?;
             let mut joined = Vec::new();
             for number in (lane..count).step_by(AT_ONCE) {
+                let csr = world.tls.then(|| Csr::new(Algorithm::EcdsaP256)).transpose()?;
                 let request = JoinRequest {
                     name: NodeName::new(format!("sim-{number:05}")),
                     exact: true,
                     secret: None,
-                    certificate_request: None,
+                    certificate_request: csr.as_ref().map(|csr| csr.request_pem.clone()),
                 };
-                joined.push(client.call::<NodeJoin>(&request).await?);
+                let node = client.call::<NodeJoin>(&request).await?;
+                let tls = csr.map(|csr| tls(&node, csr.key)).transpose()?;
+                joined.push((node, tls));
             }
             Ok::<_, anyhow::Error>(joined)
         });
         let joined = futures_util::future::try_join_all(lanes).await?.into_iter().flatten();
         let tasks: Vec<_> = futures_util::stream::iter(joined)
-            .map(|node| {
+            .map(|(node, tls)| {
                 let tally = Arc::clone(&tally);
                 let released = released.clone();
                 async move {
-                    let mut agent = Agent::connect(&world.authority, node.name, &node.credential).await?;
+                    let mut agent = Agent::connect(&world.authority, node, tls).await?;
                     agent.meter = meter();
                     Ok::<_, anyhow::Error>(tokio::spawn(async move {
                         if let Err(error) = agent.live(&tally, released).await {
@@ -180,7 +193,7 @@ impl Agents {
 
 struct Agent {
     name: NodeName,
-    socket: tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>,
+    socket: tokio_tungstenite::WebSocketStream<channel::Stream>,
     jobs: HashSet<JobKey>,
     held: Vec<JobKey>,
     number: u64,
@@ -195,16 +208,16 @@ struct Agent {
 }
 
 impl Agent {
-    async fn connect(authority: &str, name: NodeName, credential: &str) -> anyhow::Result<Self> {
-        let mut request = format!("ws://{authority}{NODE_SESSION_PATH}").into_client_request()?;
+    async fn connect(authority: &str, node: Joined, tls: Option<Arc<ClientConfig>>) -> anyhow::Result<Self> {
+        let scheme = if tls.is_some() { "wss" } else { "ws" };
+        let mut request = format!("{scheme}://{authority}{NODE_SESSION_PATH}").into_client_request()?;
         request
             .headers_mut()
-            .insert("authorization", format!("Bearer {credential}").parse()?);
-        let socket = tokio::net::TcpStream::connect(authority).await?;
-        socket.set_nodelay(true)?;
+            .insert("authorization", format!("Bearer {}", node.credential).parse()?);
+        let socket = channel::connect(authority, tls.as_ref()).await?;
         let (socket, _) = client_async(request, socket).await.context("no session")?;
         Ok(Self {
-            name,
+            name: node.name,
             socket,
             jobs: HashSet::new(),
             held: Vec::new(),
@@ -369,6 +382,12 @@ impl Agent {
         self.under_way = Some((self.number, ends));
         self.say(&FromNode::Observations { observations }).await
     }
+}
+
+/// How a node that has joined with this key speaks TLS.
+fn tls(node: &Joined, key: PrivateKey) -> anyhow::Result<Arc<ClientConfig>> {
+    let given = node.certificate.as_ref().context("no certificate was given")?;
+    Ok(Arc::new(Papers::new(given, key)?.config(true)?))
 }
 
 /// A number from 0 to 1 that is a name's own.

@@ -12,17 +12,22 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
 mod agents;
+mod channel;
 mod client;
 mod figures;
+mod handshakes;
 mod heartbeats;
 mod jobs;
 mod latency;
 mod lists;
+mod load;
 mod meter;
 mod metrics;
+mod openssl;
 mod placements;
 mod process;
 mod reference;
+mod secrets;
 mod submits;
 mod world;
 
@@ -40,6 +45,9 @@ struct Args {
     /// Everything tiny, to see that it works
     #[arg(long)]
     quick: bool,
+    /// Simulated agents connect by TLS, each with a certificate of its own
+    #[arg(long)]
+    tls: bool,
     /// So many simulated agents in place of the usual number (metrics, past)
     #[arg(long, value_name = "COUNT")]
     agents: Option<usize>,
@@ -66,6 +74,10 @@ enum Part {
     Lists,
     /// Trivial jobs on one native agent
     Jobs,
+    /// Secrets set and read, with the audit log
+    Secrets,
+    /// TLS handshakes, full and resumed
+    Tls,
     /// Submission to running process on an idle fleet
     Latency,
     /// 5,000 simulated agents that only live
@@ -80,6 +92,8 @@ enum Part {
 pub struct Bench {
     /// Tiny sizes.
     pub quick: bool,
+    /// Simulated agents connect by TLS.
+    pub tls: bool,
     /// Simulated agents, where somebody said how many.
     pub agents: Option<usize>,
     /// Ticks of the past, where somebody said how many.
@@ -110,6 +124,7 @@ fn main() -> anyhow::Result<()> {
     );
     let bench = Bench {
         quick: args.quick,
+        tls: args.tls,
         agents: args.agents,
         ticks: args.ticks,
         binary,
@@ -117,6 +132,9 @@ fn main() -> anyhow::Result<()> {
     };
     process::allow_many_files()?;
     println!("{}", process::machine());
+    if bench.tls {
+        println!("simulated agents connect by TLS, each with a certificate of its own");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -132,6 +150,12 @@ fn main() -> anyhow::Result<()> {
         }
         if wanted(Part::Submits) {
             submits::run(&bench).await.context("submits")?;
+        }
+        if wanted(Part::Secrets) {
+            secrets::run(&bench).await.context("secrets")?;
+        }
+        if wanted(Part::Tls) {
+            handshakes::run(&bench).await.context("tls")?;
         }
         if wanted(Part::Placements) {
             placements::run(&bench).await.context("placements")?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::{
     Bench,
     agents::Agents,
-    reference,
+    process, reference,
     world::{World, job, submit},
 };
 
@@ -33,6 +33,8 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
         placed / took,
         cpu.own.as_secs_f64() * 1000.0 / placed
     );
+    let (resident, most) = process::memory(world.gateway.pid())?;
+    println!("    gateway: {resident:.0} MB resident, {most:.0} MB at most");
     drop(agents);
     drop(world);
 

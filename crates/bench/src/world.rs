@@ -23,6 +23,11 @@ const AT_ONCE: usize = 2_000;
 pub struct Running(Child);
 
 impl Running {
+    /// Takes care of a process.
+    pub fn new(child: Child) -> Self {
+        Self(child)
+    }
+
     /// Its number.
     pub fn pid(&self) -> u32 {
         self.0.id()
@@ -45,6 +50,8 @@ pub struct World {
     pub authority: String,
     /// The admin token.
     pub token: String,
+    /// Simulated agents connect by TLS.
+    pub tls: bool,
     binary: PathBuf,
     // Last: removed when the processes are gone.
     folder: tempfile::TempDir,
@@ -81,6 +88,7 @@ impl World {
                     gateway,
                     authority,
                     token: token.trim().to_owned(),
+                    tls: bench.tls,
                     binary: bench.binary.clone(),
                     folder,
                 });
@@ -171,7 +179,7 @@ fn spawn(binary: &Path, folder: &Path, name: &str, args: &[&str]) -> anyhow::Res
         .stderr(output)
         .spawn()
         .with_context(|| format!("{} can't be started", binary.display()))?;
-    Ok(Running(child))
+    Ok(Running::new(child))
 }
 
 fn isolate(command: &mut Command, folder: &Path) {
