@@ -60,9 +60,12 @@ impl OpenSsl {
     /// `None`: it isn't installed.
     pub fn find() -> anyhow::Result<Option<Self>> {
         match Command::new("openssl").arg("version").stdin(Stdio::null()).output() {
-            Ok(output) => Ok(Some(Self {
-                version: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-            })),
+            Ok(output) => {
+                // `OpenSSL 3.0.19 27 Jan 2026 (Library: ...)`
+                let told = String::from_utf8_lossy(&output.stdout);
+                let version = told.split(" (").next().unwrap_or_default().trim().to_owned();
+                Ok(Some(Self { version }))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).context("openssl"),
         }

@@ -29,7 +29,7 @@ const TOGETHER: usize = 1_000;
 const RETRY: Duration = Duration::from_millis(500);
 /// How long records are kept, and how many at most.
 const KEPT: Span = Span::secs(400 * 86_400);
-const KEPT_COUNT: u64 = 2_000_000;
+const KEPT_COUNT: u64 = 500_000;
 
 /// What happened, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! A command inside a workload: the caller's WebSocket on one side, the node's session on the other.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -30,7 +31,7 @@ use super::{
     places::Stays,
     upgrade::{self, Entered},
 };
-use crate::auth;
+use crate::{audit, auth, decide::submit::DEFAULT_NAMESPACE};
 
 /// Pieces of output that may wait for a slow caller. Past that the command is ended rather than output dropped.
 const AHEAD: usize = 4096;
@@ -40,16 +41,27 @@ const INPUT_MAX: usize = 1 << 20;
 /// The first frame must have come by then.
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What the audit log calls it.
+const ACTION: &str = "workload.exec";
+
 static COMMANDS: AtomicU64 = AtomicU64::new(1);
 
 /// The WebSocket at [`api::op::EXEC_PATH`].
 pub async fn face(State(app): State<Arc<App>>, request: Request) -> Response {
-    let entered = upgrade::enter(&app, request, EXEC_SCOPE, Stays::Follower, "a command runs over").await;
+    let entered = upgrade::enter(
+        &app,
+        request,
+        ACTION,
+        EXEC_SCOPE,
+        Stays::Follower,
+        "a command runs over",
+    )
+    .await;
     let Entered {
         identity,
+        from,
         upgrade,
         stay,
-        ..
     } = match entered {
         Ok(entered) => entered,
         Err(error) => return Failed(error).into_response(),
@@ -59,15 +71,15 @@ pub async fn face(State(app): State<Arc<App>>, request: Request) -> Response {
         .max_frame_size(INPUT_MAX)
         .on_upgrade(move |socket| async move {
             let _stay = stay;
-            run(app, identity, socket).await;
+            run(app, identity, from, socket).await;
         })
 }
 
-async fn run(app: Arc<App>, identity: Identity, mut socket: WebSocket) {
+async fn run(app: Arc<App>, identity: Identity, from: SocketAddr, mut socket: WebSocket) {
     let first = tokio::time::timeout(START_DEADLINE, socket.recv()).await;
     let end = match first {
         Ok(Some(Ok(Message::Text(text)))) => match serde_json::from_str::<ExecStart>(&text) {
-            Ok(start) => carry(&app, &identity, &mut socket, start).await,
+            Ok(start) => carry(&app, &identity, from, &mut socket, start).await,
             Err(error) => Err(ApiError::new(
                 ErrorCode::InvalidArgument,
                 format!("the request can't be read: {error}"),
@@ -115,13 +127,24 @@ fn place(app: &App, identity: &Identity, start: &ExecStart) -> Result<(NodeName,
 async fn carry(
     app: &App,
     identity: &Identity,
+    from: SocketAddr,
     socket: &mut WebSocket,
     start: ExecStart,
 ) -> Result<Option<i32>, ApiError> {
     if start.command.is_empty() {
         return Err(ApiError::invalid("command", "no command was given"));
     }
-    let (node, job) = place(app, identity, &start)?;
+    let placed = place(app, identity, &start);
+    // Which command isn't noted: there may be a secret in it.
+    let mut entry = audit::entry(ACTION, Some(identity), from.ip());
+    let namespace = start
+        .namespace
+        .as_deref()
+        .or(identity.namespace.as_deref())
+        .unwrap_or(DEFAULT_NAMESPACE);
+    entry.target = Some(format!("workload/{namespace}/{}", start.id));
+    app.audited(entry.ended(placed.as_ref().err()), false).await?;
+    let (node, job) = placed?;
     let unreachable = || ApiError::new(ErrorCode::NodeUnreachable, format!("node {node} isn't connected"));
     let session = app
         .live

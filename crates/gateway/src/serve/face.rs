@@ -169,13 +169,13 @@ impl Faces {
         self.missing.remove(O::NAME);
         let face = move |State(app): State<Arc<App>>, request: Request| async move {
             let (mut parts, body) = request.into_parts();
-            let entered = upgrade::origin(&parts.extensions).and_then(|(_, place)| {
+            let entered = async {
+                let (_, place) = upgrade::origin(&parts.extensions)?;
                 let caller = Caller::of(&parts.headers, &parts.extensions)?;
-                let need = Need::new(O::SCOPE, O::REACH);
-                let identity = app.access.admit(&app.hub.view(), &caller, need)?;
+                let identity = app.admitted(O::NAME, &caller, Need::new(O::SCOPE, O::REACH)).await?;
                 Ok((identity, place.stay(Stays::Follower)?))
-            });
-            let (identity, stay) = match entered {
+            };
+            let (identity, stay) = match entered.await {
                 Ok(entered) => entered,
                 Err(error) => return Failed(error).into_response(),
             };

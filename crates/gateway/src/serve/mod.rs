@@ -29,7 +29,7 @@ mod workload_ops;
 
 use std::sync::Arc;
 
-use api::{ApiError, ErrorCode, Timestamp, op::*};
+use api::{ApiError, ErrorCode, Timestamp, auth::Identity, op::*};
 use axum::{
     Router,
     http::StatusCode,
@@ -90,6 +90,25 @@ pub struct App {
 }
 
 impl App {
+    /// Lets a caller in, and notes it where it isn't.
+    ///
+    /// # Errors
+    /// Those of [`Access::admit`].
+    async fn admitted(
+        &self,
+        action: &str,
+        caller: &access::Caller<'_>,
+        need: access::Need,
+    ) -> Result<Identity, ApiError> {
+        let refused = match self.access.admit(&self.hub.view(), caller, need) {
+            Ok(identity) => return Ok(identity),
+            Err(refused) => refused,
+        };
+        let entry = audit::entry(action, refused.who.as_deref(), caller.from).ended(Some(&refused.error));
+        self.audited(entry, true).await?;
+        Err(refused.error)
+    }
+
     /// Notes what happened. `wait`: until it is on the disk.
     ///
     /// # Errors

@@ -66,7 +66,15 @@ static SESSIONS: AtomicU64 = AtomicU64::new(1);
 
 /// The WebSocket at [`api::op::NODE_SESSION_PATH`].
 pub async fn face(State(app): State<Arc<App>>, request: Request) -> Response {
-    let entered = upgrade::enter(&app, request, Scope::NodeSession, Stays::Node, "a node's session is").await;
+    let entered = upgrade::enter(
+        &app,
+        request,
+        "node.session",
+        Scope::NodeSession,
+        Stays::Node,
+        "a node's session is",
+    )
+    .await;
     let Entered {
         identity,
         from,

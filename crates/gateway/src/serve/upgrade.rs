@@ -41,17 +41,23 @@ pub fn origin(extensions: &Extensions) -> Result<(SocketAddr, Place), ApiError> 
         .ok_or_else(|| ApiError::internal("the call came from nowhere"))
 }
 
-/// Lets a caller in. `what` is asked for is named where it isn't asked for by WebSocket.
+/// Lets a caller in to an action. `what` is asked for is named where it isn't asked for by WebSocket.
 ///
 /// # Errors
 /// Those of [`super::Access::admit`], `INVALID_ARGUMENT` for what is no WebSocket, `QUOTA_EXCEEDED` where too many are open.
-pub async fn enter(app: &App, request: Request, scope: Scope, why: Stays, what: &str) -> Result<Entered, ApiError> {
+pub async fn enter(
+    app: &App,
+    request: Request,
+    action: &str,
+    scope: Scope,
+    why: Stays,
+    what: &str,
+) -> Result<Entered, ApiError> {
     let (mut parts, _) = request.into_parts();
     let (from, place) = origin(&parts.extensions)?;
     let caller = Caller::of(&parts.headers, &parts.extensions)?;
-    let identity = app
-        .access
-        .admit(&app.hub.view(), &caller, Need::new(scope, Reach::Namespace))?;
+    let need = Need::new(scope, Reach::Namespace);
+    let identity = app.admitted(action, &caller, need).await?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
         .await
         .map_err(|error| {

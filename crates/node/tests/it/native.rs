@@ -807,10 +807,14 @@ async fn volumes_are_mounted_for_the_job_alone() {
     );
     assert_eq!(std::fs::read_dir(rig.path("at-tmp")).unwrap().count(), 0);
     // A command inside sees the same mounts.
-    let command = ["sh", "-c", "echo go > $AT-disk/fifo"].map(str::to_owned).to_vec();
-    let mut exec = rig.engine.exec(&job, command).await.unwrap();
+    let command = |line: &str| ["sh", "-c", line].map(str::to_owned).to_vec();
+    let mut exec = rig.engine.exec(&job, command("test -p $AT-disk/fifo")).await.unwrap();
     drop(exec.input);
     assert_eq!(exec.events.recv().await, Some(ExecEvent::Exited { code: 0 }));
+    // This one lets the job end, which may end the command before it ends by itself.
+    let mut exec = rig.engine.exec(&job, command("echo go > $AT-disk/fifo")).await.unwrap();
+    drop(exec.input);
+    assert!(matches!(exec.events.recv().await, Some(ExecEvent::Exited { .. })));
     assert_eq!(rig.ended().await, EXITED);
 }
 
