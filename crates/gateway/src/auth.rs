@@ -173,7 +173,11 @@ pub fn identify(view: &View, credential: &str, now: Timestamp) -> Result<Identit
             let node = view
                 .node(&api::NodeName::new(id))
                 .filter(|n| same(&n.credential_hash, secret))
-                .ok_or_else(refused)?;
+                .ok_or_else(|| {
+                    let message =
+                        format!("node {id} isn't known by this credential: it was removed, or has joined anew");
+                    failed(Reason::TokenUnknown, &message).hint("let it join again: clawbernetes auth join-token")
+                })?;
             Ok(Identity {
                 name: node.name.to_string(),
                 role: Role::Node,
