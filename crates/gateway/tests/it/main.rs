@@ -11,4 +11,5 @@ mod access;
 mod alerts;
 mod fixture;
 mod prometheus_rules;
+mod roles;
 mod submit;
