@@ -13,3 +13,4 @@ mod fixture;
 mod prometheus_rules;
 mod roles;
 mod submit;
+mod wrong;

@@ -15,7 +15,7 @@ use tokio::{
 };
 use vault::pki::{Algorithm, Csr};
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, frame};
 
 /// Where everything is that calls are aimed at.
 const SPACE: &str = "team-a";
@@ -372,14 +372,6 @@ async fn every_operation_is_for_those_it_is_for() {
         );
     }
     fixture.gateway.stop().await;
-}
-
-/// A masked text frame (RFC 6455) of a short message; the mask is zero.
-fn frame(text: &str) -> Vec<u8> {
-    let mut frame = vec![0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0];
-    assert!(text.len() < 126);
-    frame.extend(text.as_bytes());
-    frame
 }
 
 #[tokio::test(flavor = "multi_thread")]
