@@ -10,6 +10,8 @@
 mod access;
 mod alerts;
 mod fixture;
+mod master_key;
+mod mutated;
 mod prometheus_rules;
 mod roles;
 mod submit;
