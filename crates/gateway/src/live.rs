@@ -101,6 +101,13 @@ impl Nodes {
         }
     }
 
+    /// Ends a node's session: what it was let in by holds no longer. It may come again.
+    pub fn end(&self, node: &NodeName) {
+        if let Some(session) = lock(&self.nodes).get(node).and_then(|live| live.session.as_ref()) {
+            session.end.notify_one();
+        }
+    }
+
     /// Ends every session: the gateway shuts down.
     pub fn end_all(&self) {
         for live in lock(&self.nodes).values() {

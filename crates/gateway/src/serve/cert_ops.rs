@@ -208,7 +208,7 @@ pub async fn revoke(call: Call, request: CertRevokeRequest) -> Result<CertInfo, 
         RevocationReason::Superseded => Reason::Superseded,
         RevocationReason::CessationOfOperation => Reason::CessationOfOperation,
     };
-    let mut revoked = None;
+    let (mut revoked, mut node) = (None, None);
     call.app
         .hub
         .decide(|view| {
@@ -218,10 +218,15 @@ pub async fn revoke(call: Call, request: CertRevokeRequest) -> Result<CertInfo, 
             let record = record.map_err(|e| ApiError::conflict(e.to_string()))?;
             let mut draft = Draft::new();
             draft.put_cert(Some(cert.revision), &record);
+            node = (record.kind == Kind::Node).then(|| NodeName::new(record.name.as_str()));
             revoked = Some(info(&record, at));
             Ok(Some(draft))
         })
         .await?;
+    // Whoever has the key may have a session open; the node itself comes again with another certificate.
+    if let Some(node) = node {
+        call.app.live.end(&node);
+    }
     revoked.ok_or_else(|| ApiError::internal("no certificate was revoked"))
 }
 

@@ -137,3 +137,18 @@ fn options_in(data: &tempfile::TempDir, options: Options) -> Options {
         ..options
     }
 }
+
+/// A masked text frame (RFC 6455) of at most 65,535 bytes; the mask is zero.
+pub(crate) fn frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match u8::try_from(text.len()) {
+        Ok(length) if length < 126 => frame.push(0x80 | length),
+        _ => {
+            frame.push(0x80 | 126);
+            frame.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(text.as_bytes());
+    frame
+}
