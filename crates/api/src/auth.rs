@@ -43,7 +43,7 @@ impl Role {
     #[must_use]
     pub const fn allows(self, scope: Scope) -> bool {
         match scope {
-            Scope::Anyone => true,
+            Scope::NoToken | Scope::Anyone => true,
             Scope::Read => matches!(self, Self::Viewer | Self::Operator | Self::Admin),
             Scope::Run | Scope::OperateNodes | Scope::WriteSecrets => matches!(self, Self::Operator | Self::Admin),
             Scope::ReadSecrets | Scope::Certify | Scope::ReadAudit | Scope::Administer => matches!(self, Self::Admin),
@@ -76,6 +76,8 @@ impl FromStr for Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
+    /// Nobody has to show who they are: it is how they get what to show.
+    NoToken,
     /// Any valid identity.
     Anyone,
     /// See the fleet.

@@ -13,6 +13,7 @@ mod audit;
 mod certs;
 mod health;
 mod metrics;
+mod oidc;
 mod secrets;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub use audit::*;
 pub use certs::*;
 pub use health::*;
 pub use metrics::*;
+pub use oidc::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 pub use secrets::*;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -214,6 +216,10 @@ operations! {
     TokenRevoke = "auth.token.revoke", Administer, Fleet, Writes, TokenRef => TokenInfo;
     /// Makes a token with which nodes can join.
     JoinTokenCreate = "auth.join-token", Administer, Fleet, Writes, JoinTokenRequest => NewJoinToken;
+    /// Tells at which identity provider people log in.
+    OidcGet = "auth.oidc", NoToken, Open, Reads, Empty => OidcIssuer;
+    /// Makes a token for whoever the identity provider vouches for.
+    OidcExchange = "auth.oidc.exchange", NoToken, Open, Writes, OidcExchangeRequest => NewToken;
 
     /// Keeps a value as a secret's newest version, and makes the secret where there is none.
     SecretSet = "secret.set", WriteSecrets, Namespace, Writes, SecretSetRequest => SecretInfo;

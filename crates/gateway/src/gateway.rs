@@ -26,6 +26,7 @@ use crate::{
     hub::{Hub, now},
     live::Nodes,
     metrics::Metrics,
+    oidc::{self, Provider},
     private, remote_write,
     serve::{self, App, Limits},
     trust::{self, Trust},
@@ -73,6 +74,8 @@ pub struct Options {
     pub limits: Limits,
     /// Keys and certificates.
     pub trust: trust::Options,
+    /// The identity provider at which people log in. `None`: tokens are made by admins alone.
+    pub oidc: Option<oidc::Options>,
     /// Make a new admin token, in place of the one that the first start (or an earlier reset) made: for whoever has lost
     /// all of them.
     pub reset_admin_token: bool,
@@ -100,6 +103,7 @@ impl Default for Options {
             remote_write: None,
             limits: Limits::default(),
             trust: trust::Options::default(),
+            oidc: None,
             reset_admin_token: false,
         }
     }
@@ -141,6 +145,9 @@ pub enum StartError {
     /// Nothing can be sent to receivers of alerts.
     #[error("alerts can't be sent")]
     Sender(#[from] SenderError),
+    /// The identity provider can't be called.
+    #[error("identity provider: {0}")]
+    Oidc(String),
     /// A name for the gateway is none.
     #[error("the gateway can't be called that")]
     Names(#[source] vault::pki::Error),
@@ -199,6 +206,7 @@ impl Gateway {
             [] => None,
             _ => Some(Sender::new()?),
         };
+        let oidc = options.oidc.map(Provider::new).transpose().map_err(StartError::Oidc)?;
         let data = |path: &Path, source| StartError::Data {
             path: path.to_owned(),
             source,
@@ -257,6 +265,7 @@ impl Gateway {
             alerting: Arc::clone(&alerting),
             journal: Arc::clone(&journal),
             trust: Arc::clone(&trust),
+            oidc,
             audit: Arc::clone(&audit),
             planner: planner.clone(),
             intakes: tokio::sync::Semaphore::new(INTAKES),

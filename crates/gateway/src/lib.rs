@@ -18,6 +18,7 @@ pub mod keys;
 pub mod lifecycle;
 pub mod live;
 pub mod metrics;
+pub mod oidc;
 pub mod private;
 pub mod records;
 pub mod remote_write;

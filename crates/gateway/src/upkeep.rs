@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use api::{ApiError, Span, Timestamp, time};
 use tokio_util::sync::CancellationToken;
 
-use crate::{draft::Draft, hub::now, secrets::Secrets, serve::App, view::View};
+use crate::{draft::Draft, hub::now, oidc, secrets::Secrets, serve::App, view::View};
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(60);
@@ -13,6 +13,8 @@ const EVERY: Duration = Duration::from_secs(60);
 const TOGETHER: usize = 1_000;
 /// How long whoever bears a revoked token is told so.
 const TOKENS_TOLD: Span = Span::secs(90 * 86_400);
+/// How long whoever bears a token of an identity provider is told that it has expired. Each login makes one.
+const LOGINS_TOLD: Span = Span::secs(86_400);
 /// How long certificates are remembered after their end.
 const CERTS_KEPT: Span = Span::secs(30 * 86_400);
 
@@ -56,11 +58,14 @@ fn over(view: &View, at: Timestamp) -> Option<Draft> {
     let told = time::before(at, TOKENS_TOLD);
     let kept = time::before(at, CERTS_KEPT);
     let mut draft = Draft::new();
-    let tokens: Vec<_> = view
+    let login_over = time::before(at, LOGINS_TOLD);
+    let revoked = view
         .revoked_tokens()
-        .filter(|token| token.revoked_at.is_some_and(|revoked| revoked < told))
-        .take(TOGETHER)
-        .collect();
+        .filter(|token| token.revoked_at.is_some_and(|revoked| revoked < told));
+    let logins = view
+        .tokens()
+        .filter(|token| oidc::made(&token.info) && token.info.expires_at.is_some_and(|ended| ended < login_over));
+    let tokens: Vec<_> = revoked.chain(logins).take(TOGETHER).collect();
     let certs: Vec<_> = view
         .certs()
         .filter(|cert| cert.not_after < kept)

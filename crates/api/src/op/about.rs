@@ -3,10 +3,10 @@
 use super::{
     AlertFilter, AuditFilter, CancelRequest, CertFilter, CertIssueRequest, CertRevokeRequest, CertRotateRequest,
     DiagnoseNodeRequest, DiagnoseWorkloadRequest, DrainRequest, Empty, EventFilter, JoinRequest, JoinTokenRequest,
-    LabelRequest, LogsRequest, MetricsRequest, MigrateRequest, NodeCertRequest, NodeFilter, NodeRef, RemoveRequest,
-    SecretDeleteRequest, SecretFilter, SecretGetRequest, SecretRef, SecretRotateRequest, SecretSetRequest,
-    SilenceFilter, SilenceRef, SilenceRequest, StatusRequest, SubmitRequest, TaintRequest, TokenRef, TokenRequest,
-    UpdateRequest, UsageRequest, WorkloadFilter, WorkloadRef,
+    LabelRequest, LogsRequest, MetricsRequest, MigrateRequest, NodeCertRequest, NodeFilter, NodeRef,
+    OidcExchangeRequest, RemoveRequest, SecretDeleteRequest, SecretFilter, SecretGetRequest, SecretRef,
+    SecretRotateRequest, SecretSetRequest, SilenceFilter, SilenceRef, SilenceRequest, StatusRequest, SubmitRequest,
+    TaintRequest, TokenRef, TokenRequest, UpdateRequest, UsageRequest, WorkloadFilter, WorkloadRef,
 };
 
 /// Most bytes of what a call is said to be about.
@@ -65,6 +65,7 @@ nothing!(
     CertFilter,
     AuditFilter,
     NodeCertRequest,
+    OidcExchangeRequest,
 );
 
 one!(

@@ -145,6 +145,11 @@ pub struct Fleet {
 impl Fleet {
     /// Starts it.
     pub fn start() -> Self {
+        Self::start_with(Options::default())
+    }
+
+    /// Starts it with these options, on a port and in a folder of its own.
+    pub fn start_with(options: Options) -> Self {
         let data = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -154,7 +159,7 @@ impl Fleet {
         let mut options = Options {
             listen: SocketAddr::from(([127, 0, 0, 1], free_port())),
             data: data.path().join("gateway"),
-            ..Options::default()
+            ..options
         };
         let gateway = runtime.block_on(Gateway::start(options.clone())).unwrap();
         options.listen = gateway.address;

@@ -74,6 +74,27 @@ impl<'a> Caller<'a> {
         let (from, channel) = origin.ok_or_else(|| ApiError::internal("the call came from nowhere"))?;
         Ok(Self { headers, from, channel })
     }
+
+    /// The certificate that it showed. `None`: none.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`: it calls in the clear, where that isn't taken.
+    pub fn peer(&self) -> Result<Option<&'a Peer>, ApiError> {
+        match self.channel {
+            Channel::Refused => {
+                let message = "this gateway takes no unencrypted calls from elsewhere";
+                let error = ApiError::new(ErrorCode::PermissionDenied, message).because(Reason::TlsRequired);
+                Err(error.hint("call it by wss:// or https://"))
+            }
+            Channel::Plain => Ok(None),
+            Channel::Tls(peer) => Ok(peer.as_deref()),
+        }
+    }
+}
+
+fn slow_down(seconds: f64, what: &str) -> ApiError {
+    ApiError::new(ErrorCode::QuotaExceeded, format!("too many {what}"))
+        .hint(format!("try again in {}", api::Span((seconds * 1000.0).ceil() as u64)))
 }
 
 /// A caller that wasn't let in.
@@ -148,6 +169,7 @@ pub struct Access {
     failures: Mutex<HashMap<IpAddr, Bucket>>,
     /// By the token that somebody claimed to have, from wherever.
     failures_of: Mutex<HashMap<String, Bucket>>,
+    logins: Mutex<HashMap<IpAddr, Bucket>>,
 }
 
 /// Takes one from a bucket. `Err`: seconds until there is one.
@@ -201,6 +223,16 @@ impl Access {
         self.admit_with(view, caller, bearer(caller.headers).or(password.as_deref()), need)
     }
 
+    /// Lets somebody try to log in by an identity provider, as often as an address may fail to log in; those who succeed
+    /// count too, since each makes a record.
+    ///
+    /// # Errors
+    /// `QUOTA_EXCEEDED` with the time to wait.
+    pub fn login(&self, from: IpAddr) -> Result<(), ApiError> {
+        let (rate, burst) = (self.limits.failures_per_second, self.limits.failure_burst);
+        take(&self.logins, from, rate, burst).map_err(|seconds| slow_down(seconds, "logins from this address"))
+    }
+
     fn admit_with(
         &self,
         view: &View,
@@ -209,19 +241,7 @@ impl Access {
         need: Need,
     ) -> Result<Identity, Refused> {
         let from = caller.from;
-        let peer = match caller.channel {
-            Channel::Refused => {
-                let message = "this gateway takes no unencrypted calls from elsewhere";
-                let error = ApiError::new(ErrorCode::PermissionDenied, message).because(Reason::TlsRequired);
-                return Err(error.hint("call it by wss:// or https://").into());
-            }
-            Channel::Plain => None,
-            Channel::Tls(peer) => peer.as_deref(),
-        };
-        let slow_down = |seconds: f64, what: &str| {
-            ApiError::new(ErrorCode::QuotaExceeded, format!("too many {what}"))
-                .hint(format!("try again in {}", api::Span((seconds * 1000.0).ceil() as u64)))
-        };
+        let peer = caller.peer()?;
         let failed = || {
             take(
                 &self.failures,

@@ -1,6 +1,6 @@
 //! Operations as HTTP and WebSocket: written once for all of them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use api::{
     ApiError, ErrorCode,
@@ -35,6 +35,9 @@ use crate::{audit, auth};
 const FIRST_FRAME_MAX: usize = 64 << 10;
 const IDEMPOTENCY_KEY_MAX: usize = 128;
 
+/// Longest request of a stranger, in bytes.
+const STRANGER_BODY_MAX: usize = 64 << 10;
+
 /// The request of a stream must have come by then.
 const FIRST_FRAME_DEADLINE: Duration = Duration::from_secs(10);
 /// A reader must have taken an item by then.
@@ -55,6 +58,14 @@ impl Call {
     pub fn actor(&self) -> String {
         format!("user:{}", self.identity.name)
     }
+}
+
+/// Somebody who didn't have to show who they are.
+pub struct Stranger {
+    /// The gateway.
+    pub app: Arc<App>,
+    /// Where they call from.
+    pub from: IpAddr,
 }
 
 /// An error as an answer.
@@ -152,6 +163,42 @@ impl Faces {
             };
             match answer.and_then(|answer| seen.map(|()| answer)) {
                 Ok(answer) => written(answer),
+                Err(error) => Failed(error).into_response(),
+            }
+        };
+        self.router = std::mem::take(&mut self.router).route(&path(O::NAME), any(face));
+    }
+
+    /// Serves an operation that asks for no token. What is to be seen of it in the audit log, its handler notes.
+    pub fn open<O, F, Fut>(&mut self, handler: F)
+    where
+        O: Operation,
+        F: Fn(Stranger, O::Request) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<O::Response, ApiError>> + Send + 'static,
+    {
+        debug_assert!(O::SCOPE == Scope::NoToken, "{} asks for a token", O::NAME);
+        self.missing.remove(O::NAME);
+        let face = move |State(app): State<Arc<App>>, request: Request| async move {
+            let (parts, body) = request.into_parts();
+            let answer = async {
+                if parts.method != Method::POST && !(parts.method == Method::GET && O::EFFECT == Effect::Reads) {
+                    return Err(not_this_way::<O>(&parts.method));
+                }
+                let caller = Caller::of(&parts.headers, &parts.extensions)?;
+                caller.peer()?;
+                if idempotency_key(&parts.headers)?.is_some() && O::EFFECT == Effect::Writes {
+                    return Err(not_keyed::<O>());
+                }
+                let asked: O::Request = if parts.method == Method::GET {
+                    from_query(parts.uri.query().unwrap_or_default())?
+                } else {
+                    from_json(&read_body(body, STRANGER_BODY_MAX).await?)?
+                };
+                let from = caller.from;
+                handler(Stranger { app, from }, asked).await
+            };
+            match answer.await {
+                Ok(answer) => written(Written::from(answer)),
                 Err(error) => Failed(error).into_response(),
             }
         };

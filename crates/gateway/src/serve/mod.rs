@@ -14,6 +14,7 @@ mod health_ops;
 mod listen;
 mod metric_ops;
 mod node_ops;
+mod oidc_ops;
 mod openapi;
 mod places;
 mod prometheus;
@@ -50,6 +51,7 @@ use crate::{
     hub::Hub,
     live::Nodes,
     metrics::Metrics,
+    oidc::Provider,
     trust::Trust,
 };
 
@@ -69,6 +71,8 @@ pub struct App {
     pub journal: Arc<Journal>,
     /// Keys, certificates, and whom they are given to.
     pub trust: Arc<Trust>,
+    /// The identity provider at which people log in. `None`: there is none.
+    pub oidc: Option<Provider>,
     /// Who did what.
     pub audit: Arc<Audit>,
     /// The scheduler's ear.
@@ -146,6 +150,8 @@ pub fn router(app: Arc<App>) -> Router {
     faces.unary::<TokenList, _, _, _>(tokens::list);
     faces.unary::<TokenRevoke, _, _, _>(tokens::revoke);
     faces.unary::<JoinTokenCreate, _, _, _>(tokens::join_token);
+    faces.open::<OidcGet, _, _>(oidc_ops::issuer);
+    faces.open::<OidcExchange, _, _>(oidc_ops::exchange);
     faces.unary::<SecretSet, _, _, _>(secret_ops::set);
     faces.unary::<SecretGet, _, _, _>(secret_ops::get);
     faces.unary::<SecretList, _, _, _>(secret_ops::list);

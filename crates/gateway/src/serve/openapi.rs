@@ -1,6 +1,7 @@
 //! The OpenAPI document, made from the operation table.
 
 use api::{
+    auth::Scope,
     error::ErrorBody,
     op::{Effect, OPERATIONS},
 };
@@ -35,6 +36,9 @@ pub fn document() -> Value {
                 "default": {"description": "What went wrong.", "content": {"application/json": {"schema": error}}},
             },
         });
+        if op.scope == Scope::NoToken {
+            post["security"] = json!([]);
+        }
         if op.effect == Effect::Creates {
             post["parameters"] = json!([{
                 "name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 128},

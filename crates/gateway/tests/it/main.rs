@@ -11,9 +11,9 @@
 mod access;
 mod alerts;
 mod fixture;
-mod pki;
 mod master_key;
 mod mutated;
+mod pki;
 mod prometheus_rules;
 mod roles;
 mod submit;

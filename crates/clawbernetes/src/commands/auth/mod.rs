@@ -1,5 +1,6 @@
 //! `clawbernetes auth`
 
+mod device;
 mod join_token;
 mod login;
 mod status;

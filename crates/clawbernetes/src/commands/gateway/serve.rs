@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use api::{ApiError, ErrorCode, Size, Span};
 use gateway::{
     AlertsFile, Gateway, Options, StartError,
+    oidc::{self, NameClaim, RoleRule},
     remote_write::Target,
     trust::{self, AuthorityFiles, KeySource},
 };
@@ -97,6 +98,26 @@ pub(crate) struct Args {
     /// The file with the bearer token that the receiver wants
     #[arg(long, value_name = "FILE", requires = "remote_write")]
     remote_write_token_file: Option<PathBuf>,
+    /// Let people log in at this OpenID Connect provider: https://id.example/realms/lab
+    #[arg(long, value_name = "URL", requires_all = ["oidc_client_id", "oidc_roles"])]
+    oidc_issuer: Option<String>,
+    /// The public client by which the provider knows the fleet
+    #[arg(long, value_name = "ID", requires = "oidc_issuer")]
+    oidc_client_id: Option<String>,
+    /// Who gets which role, by what the provider says; the first that fits counts: groups=gpu-admins:admin, *:viewer
+    #[arg(
+        long = "oidc-role",
+        value_name = "CLAIM=VALUE:ROLE",
+        id = "oidc_roles",
+        requires = "oidc_issuer"
+    )]
+    oidc_roles: Vec<RoleRule>,
+    /// The claim that people are called by: email (verified), preferred_username or sub
+    #[arg(long, value_name = "CLAIM", default_value = "email")]
+    oidc_name_claim: NameClaim,
+    /// How long such a login lasts
+    #[arg(long, value_name = "DURATION", default_value = "12h")]
+    oidc_session: Span,
 }
 
 impl Args {
@@ -144,6 +165,8 @@ impl Args {
             })?,
             None => AlertsFile::default(),
         };
+        let (roles, name_claim, session) = (self.oidc_roles, self.oidc_name_claim, self.oidc_session);
+        let oidc = self.oidc_issuer.zip(self.oidc_client_id);
         let token_file = self.remote_write_token_file;
         let remote_write = self.remote_write.map(|url| Target::new(&url, token_file)).transpose();
         Ok(Options {
@@ -165,6 +188,14 @@ impl Args {
             reset_admin_token: self.reset_admin_token,
             logs_max_age: self.logs_max_age,
             trust,
+            oidc: oidc.map(|(issuer, client_id)| oidc::Options {
+                issuer,
+                client_id,
+                roles,
+                name_claim,
+                session,
+                keys_settled: oidc::Options::KEYS_SETTLED,
+            }),
             ..Options::default()
         })
     }
@@ -202,6 +233,7 @@ fn start_error(error: &StartError) -> ApiError {
         StartError::Store(store::StoreError::StorageFull { .. }) => serving::chain(ErrorCode::StorageFull, error),
         StartError::Times(message) => ApiError::invalid("heartbeat", message.clone()),
         StartError::State(error) => error.clone(),
+        StartError::Oidc(message) => ApiError::invalid("oidc-issuer", message.clone()),
         StartError::Alerts(message) => ApiError::invalid("alerts", message.clone()),
         StartError::Names(_) => serving::chain(ErrorCode::InvalidArgument, error),
         StartError::Trust(trust::OpenError::Key(_)) => serving::chain(ErrorCode::AuthFailed, error).hint(
