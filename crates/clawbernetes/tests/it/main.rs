@@ -21,6 +21,7 @@ mod metrics;
 mod native;
 mod prometheus;
 mod pty;
+mod sealed;
 mod secrets;
 mod seeing;
 mod told;
