@@ -12,6 +12,7 @@ mod alerts;
 mod alone;
 mod audit;
 mod bad_input;
+mod canary;
 mod certs;
 mod cluster;
 mod docker;
