@@ -50,6 +50,9 @@ impl Part {
         let mut command = home.command(&self.words);
         command.env_remove("CLAWBERNETES_GATEWAY_URL");
         command.stdout(log.try_clone().unwrap()).stderr(log);
+        if let Some(level) = home.log {
+            command.env("CLAWBERNETES_LOG", level);
+        }
         *self.child() = Some(command.spawn().unwrap());
     }
 
@@ -88,8 +91,14 @@ impl Cluster {
 
     /// As [`Self::start`], with more flags of the gateway.
     pub fn start_with(flags: &[&str]) -> Self {
+        Self::start_telling(None, flags)
+    }
+
+    /// As [`Self::start`]; all of its processes log at this level.
+    pub fn start_telling(level: Option<&'static str>, flags: &[&str]) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let home = Home::at(address);
+        let mut home = Home::at(address);
+        home.log = level;
         let data = home.path("gateway").display().to_string();
         let listen = address.to_string();
         let words = [

@@ -43,7 +43,7 @@ exit $CODE
 "#;
 
 /// Numbers from a seed: SplitMix64.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     fn next(&mut self) -> u64 {
@@ -55,7 +55,7 @@ impl Dice {
     }
 
     /// 0 to `bound` - 1.
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 

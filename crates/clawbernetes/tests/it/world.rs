@@ -15,6 +15,8 @@ use gateway::{Gateway, Options};
 pub struct Home {
     folder: tempfile::TempDir,
     gateway: Option<String>,
+    /// The level at which processes of a fleet in this home log. `None`: their own.
+    pub log: Option<&'static str>,
 }
 
 /// What a command came to.
@@ -68,6 +70,7 @@ impl Home {
         Self {
             folder: tempfile::tempdir().unwrap(),
             gateway: None,
+            log: None,
         }
     }
 
