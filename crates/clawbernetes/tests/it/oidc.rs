@@ -6,7 +6,7 @@ use gateway::{Limits, Options, oidc};
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::wait_for,
+    cluster::{Cluster, wait_for},
     provider::{CLIENT, Key, Provider},
     pty::Pty,
     world::{Done, Fleet, Home},
@@ -350,6 +350,38 @@ fn on_a_terminal_the_provider_comes_first() {
     terminal.press(&format!("{}\r", none.token()));
     terminal.wait_written("as admin (admin)");
     assert_eq!(terminal.end().0, Some(0));
+}
+
+#[test]
+fn a_login_outlives_the_gateway_and_ends_when_it_is_revoked() {
+    let key = Key::ec("k1");
+    let provider = Provider::start(&key);
+    let issuer = provider.issuer();
+    let flags = [
+        ["--oidc-issuer", issuer.as_str()],
+        ["--oidc-client-id", CLIENT],
+        ["--oidc-role", "staff=true:admin"],
+        ["--oidc-role", "*:operator"],
+        ["--oidc-name-claim", "preferred_username"],
+        ["--oidc-session", "2h"],
+    ];
+    let cluster = Cluster::start_with(flags.as_flattened());
+    let home = Home::at(cluster.address());
+    let claims = provider.claims(json!({"preferred_username": "Ada", "email": null, "staff": false}));
+    provider.grants(&key.sign(&claims));
+    login(&home).ok();
+    cluster.kill_gateway();
+    cluster.start_gateway();
+    wait_for("the gateway to be back", || {
+        (home.run("auth whoami").code != 5).then_some(())
+    });
+    let who = home.run("auth whoami --json").json();
+    assert_eq!((&who["name"], &who["role"]), (&json!("ada"), &json!("operator")));
+    let ends: api::Timestamp = who["expiresAt"].as_str().unwrap().parse().unwrap();
+    assert_eq!(ends.as_second(), claims["iat"].as_i64().unwrap() + 2 * 3600);
+    cluster.home.run("auth token revoke ada --yes").ok();
+    home.run("auth whoami").failed(4, "AUTH_FAILED");
+    cluster.end();
 }
 
 #[test]
