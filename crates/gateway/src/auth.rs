@@ -174,9 +174,9 @@ pub fn identify(view: &View, credential: &str, now: Timestamp) -> Result<Identit
                 .node(&api::NodeName::new(id))
                 .filter(|n| same(&n.credential_hash, secret))
                 .ok_or_else(|| {
-                    let message =
-                        format!("node {id} isn't known by this credential: it was removed, or has joined anew");
-                    failed(Reason::TokenUnknown, &message).hint("let it join again: clawbernetes auth join-token")
+                    // It isn't named: what is written wrongly may have a part of the secret where the name should be.
+                    let message = "no node is known by this credential: it was removed, or has joined anew";
+                    failed(Reason::TokenUnknown, message).hint("let it join again: clawbernetes auth join-token")
                 })?;
             Ok(Identity {
                 name: node.name.to_string(),
