@@ -160,7 +160,7 @@ pub(super) async fn keep(gateway: Address, identity: Identity, data: PathBuf, to
             LinkError::Refused(error)
                 if matches!(
                     error.reason,
-                    Some(Reason::CertificateMissing | Reason::CertificateExpired)
+                    Some(Reason::CertificateMissing | Reason::CertificateExpired | Reason::CertificateRevoked)
                 ) =>
             {
                 tracing::warn!(%gateway, %error, "the node's certificate isn't accepted; asking for another one");
