@@ -153,7 +153,7 @@ impl Unlock {
                     now: self.source.name(),
                 })
             }
-            (KeySource::File(path), None) => self.from_files(path, lock),
+            (KeySource::File(path), None) => self.of_files(path, lock),
             (KeySource::Command(argv), None) => run(argv).await,
         }
     }
@@ -161,7 +161,7 @@ impl Unlock {
 
 impl Unlock {
     /// The key of one of the two files that there may be while the key is changed.
-    fn from_files(&self, path: &Path, lock: &Lock) -> Result<MasterKey, KeyError> {
+    fn of_files(&self, path: &Path, lock: &Lock) -> Result<MasterKey, KeyError> {
         let wanted = lock.current.key();
         match KeyFile::new(next_to(path)).read() {
             // The change began, and the file didn't get its name any more.
