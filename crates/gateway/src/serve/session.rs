@@ -31,6 +31,7 @@ use axum::{
 use futures_util::{SinkExt, StreamExt, stream::SplitSink};
 use telemetry::logs::{Chunk, Line, Source, StreamId};
 use tokio::sync::{Notify, mpsc};
+use vault::pki::Peer;
 
 use super::{
     App, deliver,
@@ -39,6 +40,7 @@ use super::{
     upgrade::{self, Entered},
 };
 use crate::{
+    auth,
     decide::{assign, facts, nodes, observed},
     hub::now,
     live::Session,
@@ -78,6 +80,7 @@ pub async fn face(State(app): State<Arc<App>>, request: Request) -> Response {
     let Entered {
         identity,
         from,
+        peer,
         upgrade,
         stay,
     } = match entered {
@@ -90,7 +93,7 @@ pub async fn face(State(app): State<Arc<App>>, request: Request) -> Response {
         .read_buffer_size(READ_BYTES)
         .on_upgrade(move |socket| async move {
             let _stay = stay;
-            session(app, NodeName::new(identity.name), from, socket).await;
+            session(app, NodeName::new(identity.name), from, peer, socket).await;
         })
 }
 
@@ -165,7 +168,7 @@ fn check_hello(node: &NodeName, first: Option<FromNode>) -> Result<Hello, ApiErr
     })
 }
 
-async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, mut socket: WebSocket) {
+async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, peer: Option<Arc<Peer>>, mut socket: WebSocket) {
     let first = tokio::time::timeout(HELLO_DEADLINE, read(&mut socket, &node))
         .await
         .ok()
@@ -206,6 +209,10 @@ async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, mut socket: We
     });
     if let Some(older) = older {
         older.end.notify_one();
+    }
+    // Revoked since it was let in: whoever took it back found no session to end.
+    if peer.is_some_and(|peer| auth::identify_peer(&app.hub.view(), &peer, now()).is_err()) {
+        end.notify_one();
     }
     tracing::info!(%node, %from, "a node's session began");
     let reading = async {

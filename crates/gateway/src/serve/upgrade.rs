@@ -1,6 +1,6 @@
 //! What comes before a WebSocket: the caller is let in, and the connection may stay.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use api::{
     ApiError, ErrorCode,
@@ -11,10 +11,12 @@ use axum::{
     extract::{ConnectInfo, FromRequestParts, Request, ws::WebSocketUpgrade},
     http::Extensions,
 };
+use vault::pki::Peer;
 
 use super::{
     App,
     access::{Caller, Need},
+    channel::Channel,
     places::{Place, Stay, Stays},
 };
 
@@ -24,6 +26,8 @@ pub struct Entered {
     pub identity: Identity,
     /// Where it calls from.
     pub from: SocketAddr,
+    /// The certificate that it showed. `None`: it showed none, or doesn't speak TLS.
+    pub peer: Option<Arc<Peer>>,
     /// The connection.
     pub upgrade: WebSocketUpgrade,
     /// To be held as long as the WebSocket is open.
@@ -58,6 +62,10 @@ pub async fn enter(
     let caller = Caller::of(&parts.headers, &parts.extensions)?;
     let need = Need::new(scope, Reach::Namespace);
     let identity = app.admitted(action, &caller, need).await?;
+    let peer = match caller.channel {
+        Channel::Tls(peer) => peer.clone(),
+        Channel::Plain | Channel::Refused => None,
+    };
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
         .await
         .map_err(|error| {
@@ -66,6 +74,7 @@ pub async fn enter(
     Ok(Entered {
         identity,
         from,
+        peer,
         upgrade,
         stay: place.stay(why)?,
     })

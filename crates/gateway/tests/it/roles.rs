@@ -182,10 +182,9 @@ impl<'a> World<'a> {
     fn told<'b>(&'b self, request: &Value, answer: &str) -> Option<&'b str> {
         let request = request.to_string();
         let known = [VALUE, DESCRIPTION, COMMAND, &self.workload_id];
-        let told = known
+        known
             .into_iter()
-            .find(|word| answer.contains(word) && !request.contains(word));
-        told
+            .find(|word| answer.contains(word) && !request.contains(word))
     }
 }
 
@@ -465,14 +464,9 @@ async fn a_stream_of_events_is_of_ones_own_namespace() {
         }
     }
     // Both have listened for a while; what comes last comes after all that the other did.
-    for at in 0..streams.len() {
-        let others: Vec<&String> = ids
-            .iter()
-            .enumerate()
-            .filter(|(of, _)| *of != at)
-            .flat_map(|(_, ids)| ids)
-            .collect();
-        let (namespace, socket, seen) = &mut streams[at];
+    for (at, (namespace, socket, seen)) in streams.iter_mut().enumerate() {
+        let others = ids.iter().enumerate().filter(|(of, _)| *of != at);
+        let mut others = others.flat_map(|(_, ids)| ids);
         let last = submit(namespace, "last").await;
         let mut waited = 0;
         while !comes(socket, seen, &last).await {
@@ -480,7 +474,7 @@ async fn a_stream_of_events_is_of_ones_own_namespace() {
             assert!(waited < 60, "{last} doesn't come: {seen}");
         }
         assert!(
-            !others.iter().any(|id| seen.contains(*id)),
+            !others.any(|id| seen.contains(id)),
             "{namespace} sees another's: {seen}"
         );
     }

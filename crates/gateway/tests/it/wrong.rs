@@ -550,8 +550,17 @@ async fn comes(stream: &mut (impl AsyncReadExt + Unpin), said: &mut Vec<u8>, wor
         .expect("it neither comes nor ends")
 }
 
-/// A node's session over TLS, from its hello on; whether it ends when this is done.
-async fn ends_after(world: &World, operation: &str, request: &Value) {
+/// When the gateway is told something.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Told {
+    /// Before a node that was let in says its first word.
+    BeforeHello,
+    /// Once its session has begun.
+    AfterWelcome,
+}
+
+/// The session of `n1` over TLS ends when this is done.
+async fn ends_after(world: &World, operation: &str, request: &Value, told: Told) {
     let (credential, own) = &world.nodes[0];
     let stream = TcpStream::connect(world.fixture.gateway.address).await.unwrap();
     let connector = TlsConnector::from(Arc::new(world.config(Some(own))));
@@ -561,6 +570,13 @@ async fn ends_after(world: &World, operation: &str, request: &Value) {
         .unwrap();
     stream.write_all(session(credential).as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut stream).await.unwrap().0, 101);
+    let tell = async || {
+        let answer = world.fixture.admin(operation, request).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    if told == Told::BeforeHello {
+        tell().await;
+    }
     let hello = json!({ "type": "hello", "protocol": api::wire::PROTOCOL, "name": "n1", "labels": {}, "jobs": [], "inventory": {
         "hostname": "h", "cpu": 4, "memoryTotalBytes": 1 << 30, "arch": "x86_64", "agentVersion": "0",
         "cpuModel": null, "os": null, "kernel": null, "bootId": null, "gpus": [], "links": [], "notes": [],
@@ -568,25 +584,30 @@ async fn ends_after(world: &World, operation: &str, request: &Value) {
     }});
     stream.write_all(&frame(&hello.to_string())).await.unwrap();
     let mut said = Vec::new();
-    let welcome = comes(&mut stream, &mut said, "welcome").await;
-    assert!(welcome, "{}", String::from_utf8_lossy(&said));
-    let answer = world.fixture.admin(operation, request).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    if told == Told::AfterWelcome {
+        let welcome = comes(&mut stream, &mut said, "welcome").await;
+        assert!(welcome, "{}", String::from_utf8_lossy(&said));
+        tell().await;
+    }
     // It ends: nothing that could come holds these words.
     assert!(!comes(&mut stream, &mut said, "no such words").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_nodes_session_ends() {
-    let world = World::start().await;
-    ends_after(&world, "node.remove", &json!({"id": "n1", "force": true})).await;
-    world.fixture.gateway.stop().await;
+    for told in [Told::BeforeHello, Told::AfterWelcome] {
+        let world = World::start().await;
+        ends_after(&world, "node.remove", &json!({"id": "n1", "force": true}), told).await;
+        world.fixture.gateway.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_ends_with_its_certificate() {
-    let world = World::start().await;
-    let serial = world.nodes[0].1.serial();
-    ends_after(&world, "cert.revoke", &json!({"name": serial})).await;
-    world.fixture.gateway.stop().await;
+    for told in [Told::BeforeHello, Told::AfterWelcome] {
+        let world = World::start().await;
+        let serial = world.nodes[0].1.serial();
+        ends_after(&world, "cert.revoke", &json!({"name": serial}), told).await;
+        world.fixture.gateway.stop().await;
+    }
 }
