@@ -62,6 +62,7 @@ pub async fn face(State(app): State<Arc<App>>, request: Request) -> Response {
         from,
         upgrade,
         stay,
+        ..
     } = match entered {
         Ok(entered) => entered,
         Err(error) => return Failed(error).into_response(),
