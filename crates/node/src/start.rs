@@ -259,6 +259,7 @@ pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<()
                 || containers.as_ref().is_some_and(|engine| engine.fenced(job))
         })
     };
+    let ending = native.clone();
     let on_lease: session::OnLease = Arc::new(move |until_ms| {
         let left = Duration::from_millis(until_ms.saturating_sub(session::now().mono_ms));
         let written = [
@@ -290,5 +291,9 @@ pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<()
         on_lease: Some(on_lease),
         fenced: Some(fenced),
     };
-    Ok(session::run(agent, shutdown).await?)
+    let ended = session::run(agent, shutdown).await;
+    if let Some(native) = ending {
+        native.let_go();
+    }
+    Ok(ended?)
 }

@@ -53,6 +53,12 @@ pub async fn join(call: Call, request: JoinRequest) -> Result<Joined, ApiError> 
                 }
             }
             let token = view.join_token(&call.identity.token_id);
+            // It may have ended since the call came in; the store lets go of it before the view hears of that.
+            if token.is_some_and(|token| token.expires_at <= now()) {
+                return Err(ApiError::new(ErrorCode::AuthFailed, "the join token has expired")
+                    .because(Reason::TokenExpired)
+                    .hint("make a new one: clawbernetes auth join-token"));
+            }
             if token.is_some_and(|token| token.uses_left == Some(0)) {
                 return Err(ApiError::new(ErrorCode::AuthFailed, "the join token has been used up")
                     .because(Reason::TokenUsedUp)

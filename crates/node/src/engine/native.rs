@@ -217,14 +217,22 @@ impl NativeEngine {
     }
 }
 
-impl Drop for NativeEngine {
-    fn drop(&mut self) {
+impl NativeEngine {
+    /// Removes what the engine made for its jobs on the machine, as far as none is left. For the end of an agent: what
+    /// still runs beside it may hold the engine longer than the process lives.
+    pub fn let_go(&self) {
         for task in &self.tasks {
             task.abort();
         }
         if let Some(tree) = &self.shared.tree {
             tree.remove();
         }
+    }
+}
+
+impl Drop for NativeEngine {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 
