@@ -8,6 +8,7 @@ mod config;
 mod failure;
 mod local;
 mod manifest_file;
+mod memory;
 mod output;
 mod serving;
 mod terminal;
@@ -19,5 +20,6 @@ fn main() -> ExitCode {
     if let Some(code) = node::engine::native::helper_main() {
         return code;
     }
+    memory::share_arenas();
     cli::main()
 }

@@ -56,7 +56,7 @@ fn hand_over(app: &App, cert: &IssuedCert, folder: Option<Folder>) -> Result<(),
     }
     let (info, now) = (&cert.info, app.out.view().now);
     app.out.note(&format!(
-        "{} has serial {} and is valid until {}",
+        "{} has serial {} and ends {}",
         info.name,
         info.serial,
         moment(info.not_after, now)
