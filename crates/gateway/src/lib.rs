@@ -19,6 +19,7 @@ pub mod lifecycle;
 pub mod live;
 pub mod metrics;
 pub mod oidc;
+pub mod outward;
 pub mod private;
 pub mod records;
 pub mod remote_write;

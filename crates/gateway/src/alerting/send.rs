@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use diagnosis::alert::{Delivery, Format, Receiver, payload};
 
+use crate::outward;
+
 /// The whole exchange: whoever takes longer is asked again later.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Of it: until there is a connection.
@@ -26,16 +28,7 @@ impl Sender {
     /// # Errors
     /// They can't be used.
     pub fn new() -> Result<Self, SenderError> {
-        // Whoever came first in this process has set the same one.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .timeout(DEADLINE)
-            .connect_timeout(CONNECT)
-            // A redirected POST becomes a GET, or sends what may be secret elsewhere.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("clawbernetes/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| SenderError(words(error)))?;
+        let client = outward::client(DEADLINE, CONNECT).map_err(SenderError)?;
         Ok(Self { client })
     }
 
@@ -53,26 +46,11 @@ impl Sender {
             .post(url)
             .header("idempotency-key", &delivery.key)
             .json(&payload::body(delivery, link));
-        let answer = request.send().await.map_err(words)?;
+        let answer = request.send().await.map_err(|error| outward::words(error, DEADLINE))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(());
         }
         Err(format!("it answers {status}"))
     }
-}
-
-/// An error with its causes, without the address.
-fn words(error: reqwest::Error) -> String {
-    if error.is_timeout() {
-        return format!("no answer within {} s", DEADLINE.as_secs());
-    }
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(&error);
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

@@ -4,6 +4,8 @@ use std::{net::IpAddr, time::Duration};
 
 use reqwest::{Client, RequestBuilder, Url, header};
 
+use crate::outward;
+
 /// The whole exchange.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Of it: until there is a connection.
@@ -32,16 +34,7 @@ impl Http {
     /// # Errors
     /// They can't be used, in words.
     pub fn new() -> Result<Self, String> {
-        // Whoever came first in this process has set the same one.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = Client::builder()
-            .timeout(DEADLINE)
-            .connect_timeout(CONNECT)
-            // Elsewhere isn't the provider, and codes aren't sent there.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("clawbernetes/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| format!("there can be no TLS: {}", words(error)))?;
+        let client = outward::client(DEADLINE, CONNECT).map_err(|error| format!("there can be no TLS: {error}"))?;
         Ok(Self { client })
     }
 
@@ -81,19 +74,9 @@ async fn answer(request: RequestBuilder) -> Result<Answer, String> {
     Ok(Answer { status, body })
 }
 
-/// An error with its causes, without the address.
+/// Why there is no answer.
 fn words(error: reqwest::Error) -> String {
-    if error.is_timeout() {
-        return format!("no answer within {} s", DEADLINE.as_secs());
-    }
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(&error);
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
+    outward::words(error, DEADLINE)
 }
 
 /// Checks that nobody can listen on the way to an address: HTTPS, or HTTP on this machine.

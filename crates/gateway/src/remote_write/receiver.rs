@@ -4,6 +4,8 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use reqwest::{Client, Response, StatusCode, Url, header};
 
+use crate::outward;
+
 /// Longest that one request may take, connecting included.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How much of a refusal is told.
@@ -40,15 +42,7 @@ impl Target {
         {
             return Err(TargetError::Url(shown(parsed)));
         }
-        // Whoever came first in this process has set the same one.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = Client::builder()
-            .timeout(PATIENCE)
-            // A redirected POST becomes a GET, or sends the token elsewhere.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("clawbernetes/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| TargetError::Tls(error.to_string()))?;
+        let client = outward::client(PATIENCE, PATIENCE).map_err(TargetError::Tls)?;
         Ok(Self {
             url: parsed,
             token_file,
@@ -80,7 +74,7 @@ impl Target {
         }
         match request.body(body).send().await {
             Ok(answer) => told(answer).await,
-            Err(error) => later(words(error)),
+            Err(error) => later(outward::chain(error)),
         }
     }
 }
@@ -133,17 +127,6 @@ async fn told(mut answer: Response) -> Outcome {
         _ if status.is_client_error() => Outcome::Refused(why),
         _ => Outcome::Later { wait, why },
     }
-}
-
-/// An error with its causes.
-fn words(error: reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(&error);
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
