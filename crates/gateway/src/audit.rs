@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use vault::chain::{self, Broken, Hash, Head};
 
 use crate::{
+    draft::json,
     hub::{now, store_error},
     keys,
 };
@@ -253,7 +254,7 @@ impl Audit {
         let base = Base {
             head: Head { sequence, hash },
         };
-        let mut txn = Txn::default().put(keys::AUDIT_BASE, crate::trust::json(&base));
+        let mut txn = Txn::default().put(keys::AUDIT_BASE, json(&base));
         for record in &old {
             txn = txn.delete(record.key.clone());
         }
@@ -348,7 +349,7 @@ async fn write(store: Store, mut receive: mpsc::Receiver<Waiting>, mut head: Hea
         let mut next = head;
         let mut records = Vec::with_capacity(together.len());
         for entry in together.iter().filter_map(|waiting| waiting.entry.as_ref()) {
-            let text = crate::trust::json(entry);
+            let text = json(entry);
             next = chain::append(&next, &text);
             let mut value = format!("{}\n", next.hash).into_bytes();
             value.extend_from_slice(&text);

@@ -25,7 +25,7 @@ pub struct Draft {
 }
 
 /// Records are plain data with string keys: writing them as JSON can't fail.
-fn json<T: Serialize>(value: &T) -> Vec<u8> {
+pub(crate) fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 

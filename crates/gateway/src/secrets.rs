@@ -7,15 +7,16 @@
 use api::{ApiError, ErrorCode, Timestamp};
 use store::{Order, Range, Store, Txn, TxnOutcome};
 use vault::secret::{
-    AddError, Change, Invalid, Keyring, Lock, Name, Namespace, New, OpenError, ReadError, Sealed, Secret, Value, Which,
-    open,
+    AddError, Change, Invalid, Keyring, Lock, Name, Namespace, New, OpenError, ReadError, Sealed, Secret, Value,
+    Version, Which, open,
     rekey::{Step, step},
 };
 
 use crate::{
+    draft::json,
     hub::store_error,
     keys,
-    trust::{self, AuthorityRecord, Trust, Versioned, json, while_locked},
+    trust::{self, AuthorityRecord, Trust, Versioned, while_locked},
 };
 
 /// How often a decision that was overtaken is made anew.
@@ -31,6 +32,16 @@ pub struct Secrets<'a> {
     pub store: &'a Store,
     /// The keys.
     pub trust: &'a Trust,
+}
+
+/// A version of a secret, with its value.
+pub struct Opened {
+    /// The secret, as it was when it was opened.
+    pub secret: Secret,
+    /// Which of its versions.
+    pub version: Version,
+    /// The value.
+    pub value: Value,
 }
 
 /// Whose a secret is, checked.
@@ -145,11 +156,11 @@ impl Secrets<'_> {
         }
     }
 
-    /// A version's value, with its number. `None`: the newest.
+    /// A version, opened. `None`: the newest.
     ///
     /// # Errors
     /// `NOT_FOUND`: there is no such secret or version, or it can't be read any more.
-    pub async fn open(&self, place: &Place, version: Option<u32>, now: Timestamp) -> Result<(u32, Value), ApiError> {
+    pub async fn open(&self, place: &Place, version: Option<u32>, now: Timestamp) -> Result<Opened, ApiError> {
         for _ in 0..TRIES {
             let secret = self.get(place).await?.value;
             let (found, wrapped) = secret.read(version, now).map_err(|e| unreadable(&e))?;
@@ -160,7 +171,10 @@ impl Secrets<'_> {
             };
             let (_, ring) = self.trust.keys();
             match open(&ring, &secret.context(found.version), wrapped, &sealed.value) {
-                Ok(value) => return Ok((found.version, value)),
+                Ok(value) => {
+                    let version = found.clone();
+                    return Ok(Opened { secret, version, value });
+                }
                 Err(OpenError::OtherKey { .. }) => continue,
                 Err(error) => return Err(sealed_wrong(&error)),
             }
@@ -256,6 +270,9 @@ impl Secrets<'_> {
         };
         loop {
             let (lock, ring) = self.trust.keys();
+            if lock.value.previous.is_none() {
+                return Ok(());
+            }
             let (secrets, authority) = self.holders().await?;
             let next = step(&lock.value, &ring, [&authority.value], 1).map_err(|e| stuck(&e))?;
             match next {

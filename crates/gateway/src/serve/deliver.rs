@@ -6,7 +6,7 @@ use super::App;
 use crate::{
     audit::Entry,
     hub::now,
-    secrets::{Place, Secrets},
+    secrets::{Opened, Place, Secrets},
 };
 
 /// The values for a job that its node asks for.
@@ -57,15 +57,15 @@ async fn try_values(app: &App, node: &NodeName, job: &JobKey) -> Result<SecretsA
         };
         // On the disk before the value leaves.
         app.audit.record(entry).await?;
-        let (current, value) = opened.map_err(named)?;
+        let Opened { secret, version, value } = opened.map_err(named)?;
         values.push(SecretValue::from(value.expose().to_vec()));
         mask.push(SecretValue::from(value.expose().to_vec()));
         // An earlier attempt's output may still be on its way, and the job itself may keep an older value.
-        for version in secrets.get(&place).await?.value.readable(at) {
-            if version != current
-                && let Ok((_, older)) = secrets.open(&place, Some(version), at).await
+        for older in secret.readable(at) {
+            if older != version.version
+                && let Ok(older) = secrets.open(&place, Some(older), at).await
             {
-                mask.push(SecretValue::from(older.expose().to_vec()));
+                mask.push(SecretValue::from(older.value.expose().to_vec()));
             }
         }
     }

@@ -18,7 +18,7 @@ use super::{App, face::Call};
 use crate::{
     auth,
     hub::now,
-    secrets::{Place, Secrets, invalid, refused},
+    secrets::{Opened, Place, Secrets, invalid, refused},
     trust::Unlock,
 };
 
@@ -115,18 +115,14 @@ fn shown(secret: Option<Secret>, at: Timestamp) -> Result<SecretInfo, ApiError> 
 pub async fn get(call: Call, request: SecretGetRequest) -> Result<SecretContent, ApiError> {
     let place = place(&call, &request.namespace, &request.name)?;
     let at = now();
-    let secrets = secrets(&call.app);
-    let (version, value) = secrets.open(&place, request.version, at).await?;
-    let secret = secrets.get(&place).await?.value;
-    let found = secret.versions.iter().find(|v| v.version == version);
-    let found = found.ok_or_else(|| ApiError::conflict("the secret was changed meanwhile: try again"))?;
+    let Opened { secret, version, value } = secrets(&call.app).open(&place, request.version, at).await?;
     Ok(SecretContent {
         name: secret.name.to_string(),
         namespace: secret.namespace.to_string(),
-        version,
+        version: version.version,
         value: SecretValue::from(value.expose().to_vec()),
-        created_at: found.created_at,
-        expires_at: ends(found),
+        created_at: version.created_at,
+        expires_at: ends(&version),
     })
 }
 

@@ -26,7 +26,7 @@ pub use authority::{AuthorityFiles, AuthorityRecord};
 pub use key::{KeyError, KeySource, Unlock};
 pub use own::{Names, OwnCertificate};
 
-use crate::{hub::now, keys};
+use crate::{draft::json, hub::now, keys};
 
 /// How a gateway is trusted, and whom it trusts.
 #[derive(Debug, Clone, Default)]
@@ -175,11 +175,6 @@ pub(crate) fn parse<T: DeserializeOwned>(record: &Record) -> Result<Versioned<T>
         value,
         revision: record.modified,
     })
-}
-
-/// Records are plain data with string keys: writing them as JSON can't fail.
-pub(crate) fn json<T: Serialize>(value: &T) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
 }
 
 /// Writes a record that isn't there yet.
