@@ -61,7 +61,7 @@ fn a_certificate_is_issued_rotated_and_revoked() {
     home.run("cert rotate api").failed(8, "--force");
     let rotated = home.run("cert rotate api --force --out tls");
     assert!(
-        rotated.ok().contains("tls/api.key") && rotated.err.contains("valid until in "),
+        rotated.ok().contains("tls/api.key") && rotated.err.contains("ends in "),
         "{rotated:?}"
     );
     assert_ne!(read(&file("api.key")), key);

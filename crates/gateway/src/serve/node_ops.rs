@@ -2,6 +2,7 @@
 
 use api::{
     ApiError, ErrorCode, NodeName, Reason,
+    auth::Role,
     id::check_name,
     node::{Node, NodeDetail, NodeView},
     op::{
@@ -24,6 +25,22 @@ use crate::{
 /// Most labels or taints of a node, and longest label value.
 const LABELS_MAX: usize = 128;
 const LABEL_VALUE_MAX: usize = 256;
+
+/// What a join token that has ended is answered.
+fn expired() -> ApiError {
+    ApiError::new(ErrorCode::AuthFailed, "the join token has expired")
+        .because(Reason::TokenExpired)
+        .hint("make a new one: clawbernetes auth join-token")
+}
+
+/// The name with as much of the suffix as tells it apart: many machines may come with one name.
+fn free_name(wanted: &NodeName, suffix: &str, taken: impl Fn(&NodeName) -> bool) -> Option<NodeName> {
+    let stem: String = wanted.as_str().chars().take(40).collect();
+    let stem = stem.trim_end_matches(['-', '.']);
+    (4..=suffix.len())
+        .map(|length| NodeName::new(format!("{stem}-{}", &suffix[..length])))
+        .find(|name| !taken(name))
+}
 
 /// `node.join`
 pub async fn join(call: Call, request: JoinRequest) -> Result<Joined, ApiError> {
@@ -55,9 +72,7 @@ pub async fn join(call: Call, request: JoinRequest) -> Result<Joined, ApiError> 
             let token = view.join_token(&call.identity.token_id);
             // It may have ended since the call came in; the store lets go of it before the view hears of that.
             if token.is_some_and(|token| token.expires_at <= now()) {
-                return Err(ApiError::new(ErrorCode::AuthFailed, "the join token has expired")
-                    .because(Reason::TokenExpired)
-                    .hint("make a new one: clawbernetes auth join-token"));
+                return Err(expired());
             }
             if token.is_some_and(|token| token.uses_left == Some(0)) {
                 return Err(ApiError::new(ErrorCode::AuthFailed, "the join token has been used up")
@@ -79,11 +94,13 @@ pub async fn join(call: Call, request: JoinRequest) -> Result<Joined, ApiError> 
                         request.name
                     )));
                 }
-                (true, false) => {
-                    let stem: String = request.name.as_str().chars().take(56).collect();
-                    NodeName::new(format!("{}-{}", stem.trim_end_matches(['-', '.']), &suffix[..4]))
-                }
+                (true, false) => free_name(&request.name, &suffix, |name| view.node(name).is_some())
+                    .ok_or_else(|| ApiError::conflict(format!("no name like '{}' is free", request.name)))?,
             };
+            // A joiner's token ended between its check and now.
+            if token.is_none() && call.identity.role == Role::Joiner {
+                return Err(expired());
+            }
             let (credential, hash) = match &request.secret {
                 Some(secret) => auth::credential(Kind::Node, name.as_str(), secret),
                 None => auth::mint(Kind::Node, name.as_str())?,
@@ -325,4 +342,22 @@ pub async fn remove(call: Call, request: RemoveRequest) -> Result<NodeDetail, Ap
     let removed = removed.ok_or_else(|| crate::view::gone(&request.id))?;
     app.live.remove(&removed.view.name);
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_taken_gets_as_much_as_tells_it_apart() {
+        let wanted = NodeName::new("gpu".to_owned());
+        let name = |taken: &[&str]| {
+            let name = free_name(&wanted, "0a1b2c3d4e5f", |name| taken.contains(&name.as_str()))?;
+            Some(name.as_str().to_owned())
+        };
+        assert_eq!(name(&[]).as_deref(), Some("gpu-0a1b"));
+        assert_eq!(name(&["gpu-0a1b", "gpu-0a1b2"]).as_deref(), Some("gpu-0a1b2c"));
+        let all: Vec<String> = (4..=12).map(|n| format!("gpu-{}", &"0a1b2c3d4e5f"[..n])).collect();
+        assert_eq!(name(&all.iter().map(String::as_str).collect::<Vec<_>>()), None);
+    }
 }
