@@ -68,8 +68,21 @@ string_id! {
 }
 
 string_id! {
+    /// A deployment's id: `dep-` and ten characters of base 32.
+    DeploymentId
+}
+
+string_id! {
     /// A node's id, which is its name: a DNS label, unique in the fleet.
     NodeName
+}
+
+impl DeploymentId {
+    /// A new id from 50 random bits, as a workload's.
+    #[must_use]
+    pub fn from_random(random: u64) -> Self {
+        Self(format!("dep-{}", random_suffix(random)))
+    }
 }
 
 impl WorkloadId {

@@ -5,12 +5,14 @@
 //! - [`workload`], [`node`], [`event`], [`auth`]: the resources
 //! - [`secret`]: values that print nothing, and where workloads get them
 //! - [`error`]: codes, exit statuses, HTTP statuses, and the shape in which an error leaves the system
+//! - [`deploy`]: services, their revisions, and deployments: the ways from one to the next
 //! - [`manifest`]: the file form of a workload
 //! - [`metric`]: the catalogue of what is measured; [`exposition`]: measurements in Prometheus' text format
 //! - [`op`]: the operation table, of which HTTP, WebSocket and the command line are faces
 //! - [`wire`]: what the gateway and a node agent say to each other
 
 pub mod auth;
+pub mod deploy;
 pub mod error;
 pub mod event;
 pub mod exposition;
@@ -28,7 +30,7 @@ pub mod workload;
 pub mod xid;
 
 pub use error::{ApiError, ErrorCode, Reason};
-pub use id::{GpuIndex, NodeName, WorkloadId};
+pub use id::{DeploymentId, GpuIndex, NodeName, WorkloadId};
 pub use nearest::nearest;
 pub use quantity::{Cpu, Size, Span};
 pub use time::Timestamp;

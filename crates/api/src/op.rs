@@ -11,6 +11,7 @@ mod about;
 mod alerts;
 mod audit;
 mod certs;
+mod deploy;
 mod health;
 mod metrics;
 mod oidc;
@@ -22,6 +23,7 @@ pub use about::About;
 pub use alerts::*;
 pub use audit::*;
 pub use certs::*;
+pub use deploy::*;
 pub use health::*;
 pub use metrics::*;
 pub use oidc::*;
@@ -296,6 +298,31 @@ operations! {
     /// Sums up GPU-hours.
     WorkloadUsage = "workload.usage", Read, Namespace, Reads, UsageRequest => Vec<UsageRow>;
 
+    /// Reads a sentence and shows what it would do; does nothing.
+    DeployPlan = "deploy.plan", Read, Namespace, Reads, PlanRequest => Planned;
+    /// Does what a sentence says.
+    DeployApply = "deploy.apply", Run, Namespace, Creates, ApplyRequest => DeploymentStatus;
+    /// Shows how a deployment stands.
+    DeployGet = "deploy.get", Read, Namespace, Reads, DeployRef => DeploymentStatus;
+    /// Lists deployments, newest first.
+    DeployList = "deploy.list", Read, Namespace, Reads, DeployFilter => Vec<DeploymentSummary>;
+    /// Lets a deployment go on, all the way or up to a share.
+    DeployPromote = "deploy.promote", Run, Namespace, Writes, PromoteRequest => DeploymentStatus;
+    /// Brings an earlier revision back.
+    DeployRollback = "deploy.rollback", Run, Namespace, Writes, RollbackRequest => DeploymentStatus;
+    /// Holds a deployment where it is.
+    DeployPause = "deploy.pause", Run, Namespace, Writes, PauseRequest => DeploymentStatus;
+    /// Lets a held deployment go on.
+    DeployResume = "deploy.resume", Run, Namespace, Writes, DeployRef => DeploymentStatus;
+    /// Tries a deployment that failed or was rolled back once more.
+    DeployRetry = "deploy.retry", Run, Namespace, Writes, RetryRequest => DeploymentStatus;
+    /// Lists services with their replicas and addresses.
+    ServiceList = "service.list", Read, Namespace, Reads, ServiceFilter => Vec<ServiceView>;
+    /// Shows all that is known of a service.
+    ServiceGet = "service.get", Read, Namespace, Reads, ServiceRef => ServiceView;
+    /// Ends a service: its replicas, its address, its revisions.
+    ServiceDelete = "service.delete", Run, Namespace, Writes, ServiceDeleteRequest => ServiceView;
+
     /// Shows a metric over time.
     MetricsQuery = "metrics.query", Read, Namespace, Reads, MetricsRequest => MetricsAnswer;
     /// Lists the metrics that there are.
@@ -324,6 +351,8 @@ operations! {
     WorkloadLogs = "workload.logs", Read, Namespace, LogsRequest => LogEntry;
     /// Streams a workload at each change until it has ended.
     WorkloadWatch = "workload.watch", Read, Namespace, WorkloadRef => WorkloadDetail;
+    /// Streams a deployment's standing at each change until it has ended.
+    DeployWatch = "deploy.watch", Read, Namespace, DeployRef => DeploymentStatus;
     /// Streams events as they happen.
     EventWatch = "event.watch", Read, Namespace, EventFilter => Event;
 }

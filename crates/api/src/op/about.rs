@@ -1,12 +1,14 @@
 //! What a call is about, in words for the audit log.
 
 use super::{
-    AlertFilter, AuditFilter, CancelRequest, CertFilter, CertIssueRequest, CertRevokeRequest, CertRotateRequest,
-    DiagnoseNodeRequest, DiagnoseWorkloadRequest, DrainRequest, Empty, EventFilter, JoinRequest, JoinTokenRequest,
-    LabelRequest, LogsRequest, MetricsRequest, MigrateRequest, NodeCertRequest, NodeFilter, NodeRef,
-    OidcExchangeRequest, RemoveRequest, SecretDeleteRequest, SecretFilter, SecretGetRequest, SecretRef,
-    SecretRotateRequest, SecretSetRequest, SilenceFilter, SilenceRef, SilenceRequest, StatusRequest, SubmitRequest,
-    TaintRequest, TokenRef, TokenRequest, UpdateRequest, UsageRequest, WorkloadFilter, WorkloadRef,
+    AlertFilter, ApplyRequest, AuditFilter, CancelRequest, CertFilter, CertIssueRequest, CertRevokeRequest,
+    CertRotateRequest, DeployFilter, DeployRef, DiagnoseNodeRequest, DiagnoseWorkloadRequest, DrainRequest, Empty,
+    EventFilter, JoinRequest, JoinTokenRequest, LabelRequest, LogsRequest, MetricsRequest, MigrateRequest,
+    NodeCertRequest, NodeFilter, NodeRef, OidcExchangeRequest, PauseRequest, PlanRequest, PromoteRequest,
+    RemoveRequest, RetryRequest, RollbackRequest, SecretDeleteRequest, SecretFilter, SecretGetRequest, SecretRef,
+    SecretRotateRequest, SecretSetRequest, ServiceDeleteRequest, ServiceFilter, ServiceRef, SilenceFilter, SilenceRef,
+    SilenceRequest, StatusRequest, SubmitRequest, TaintRequest, TokenRef, TokenRequest, UpdateRequest, UsageRequest,
+    WorkloadFilter, WorkloadRef,
 };
 
 /// Most bytes of what a call is said to be about.
@@ -66,6 +68,9 @@ nothing!(
     AuditFilter,
     NodeCertRequest,
     OidcExchangeRequest,
+    PlanRequest,
+    DeployFilter,
+    ServiceFilter,
 );
 
 one!(
@@ -95,7 +100,22 @@ placed!(
     SecretGetRequest => "secret", name;
     SecretRotateRequest => "secret", name;
     SecretDeleteRequest => "secret", name;
+    DeployRef => "deployment", id;
+    PromoteRequest => "deployment", id;
+    RollbackRequest => "deployment", id;
+    PauseRequest => "deployment", id;
+    RetryRequest => "deployment", id;
+    ServiceRef => "service", name;
+    ServiceDeleteRequest => "service", name;
 );
+
+/// The sentence isn't told: it may hold values of the environment. The deployment that it makes is an event.
+impl About for ApplyRequest {
+    fn about(&self) -> Option<String> {
+        let namespace = self.request.namespace.as_deref().unwrap_or("default");
+        Some(format!("deployment/{namespace}/*"))
+    }
+}
 
 impl About for CancelRequest {
     fn about(&self) -> Option<String> {
