@@ -2,6 +2,7 @@
 
 mod access;
 mod alert_ops;
+mod answers;
 mod audit_ops;
 mod cert_ops;
 mod channel;
