@@ -543,6 +543,18 @@ pub enum ServiceProtocol {
     Tcp,
 }
 
+impl ServiceProtocol {
+    /// What replicas speak at their first port: TCP where its name says so (`tcp`, `tcp-…`), else HTTP.
+    #[must_use]
+    pub fn of(spec: &WorkloadSpec) -> Self {
+        let named = |name: &str| name == "tcp" || name.starts_with("tcp-");
+        match spec.ports.first() {
+            Some(port) if named(&port.name) => Self::Tcp,
+            _ => Self::Http,
+        }
+    }
+}
+
 /// A service as the gateway keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -541,7 +541,7 @@ impl View {
                 .filter_map(|id| self.workloads.get(id))
                 .max_by_key(|w| (!w.phase.ended(), w.submitted_at, w.id.clone()))
         };
-        if let Some(workload) = self.names.get(&(namespace.to_owned(), text.to_owned())).and_then(named) {
+        if let Some(workload) = self.named(namespace, text) {
             return Ok(workload);
         }
         let by_id = self
@@ -610,6 +610,16 @@ impl View {
             .iter()
             .filter_map(|id| self.workloads.get(id))
             .find(|w| !w.phase.ended())
+    }
+
+    /// The workload of a name: the active one, else the youngest.
+    #[must_use]
+    pub fn named(&self, namespace: &str, name: &str) -> Option<&Versioned<Workload>> {
+        self.names
+            .get(&(namespace.to_owned(), name.to_owned()))?
+            .iter()
+            .filter_map(|id| self.workloads.get(id))
+            .max_by_key(|w| (!w.phase.ended(), w.submitted_at, w.id.clone()))
     }
 
     /// What this view holds and a later one no longer does, as removals.

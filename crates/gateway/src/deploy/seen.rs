@@ -3,10 +3,9 @@
 use api::{
     Timestamp, WorkloadId,
     deploy::Service,
-    time,
     workload::{MemberState, Outcome, Phase, Workload},
 };
-use rollout::drive::{ReplicaState, SeenReplica};
+use rollout::drive::{SeenReplica, State};
 
 use super::Doors;
 use crate::view::View;
@@ -39,11 +38,9 @@ pub fn replicas(view: &View, doors: &Doors, service: &Service) -> Vec<SeenReplic
         .iter()
         .map(|member| SeenReplica {
             workload: member.workload.clone(),
-            revision: member.revision,
-            retiring: member.retiring,
             state: match view.workload(&member.workload) {
                 Some(workload) => state(workload),
-                None => ReplicaState::Ended {
+                None => State::Ended {
                     why: "its record is gone".to_owned(),
                     code: None,
                     hopeless: false,
@@ -56,33 +53,33 @@ pub fn replicas(view: &View, doors: &Doors, service: &Service) -> Vec<SeenReplic
 
 /// Where a replica stands.
 #[must_use]
-pub fn state(w: &Workload) -> ReplicaState {
+pub fn state(w: &Workload) -> State {
     let said = || {
         let why = w.message.clone().or_else(|| w.reason.clone());
         why.unwrap_or_else(|| format!("it is {}", w.phase))
     };
     match w.phase {
-        Phase::Pending if w.restarts > 0 => ReplicaState::Failing {
+        Phase::Pending if w.restarts > 0 => State::Failing {
             why: said(),
             restarts: w.restarts,
         },
-        Phase::Pending => ReplicaState::Waiting { why: said() },
-        Phase::Scheduled | Phase::Pulling => ReplicaState::Starting,
+        Phase::Pending => State::Waiting { why: said() },
+        Phase::Scheduled | Phase::Pulling => State::Starting,
         Phase::Running => match why_not_ready(w) {
-            None => ReplicaState::Ready {
+            None => State::Ready {
                 since: started(w).unwrap_or(w.submitted_at),
             },
-            Some(why) if w.restarts > 0 => ReplicaState::Failing {
+            Some(why) if w.restarts > 0 => State::Failing {
                 why,
                 restarts: w.restarts,
             },
-            Some(why) => ReplicaState::Unready {
+            Some(why) => State::Unready {
                 since: started(w).unwrap_or(w.submitted_at),
                 why,
             },
         },
         Phase::Succeeded | Phase::Failed | Phase::Cancelled | Phase::TimedOut | Phase::Preempted | Phase::Lost => {
-            ReplicaState::Ended {
+            State::Ended {
                 why: said(),
                 code: code(w),
                 hopeless: hopeless(w),

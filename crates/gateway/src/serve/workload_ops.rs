@@ -23,7 +23,7 @@ use crate::{
     auth,
     decide::{submit, update},
     draft::Draft,
-    hub::{Committed, now, store_error},
+    hub::{Committed, now},
     keys, lifecycle,
     secrets::{Place, Secrets, unreadable},
     view::{Versioned, View, gone},
@@ -56,7 +56,7 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
     for mut submission in request.workloads {
         let namespace = auth::namespace(&call.identity, submission.namespace.as_deref())?.to_owned();
         submission.namespace = Some(namespace);
-        let random = u64::from_le_bytes(auth::random::<8>()?);
+        let random = auth::random_number()?;
         workloads.push(submit::workload(submission, random, &call.identity.name, at)?);
     }
     let app = &call.app;
@@ -150,7 +150,7 @@ fn taken(view: &View, workloads: &[Workload], failed: &[FailedCondition]) -> Api
 }
 
 /// Checks that the secrets that workloads use are there, and that the caller may use them.
-async fn check_secrets(call: &Call, workloads: &[Workload]) -> Result<(), ApiError> {
+pub(super) async fn check_secrets(call: &Call, workloads: &[Workload]) -> Result<(), ApiError> {
     let secrets = Secrets {
         store: call.app.hub.store(),
         trust: &call.app.trust,
