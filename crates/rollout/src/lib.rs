@@ -2,4 +2,5 @@
 //! ([`api::deploy::Plan`]), and a plan and what is seen become the next step. Nothing here opens a socket, reads a clock
 //! or draws a random number.
 
+pub mod drive;
 pub mod intent;
