@@ -712,6 +712,9 @@ pub struct Deployment {
     /// own. Time on hold doesn't count. `None`: not begun, or no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    /// Whether replicas are stopped on the way forward without waiting for their requests.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub immediate: bool,
     /// Why it waits for a person. `None`: it doesn't.
     pub hold: Option<Hold>,
     /// A person's word that it may go on, until it is acted upon.

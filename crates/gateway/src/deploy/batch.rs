@@ -38,10 +38,11 @@ pub fn step(
             match drive::due(deployment.plan.schedule.as_ref(), stands, now) {
                 drive::Due::Later(at) => return Ok((None, at)),
                 drive::Due::Never(error) => fail(&mut next, error, now),
-                drive::Due::Now => match begin(view, &mut next, now, random) {
-                    Ok(job) => draft.create_workload(&job, lifecycle::submitted(&job)),
-                    Err(error) => fail(&mut next, error, now),
-                },
+                drive::Due::Now => {
+                    if let Err(error) = begin(&mut draft, view, &mut next, now, random) {
+                        fail(&mut next, error, now);
+                    }
+                }
             }
         }
         Some(id) => match view.workload(id) {
@@ -52,19 +53,22 @@ pub fn step(
     if next == **deployment {
         return Ok((None, None));
     }
-    let said = next.timeline.len().saturating_sub(deployment.timeline.len());
     draft.put_deployment(Some(deployment.revision), &next);
-    for moment in next.timeline.iter().rev().take(said) {
-        draft.event(deployment.revision, carry_out::event(&next, moment));
-    }
+    carry_out::tell(&mut draft, deployment, &next);
     Ok((Some(draft), None))
 }
 
-/// Begins a deployment: its job, waiting in the queue.
+/// Begins a deployment: its job is put into the queue.
 ///
 /// # Errors
 /// Its name is taken, or nothing can run what it asks for.
-pub fn begin(view: &View, deployment: &mut Deployment, now: Timestamp, random: u64) -> Result<Workload, ApiError> {
+pub fn begin(
+    draft: &mut Draft,
+    view: &View,
+    deployment: &mut Deployment,
+    now: Timestamp,
+    random: u64,
+) -> Result<(), ApiError> {
     let plan = &deployment.plan;
     if let Some(holder) = view.active_named(&plan.namespace, &plan.workload) {
         return Err(submit::name_taken(&plan.workload, &plan.namespace, Some(&holder.id)));
@@ -80,7 +84,8 @@ pub fn begin(view: &View, deployment: &mut Deployment, now: Timestamp, random: u
     deployment.started_at = Some(now);
     let message = format!("{} is in the queue", job.id);
     enter(deployment, Phase::Rolling, message, now);
-    Ok(job)
+    draft.create_workload(&job, lifecycle::submitted(&job));
+    Ok(())
 }
 
 fn follow(deployment: &mut Deployment, job: &Workload, now: Timestamp) {

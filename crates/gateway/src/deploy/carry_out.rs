@@ -121,8 +121,17 @@ fn end(draft: &mut Draft, ground: &Ground<'_>, id: &WorkloadId, immediate: bool)
     }
 }
 
+/// Tells what happened in a deployment since it was seen.
+pub fn tell(draft: &mut Draft, before: &Versioned<Deployment>, after: &Deployment) {
+    let seen = before.timeline.last();
+    let new = after.timeline.iter().rev().take_while(|moment| Some(*moment) != seen);
+    for moment in new.collect::<Vec<_>>().into_iter().rev() {
+        draft.event(before.revision, event(after, moment));
+    }
+}
+
 /// A moment of a deployment as an event.
-pub(super) fn event(deployment: &Deployment, moment: &Moment) -> Event {
+fn event(deployment: &Deployment, moment: &Moment) -> Event {
     Event {
         id: String::new(),
         at: moment.at,

@@ -22,12 +22,13 @@ mod run;
 mod seen;
 mod show;
 
-pub use carry_out::{Ground, draft};
+pub use batch::begin as begin_job;
+pub use carry_out::{Ground, draft, tell};
 pub use counts::write as count;
 pub use doors::{Doors, Options};
 pub use evidence::Sources;
 pub use find::{deployment, service};
-pub use planning::{Proposal, begin, plan};
+pub use planning::{Before, Proposal, begin, plan, propose};
 pub use prometheus::Prometheus;
 pub use run::run;
 pub use show::{service as service_view, status, summary};

@@ -42,6 +42,14 @@ pub struct Proposal {
     pub under_way: Option<Versioned<Deployment>>,
 }
 
+/// What a deployment begins on.
+pub struct Before {
+    /// The service as it was seen. `None`: there is none yet.
+    pub service: Option<Versioned<Service>>,
+    /// The deployment that is under way. `None`: none.
+    pub under_way: Option<Versioned<Deployment>>,
+}
+
 /// Reads a sentence, and plans what it asks for.
 ///
 /// # Errors
@@ -254,14 +262,14 @@ async fn missing_secrets(app: &App, plan: &mut Plan) -> Result<(), ApiError> {
 pub fn begin(
     app: &App,
     view: &View,
-    proposal: &Proposal,
+    before: &Before,
     deployment: &Deployment,
     owner: &str,
     at: Timestamp,
 ) -> Result<drive::Step, ApiError> {
     let plan = &deployment.plan;
     let target = plan.spec.ports.first().map(|port| port.port);
-    let mut service = match &proposal.service {
+    let mut service = match &before.service {
         Some(service) => Service::clone(service),
         None => drive::service(plan, owner, None, at),
     };
@@ -276,9 +284,9 @@ pub fn begin(
     }
     let after = plan.schedule.as_ref().and_then(|s| s.after.as_ref());
     let stands = after.and_then(|id| view.deployment(id)).map(|d| d.phase);
-    let mut step = drive::begin(deployment, &service, proposal.under_way.as_deref(), stands, at)?;
+    let mut step = drive::begin(deployment, &service, before.under_way.as_deref(), stands, at)?;
     // What was added here, or is new altogether, is to be written though the step itself changes nothing of it.
-    let known = proposal.service.as_ref().is_some_and(|seen| **seen == service);
+    let known = before.service.as_ref().is_some_and(|seen| **seen == service);
     if step.service.is_none() && !known {
         step.service = Some(service);
     }

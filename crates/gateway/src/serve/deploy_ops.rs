@@ -22,7 +22,7 @@ use super::{App, answers, events::tokio_stream, face::Call, workload_ops};
 use crate::{
     auth,
     decide::submit,
-    deploy::{self, Ground, Proposal},
+    deploy::{self, Before, Ground, Proposal},
     draft::Draft,
     hub::{Committed, now},
     view::{Touched, Versioned, View},
@@ -77,26 +77,31 @@ struct Asked {
     immediate: bool,
 }
 
-/// Writes a new deployment, and begins it or has it wait for its time: all in one transaction, on just what the plan was
-/// made on.
+/// Makes a deployment of a plan, and begins it or has it wait for its time.
 async fn start(call: &Call, proposal: Proposal, asked: Asked) -> Result<DeploymentStatus, ApiError> {
-    let (app, at) = (&call.app, now());
-    let plan = &proposal.planned.plan;
     refuse(&proposal, &asked)?;
-    check_spec(call, plan).await?;
-    let id = DeploymentId::from_random(auth::random_number()?);
-    let mut deployment = drive::request(
-        drive::Request {
-            id: id.clone(),
-            intent: asked.intent,
-            read_by: asked.read_by,
-            plan: Arc::new(plan.clone()),
-            by: call.actor(),
-            reason: asked.reason,
-            immediate: asked.immediate,
-        },
-        at,
-    );
+    let request = drive::Request {
+        id: DeploymentId::from_random(auth::random_number()?),
+        intent: asked.intent,
+        read_by: asked.read_by,
+        plan: Arc::new(proposal.planned.plan),
+        by: call.actor(),
+        reason: asked.reason,
+        immediate: asked.immediate,
+    };
+    let ground = Before {
+        service: proposal.service,
+        under_way: proposal.under_way,
+    };
+    write(call, drive::request(request, now()), ground).await
+}
+
+/// Writes a new deployment and its first step: all in one transaction, on just what the plan was made on.
+async fn write(call: &Call, mut deployment: Deployment, before: Before) -> Result<DeploymentStatus, ApiError> {
+    let (app, at) = (&call.app, now());
+    let id = deployment.id.clone();
+    let plan = Arc::clone(&deployment.plan);
+    check_spec(call, &plan).await?;
     let lease = match &call.idempotency {
         None => None,
         Some(_) => Some(answers::lease(app).await?),
@@ -106,10 +111,10 @@ async fn start(call: &Call, proposal: Proposal, asked: Asked) -> Result<Deployme
         if plan.batch {
             batch(&view, &mut deployment, at)?
         } else {
-            let step = deploy::begin(app, &view, &proposal, &deployment, &call.identity.name, at)?;
+            let step = deploy::begin(app, &view, &before, &deployment, &call.identity.name, at)?;
             let ground = Ground {
                 view: &view,
-                service: proposal.service.as_ref(),
+                service: before.service.as_ref(),
                 deployment: None,
                 now: at,
             };
@@ -127,7 +132,7 @@ async fn start(call: &Call, proposal: Proposal, asked: Asked) -> Result<Deployme
             {
                 return shown(app, &id);
             }
-            Err(overtaken(&app.hub.view(), &proposal))
+            Err(overtaken(&app.hub.view(), &plan))
         }
     }
 }
@@ -138,7 +143,7 @@ fn batch(view: &View, deployment: &mut Deployment, at: Timestamp) -> Result<Draf
     let stands = after.and_then(|id| view.deployment(id)).map(|d| d.phase);
     let mut draft = Draft::new();
     match drive::due(deployment.plan.schedule.as_ref(), stands, at) {
-        drive::Due::Now => deploy::begin_job(&mut draft, view, deployment, at)?,
+        drive::Due::Now => deploy::begin_job(&mut draft, view, deployment, at, auth::random_number()?)?,
         drive::Due::Later(_) => {}
         drive::Due::Never(error) => return Err(error),
     }
@@ -179,8 +184,7 @@ async fn check_spec(call: &Call, plan: &Plan) -> Result<(), ApiError> {
 }
 
 /// Two deployed at once: this one didn't win, and says who did.
-fn overtaken(view: &View, proposal: &Proposal) -> ApiError {
-    let plan = &proposal.planned.plan;
+fn overtaken(view: &View, plan: &Plan) -> ApiError {
     let name = (plan.namespace.clone(), plan.workload.clone());
     let winner = view.service(&name).and_then(|s| s.deployment.as_ref());
     match winner.and_then(|id| view.deployment(id)) {
@@ -249,9 +253,8 @@ async fn change(
     let app = &call.app;
     app.hub
         .decide(|view| {
-            let deployment = view
-                .deployment(id)
-                .ok_or_else(|| ApiError::not_found(format!("the deployment {id} is gone")))?;
+            let gone = || ApiError::not_found(format!("the deployment {id} is gone"));
+            let deployment = view.deployment(id).ok_or_else(gone)?;
             let changed = act(deployment, now())?;
             let mut draft = Draft::new();
             draft.put_deployment(Some(deployment.revision), &changed);
@@ -276,7 +279,7 @@ pub async fn promote(call: Call, request: PromoteRequest) -> Result<DeploymentSt
 pub async fn pause(call: Call, request: PauseRequest) -> Result<DeploymentStatus, ApiError> {
     let found = find(&call, &request.id, request.namespace.as_deref())?;
     let by = call.actor();
-    let why = request.reason.as_deref().unwrap_or("it was paused");
+    let why = request.reason.as_deref();
     change(&call, &found.id, |deployment, at| drive::pause(deployment, &by, why, at)).await
 }
 
@@ -338,16 +341,18 @@ pub async fn rollback(call: Call, request: RollbackRequest) -> Result<Deployment
 /// `deploy.retry`
 pub async fn retry(call: Call, request: RetryRequest) -> Result<DeploymentStatus, ApiError> {
     let found = find(&call, &request.id, request.namespace.as_deref())?;
-    let again = drive::retry(&found)?;
-    let proposal = deploy::again(&call.app, &call.identity, &again).await?;
-    let asked = Asked {
-        intent: found.intent.clone(),
-        read_by: found.read_by.clone(),
-        reason: request.reason.or_else(|| Some(format!("{} tried once more", found.id))),
-        force: true,
-        immediate: false,
+    let id = DeploymentId::from_random(auth::random_number()?);
+    let again = drive::retry(&found, id, &call.actor(), request.reason, now())?;
+    let before = {
+        let view = call.app.hub.view();
+        let service = view.service(&(found.namespace.clone(), found.plan.workload.clone())).cloned();
+        let under_way = service.as_ref().and_then(|s| s.deployment.as_ref());
+        Before {
+            under_way: under_way.and_then(|id| view.deployment(id)).cloned(),
+            service,
+        }
     };
-    start(&call, proposal, asked).await
+    write(&call, again, before).await
 }
 
 /// `deploy.watch`

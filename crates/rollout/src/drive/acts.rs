@@ -256,6 +256,7 @@ pub fn retry(
         plan: std::sync::Arc::new(plan),
         by: by.to_owned(),
         reason,
+        immediate: false,
     };
     Ok(request(asked, now))
 }

@@ -28,6 +28,8 @@ pub struct Request {
     pub by: String,
     /// Why, in their words.
     pub reason: Option<String>,
+    /// Whether replicas are stopped without waiting for their requests.
+    pub immediate: bool,
 }
 
 /// The record of a deployment that is asked for, not begun yet.
@@ -40,6 +42,7 @@ pub fn request(request: Request, now: Timestamp) -> Deployment {
         plan,
         by,
         reason,
+        immediate,
     } = request;
     let asked = Moment {
         at: now,
@@ -71,6 +74,7 @@ pub fn request(request: Request, now: Timestamp) -> Deployment {
         moved: 0,
         canary_steps: Vec::new(),
         deadline: None,
+        immediate,
         hold: None,
         promotion: None,
         verdicts: Vec::new(),

@@ -254,7 +254,7 @@ impl Turn {
         // Each round passes a stage, and there are but a few.
         loop {
             self.act();
-            self.fleet.drain(false);
+            self.fleet.drain(self.deployment.immediate);
             if self.deployment.hold.is_some() || !self.advance() {
                 break;
             }
