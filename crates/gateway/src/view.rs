@@ -629,10 +629,7 @@ impl View {
             .workloads
             .iter()
             .filter(|(id, _)| !later.workloads.contains_key(*id));
-        let services = self
-            .services
-            .keys()
-            .filter(|name| !later.services.contains_key(*name));
+        let services = self.services.keys().filter(|name| !later.services.contains_key(*name));
         nodes
             .map(|name| Touched::Node(name.clone(), None))
             .chain(services.map(|name| Touched::Service(name.clone(), None)))

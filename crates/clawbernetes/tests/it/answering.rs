@@ -63,9 +63,15 @@ impl Answering {
     /// What replicas run.
     pub fn command() -> Vec<String> {
         let own = std::env::current_exe().unwrap().display().to_string();
-        [&own, "--exact", "answering::the_service_itself", "--ignored", "--nocapture"]
-            .map(str::to_owned)
-            .to_vec()
+        [
+            &own,
+            "--exact",
+            "answering::the_service_itself",
+            "--ignored",
+            "--nocapture",
+        ]
+        .map(str::to_owned)
+        .to_vec()
     }
 
     /// From now on replicas of a version behave so.
@@ -132,7 +138,11 @@ async fn serve() {
             let version = version.clone();
             async move {
                 if request.uri().path() == "/ready" {
-                    let status = if manners.sick { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+                    let status = if manners.sick {
+                        StatusCode::SERVICE_UNAVAILABLE
+                    } else {
+                        StatusCode::OK
+                    };
                     return Ok::<_, Infallible>(answered(status, version));
                 }
                 if manners.delay_ms > 0 {
@@ -141,7 +151,11 @@ async fn serve() {
                 // Spread evenly: 10 % is every tenth, not ten in a row.
                 let fails = (number * manners.errors_percent) % 100 + manners.errors_percent >= 100;
                 let fails = fails && manners.errors_percent > 0;
-                let status = if fails { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+                let status = if fails {
+                    StatusCode::INTERNAL_SERVER_ERROR
+                } else {
+                    StatusCode::OK
+                };
                 Ok(answered(status, version))
             }
         });
@@ -212,7 +226,8 @@ impl Callers {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let callers = (0..many).map(|_| tokio::spawn(call(address, rate, Arc::clone(&ended), Arc::clone(&counted))));
+                let callers =
+                    (0..many).map(|_| tokio::spawn(call(address, rate, Arc::clone(&ended), Arc::clone(&counted))));
                 let callers: Vec<_> = callers.collect();
                 for caller in callers {
                     caller.await.unwrap();

@@ -98,7 +98,9 @@ fn a_service_answers_and_is_updated_without_a_failed_request() {
     let stage = Stage::new();
     let address = stage.first();
     let callers = Callers::start(address, 8, 200);
-    wait_for("answers of v1", || callers.tally().good.contains_key("v1").then_some(()));
+    wait_for("answers of v1", || {
+        callers.tally().good.contains_key("v1").then_some(())
+    });
     let id = stage.deploy("update api to v2", &[]);
     let status = stage.until(&id, "complete");
     assert_eq!(status["strategy"], "rolling");
@@ -110,10 +112,18 @@ fn a_service_answers_and_is_updated_without_a_failed_request() {
     });
     let tally = callers.stop();
     assert_eq!(tally.bad(), 0, "{tally:?}");
-    assert_eq!(tally.good["v1"], before["v1"], "v1 answered after the update was complete");
+    assert_eq!(
+        tally.good["v1"], before["v1"],
+        "v1 answered after the update was complete"
+    );
 
     let history = stage.cluster.home.run("deploy history api --json").json();
-    let versions: Vec<&str> = history.as_array().unwrap().iter().map(|d| d["version"].as_str().unwrap()).collect();
+    let versions: Vec<&str> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["version"].as_str().unwrap())
+        .collect();
     assert_eq!(versions, ["v2", "v1"]);
     stage.end();
 }
@@ -128,7 +138,9 @@ fn a_good_canary_is_promoted_and_a_bad_one_is_taken_back() {
     stage.until(&id, "canary");
     let status = stage.until(&id, "complete");
     let passed = status["verdicts"].as_array().unwrap().iter().any(|v| {
-        v["outcome"] == "pass" && v["evidence"]["purpose"] == "promote" && v["evidence"]["subject"]["count"].as_u64() > Some(0)
+        v["outcome"] == "pass"
+            && v["evidence"]["purpose"] == "promote"
+            && v["evidence"]["subject"]["count"].as_u64() > Some(0)
     });
     assert!(passed, "{status:#}");
     assert_eq!(stage.ready(), [("v2".to_owned(), 3)]);
@@ -143,7 +155,11 @@ fn a_good_canary_is_promoted_and_a_bad_one_is_taken_back() {
     );
     let id = stage.deploy(&sentence.replace("v2", "v3"), &[]);
     let status = stage.until(&id, "rolled-back");
-    let failed = status["verdicts"].as_array().unwrap().iter().any(|v| v["outcome"] == "fail");
+    let failed = status["verdicts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|v| v["outcome"] == "fail");
     assert!(failed, "{status:#}");
     assert_eq!(stage.ready(), [("v2".to_owned(), 3)]);
     let tally = callers.stop();
@@ -165,7 +181,11 @@ fn a_canary_that_nobody_calls_waits_for_a_person() {
     assert!(status["waitsFor"].is_string(), "{status:#}");
     let verdicts = status["verdicts"].as_array().unwrap();
     assert!(verdicts.iter().all(|v| v["outcome"] == "insufficient"), "{status:#}");
-    stage.cluster.home.run(&format!("deploy promote {id}")).failed(8, "--force");
+    stage
+        .cluster
+        .home
+        .run(&format!("deploy promote {id}"))
+        .failed(8, "--force");
     stage.cluster.home.run(&format!("deploy promote {id} --force")).ok();
     stage.until(&id, "complete");
     assert_eq!(stage.ready(), [("v2".to_owned(), 3)]);
@@ -185,14 +205,19 @@ fn blue_green_switches_and_goes_back_without_a_failed_request() {
         (new["trafficPercent"] == 100.0).then_some(())
     });
     let before = callers.tally().good.get("v2").copied().unwrap_or_default();
-    wait_for("answers of v2", || (callers.tally().good.get("v2")? > &(before + 100)).then_some(()));
+    wait_for("answers of v2", || {
+        (callers.tally().good.get("v2")? > &(before + 100)).then_some(())
+    });
     stage
         .cluster
         .home
         .words(&["deploy", "rollback", &id, "--reason", "it looks odd", "--yes"])
         .ok();
     let status = stage.until(&id, "rolled-back");
-    assert!(status["message"].as_str().unwrap().contains("it looks odd"), "{status:#}");
+    assert!(
+        status["message"].as_str().unwrap().contains("it looks odd"),
+        "{status:#}"
+    );
     assert_eq!(stage.ready(), [("v1".to_owned(), 3)]);
     let tally = callers.stop();
     assert_eq!(tally.bad(), 0, "{tally:?}");

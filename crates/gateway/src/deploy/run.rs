@@ -215,7 +215,7 @@ impl Tender {
         }
         let Some(service) = &there.service else {
             // Its service was deleted.
-            let ended = drive::gone(deployment, at);
+            let ended = drive::orphan(deployment, at);
             let mut draft = Draft::new();
             draft.put_deployment(Some(deployment.revision), &ended);
             return Ok((Some(draft), None));

@@ -46,8 +46,10 @@ pub async fn apply(call: Call, request: ApplyRequest) -> Result<DeploymentStatus
     if let Some(shown) = &request.digest
         && *shown != proposal.planned.plan.digest
     {
-        return Err(ApiError::conflict("the plan that was shown is stale: something has changed since")
-            .hint("look at the plan again, and apply that"));
+        return Err(
+            ApiError::conflict("the plan that was shown is stale: something has changed since")
+                .hint("look at the plan again, and apply that"),
+        );
     }
     if let (Verb::Abort, Some(under_way)) = (proposal.verb, &proposal.under_way) {
         let (id, by) = (under_way.id.clone(), call.actor());
@@ -162,7 +164,11 @@ fn refuse(proposal: &Proposal, asked: &Asked) -> Result<(), ApiError> {
         } else {
             ErrorCode::NotFound
         };
-        let message = format!("something is missing for '{}': {}", plan.workload, plan.missing.join("; "));
+        let message = format!(
+            "something is missing for '{}': {}",
+            plan.workload,
+            plan.missing.join("; ")
+        );
         return Err(ApiError::new(code, message).hint("--dry-run shows the whole plan"));
     }
     match &proposal.service {
@@ -280,7 +286,10 @@ pub async fn pause(call: Call, request: PauseRequest) -> Result<DeploymentStatus
     let found = find(&call, &request.id, request.namespace.as_deref())?;
     let by = call.actor();
     let why = request.reason.as_deref();
-    change(&call, &found.id, |deployment, at| drive::pause(deployment, &by, why, at)).await
+    change(&call, &found.id, |deployment, at| {
+        drive::pause(deployment, &by, why, at)
+    })
+    .await
 }
 
 /// `deploy.resume`
@@ -345,7 +354,9 @@ pub async fn retry(call: Call, request: RetryRequest) -> Result<DeploymentStatus
     let again = drive::retry(&found, id, &call.actor(), request.reason, now())?;
     let before = {
         let view = call.app.hub.view();
-        let service = view.service(&(found.namespace.clone(), found.plan.workload.clone())).cloned();
+        let service = view
+            .service(&(found.namespace.clone(), found.plan.workload.clone()))
+            .cloned();
         let under_way = service.as_ref().and_then(|s| s.deployment.as_ref());
         Before {
             under_way: under_way.and_then(|id| view.deployment(id)).cloned(),

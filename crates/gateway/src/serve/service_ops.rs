@@ -15,12 +15,7 @@ use crate::{
     view::{Versioned, View},
 };
 
-fn find<'a>(
-    call: &Call,
-    view: &'a View,
-    name: &str,
-    given: Option<&str>,
-) -> Result<&'a Versioned<Service>, ApiError> {
+fn find<'a>(call: &Call, view: &'a View, name: &str, given: Option<&str>) -> Result<&'a Versioned<Service>, ApiError> {
     deploy::service(view, name, auth::namespace(&call.identity, given)?)
 }
 

@@ -7,6 +7,7 @@ use api::{
 };
 
 use super::{
+    ACTOR,
     begin::{Request, request},
     judge,
     turn::{self, Stage},
@@ -259,4 +260,16 @@ pub fn retry(
         immediate: false,
     };
     Ok(request(asked, now))
+}
+
+/// A deployment whose service was deleted: it has ended.
+#[must_use]
+pub fn orphan(deployment: &Deployment, now: Timestamp) -> Deployment {
+    let mut ended = deployment.clone();
+    ended.phase = Phase::Failed;
+    ended.finished_at = Some(now);
+    let message = format!("the service '{}' was deleted", deployment.plan.workload);
+    ended.error = Some(ApiError::not_found(message.clone()));
+    turn::say(&mut ended, &mut Vec::new(), message, ACTOR, now);
+    ended
 }

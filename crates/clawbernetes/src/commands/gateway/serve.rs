@@ -138,7 +138,13 @@ pub(crate) struct Args {
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let wanted = || format!("'{text}' is no range of ports (accepted: 10000-10999)");
     let (first, last) = text.split_once('-').ok_or_else(wanted)?;
-    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wanted);
+    let port = |text: &str| {
+        text.trim()
+            .parse::<u16>()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(wanted)
+    };
     let (first, last) = (port(first)?, port(last)?);
     if first > last {
         return Err(wanted());
