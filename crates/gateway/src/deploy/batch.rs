@@ -96,10 +96,14 @@ fn follow(deployment: &mut Deployment, job: &Workload, now: Timestamp) {
             enter(deployment, Phase::Complete, format!("{} succeeded", job.id), now);
         }
         JobPhase::Failed | JobPhase::Cancelled | JobPhase::TimedOut | JobPhase::Preempted | JobPhase::Lost => {
-            let code = job.reason.as_deref().and_then(ErrorCode::named).unwrap_or(match job.phase {
-                JobPhase::TimedOut => ErrorCode::WorkloadTimeout,
-                _ => ErrorCode::Internal,
-            });
+            let code = job
+                .reason
+                .as_deref()
+                .and_then(ErrorCode::named)
+                .unwrap_or(match job.phase {
+                    JobPhase::TimedOut => ErrorCode::WorkloadTimeout,
+                    _ => ErrorCode::Internal,
+                });
             let error = ApiError::new(code, format!("{} {}: {}", job.id, job.phase, why()))
                 .hint(format!("clawbernetes workload logs {}", job.id));
             fail(deployment, error, now);

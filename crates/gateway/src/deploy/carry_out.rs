@@ -83,12 +83,7 @@ pub fn draft(ground: &Ground<'_>, mut step: Step) -> Result<Draft, ApiError> {
 }
 
 /// A replica, waiting for its place.
-fn replica(
-    service: &Service,
-    number: u32,
-    random: u64,
-    now: Timestamp,
-) -> Result<api::workload::Workload, ApiError> {
+fn replica(service: &Service, number: u32, random: u64, now: Timestamp) -> Result<api::workload::Workload, ApiError> {
     let revision = service
         .revision(number)
         .ok_or_else(|| ApiError::internal(format!("{} has no revision {number}", service.name)))?;

@@ -1,7 +1,7 @@
 //! What the proxy counts, as metrics: totals since the gateway's start, by revision.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, btree_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -18,10 +18,14 @@ use crate::{hub::now, metrics::Metrics};
 pub const REQUESTS: &str = "service.requests";
 /// Of them, those that failed.
 pub const ERRORS: &str = "service.errors";
-/// Requests whose answer began within `le` seconds: a histogram as Prometheus has them.
-pub const LATENCY: &str = "service.latency";
-/// Label of a latency's bucket.
-pub const LE: &str = "le";
+/// Answers by the time until they began, a counter for each of the proxy's buckets that was ever hit.
+pub const BUCKETS: &str = "service.latency.buckets";
+/// Label of a bucket: its place.
+pub const BUCKET: &str = "bucket";
+/// Quantiles of that time, of the answers since the last write.
+const LATENCY: &str = "service.latency";
+/// Those that are written, and their label.
+const QUANTILES: [(f64, &str); 3] = [(0.5, "0.5"), (0.95, "0.95"), (0.99, "0.99")];
 
 /// How often counts are written.
 const EVERY: Duration = Duration::from_secs(1);
@@ -37,29 +41,25 @@ pub fn labels(namespace: &str, service: &str, revision: u32) -> Vec<(&'static st
     ]
 }
 
-/// The bound of a bucket of latency, as its label.
-pub fn le(place: usize) -> String {
-    match proxy::BOUNDS_SECONDS.get(place) {
-        Some(bound) => bound.to_string(),
-        None => "+Inf".to_owned(),
-    }
-}
-
 /// Totals of one revision.
 #[derive(Default)]
 struct Totals {
     requests: u64,
     errors: u64,
-    latency: Vec<u64>,
-    /// Its series; empty until the first are written.
-    series: Vec<SeriesId>,
+    /// Its series of requests and errors. `None`: nothing was written yet.
+    series: Option<[SeriesId; 2]>,
+    /// By bucket: its series, and how many fell into it.
+    buckets: BTreeMap<usize, (SeriesId, u64)>,
     /// Writes since it last changed.
     idle: u32,
 }
 
+/// A route's key and a group's name.
+type Group = (String, String);
+
 /// Writes what the proxy counts, until told to stop.
 pub async fn write(doors: Arc<Doors>, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let mut totals: HashMap<(String, String), Totals> = HashMap::new();
+    let mut totals: HashMap<Group, Totals> = HashMap::new();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -73,10 +73,11 @@ pub async fn write(doors: Arc<Doors>, metrics: Arc<Metrics>, stop: CancellationT
         for key in known {
             totals.entry(key).or_default();
         }
-        let mut by_group: BTreeMap<(String, String), Counts> = BTreeMap::new();
-        for counts in counted {
-            by_group.insert((counts.route.clone(), counts.group.clone()), counts);
-        }
+        let counted = counted.into_iter().filter_map(|counts| {
+            let group = counts.group.clone()?;
+            Some(((counts.key.clone(), group), counts))
+        });
+        let by_group: HashMap<Group, Counts> = counted.collect();
         let taken = std::mem::take(&mut totals);
         let metrics = Arc::clone(&metrics);
         let written = tokio::task::spawn_blocking(move || {
@@ -101,63 +102,101 @@ pub async fn write(doors: Arc<Doors>, metrics: Arc<Metrics>, stop: CancellationT
 
 fn record(
     store: &MetricStore,
-    totals: &mut HashMap<(String, String), Totals>,
-    counted: &BTreeMap<(String, String), Counts>,
+    totals: &mut HashMap<Group, Totals>,
+    counted: &HashMap<Group, Counts>,
     at: Timestamp,
 ) -> Result<(), MetricError> {
-    let at = at.as_millisecond();
     let mut samples = Vec::new();
-    for (key, total) in totals.iter_mut() {
-        let Some((namespace, service)) = key.0.split_once('/') else { continue };
-        let Ok(revision) = key.1.parse() else { continue };
-        let first = total.series.is_empty();
-        if first {
-            let labels = labels(namespace, service, revision);
-            let mut of: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (*k, v.as_str())).collect();
-            total.series.push(store.series(REQUESTS, &of)?);
-            total.series.push(store.series(ERRORS, &of)?);
-            for place in 0..=proxy::BOUNDS_SECONDS.len() {
-                let le = le(place);
-                of.push((LE, &le));
-                total.series.push(store.series(LATENCY, &of)?);
-                of.pop();
-            }
-            total.latency = vec![0; proxy::BOUNDS_SECONDS.len() + 1];
-            // The zero from which it grows: what comes with the very first look counts too.
-            samples.extend(total.series.iter().map(|series| Sample {
-                series: *series,
-                at_ms: at - 1,
-                value: 0.0,
-            }));
-        }
-        let changed = match counted.get(key) {
-            Some(more) => {
-                total.requests += more.requests;
-                total.errors += more.errors;
-                for (sum, more) in total.latency.iter_mut().zip(&more.latency) {
-                    *sum += more;
-                }
-                more.requests > 0
-            }
-            None => false,
-        };
-        total.idle = if changed || first { 0 } else { total.idle + 1 };
-        if total.idle % IDLE != 0 {
+    for (group, total) in totals.iter_mut() {
+        let Some((namespace, service)) = group.0.split_once('/') else {
             continue;
-        }
-        let within = total.latency.iter().scan(0, |sum, more| {
-            *sum += more;
-            Some(*sum)
-        });
-        let values = [total.requests, total.errors].into_iter().chain(within);
-        samples.extend(total.series.iter().zip(values).map(|(series, value)| Sample {
-            series: *series,
-            at_ms: at,
-            value: value as f64,
-        }));
+        };
+        let Ok(revision) = group.1.parse() else { continue };
+        let mut tick = Tick {
+            store,
+            labels: labels(namespace, service, revision),
+            at_ms: at.as_millisecond(),
+            samples: &mut samples,
+        };
+        tick.write(total, counted.get(group))?;
     }
     if !samples.is_empty() {
         store.append(&samples)?;
     }
     Ok(())
+}
+
+/// A write of one revision's counts.
+struct Tick<'a> {
+    store: &'a MetricStore,
+    labels: Vec<(&'static str, String)>,
+    at_ms: i64,
+    samples: &'a mut Vec<Sample>,
+}
+
+impl Tick<'_> {
+    fn series(&self, name: &str, more: Option<(&str, &str)>) -> Result<SeriesId, MetricError> {
+        let labels = self.labels.iter().map(|(k, v)| (*k, v.as_str()));
+        let labels: Vec<(&str, &str)> = labels.chain(more).collect();
+        self.store.series(name, &labels)
+    }
+
+    fn put(&mut self, series: SeriesId, value: f64) {
+        self.samples.push(Sample {
+            series,
+            at_ms: self.at_ms,
+            value,
+        });
+    }
+
+    /// The zero from which a counter grows: what comes with the very first look counts too.
+    fn zero(&mut self, series: SeriesId) {
+        self.samples.push(Sample {
+            series,
+            at_ms: self.at_ms - 1,
+            value: 0.0,
+        });
+    }
+
+    fn write(&mut self, total: &mut Totals, more: Option<&Counts>) -> Result<(), MetricError> {
+        let first = total.series.is_none();
+        let [requests, errors] = match total.series {
+            Some(series) => series,
+            None => {
+                let series = [self.series(REQUESTS, None)?, self.series(ERRORS, None)?];
+                series.into_iter().for_each(|series| self.zero(series));
+                *total.series.insert(series)
+            }
+        };
+        if let Some(more) = more {
+            total.requests += more.requests + more.connections;
+            total.errors += more.errors;
+            for (bucket, hits) in more.latency.iter().enumerate().filter(|(_, hits)| **hits > 0) {
+                let (_, sum) = match total.buckets.entry(bucket) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => {
+                        let series = self.series(BUCKETS, Some((BUCKET, &bucket.to_string())))?;
+                        self.zero(series);
+                        new.insert((series, 0))
+                    }
+                };
+                *sum += hits;
+            }
+            for (share, label) in QUANTILES {
+                if let Some(value) = proxy::quantile(&more.latency, share) {
+                    let series = self.series(LATENCY, Some(("quantile", label)))?;
+                    self.put(series, value.as_secs_f64());
+                }
+            }
+        }
+        total.idle = if more.is_some() || first { 0 } else { total.idle + 1 };
+        if total.idle.is_multiple_of(IDLE) {
+            self.put(requests, total.requests as f64);
+            self.put(errors, total.errors as f64);
+            for (series, sum) in total.buckets.values() {
+                self.put(*series, *sum as f64);
+            }
+        }
+        Ok(())
+    }
 }

@@ -123,7 +123,8 @@ impl Doors {
         let mut told = self.told();
         let Some(route) = route else {
             if told.get(name).is_some_and(|t| t.route.is_some()) {
-                self.proxy.remove(&key);
+                let proxy = self.proxy.clone();
+                tokio::spawn(async move { proxy.remove(&key).await });
             }
             match service {
                 Some(_) => told.entry(name.clone()).or_default().route = None,
@@ -137,7 +138,7 @@ impl Doors {
         if entry.route.as_ref() == Some(&route) {
             return;
         }
-        match self.proxy.set(&key, route.clone()) {
+        match self.proxy.set(&key, &route) {
             Ok(_) => {
                 entry.route = Some(route);
                 entry.failed = None;

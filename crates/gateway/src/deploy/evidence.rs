@@ -10,12 +10,12 @@ use api::{
     time,
 };
 use rollout::drive::Question;
-use telemetry::metrics::{Matcher, MetricStore};
+use telemetry::metrics::{Labels, Matcher, MetricStore};
 
 use super::{counts, prometheus::Prometheus, seen};
 use crate::{
     hub::Hub,
-    metrics::{Metrics, query, store_failed},
+    metrics::{Metrics, store_failed, understand},
     view::Within,
 };
 
@@ -94,7 +94,10 @@ fn describe(service: &Service, question: &Question) -> String {
             format!("increase(service.errors{of}[{window}]) / increase(service.requests{of}[{window}])")
         }
         Signal::Latency { percentile } => {
-            format!("histogram_quantile({}, increase(service.latency{of}[{window}]))", percentile / 100.0)
+            format!(
+                "quantile({}, increase(service.latency.buckets{of}[{window}]))",
+                percentile / 100.0
+            )
         }
         Signal::RequestRate => format!("rate(service.requests{of}[{window}])"),
         Signal::Healthy => format!("ready replicas{of}"),
@@ -111,12 +114,7 @@ fn filled(promql: &str, service: &Service, revision: u32) -> String {
         .replace("$namespace", &service.namespace)
 }
 
-async fn sample(
-    sources: &Sources,
-    service: &Service,
-    question: &Question,
-    revision: u32,
-) -> Result<Sample, ApiError> {
+async fn sample(sources: &Sources, service: &Service, question: &Question, revision: u32) -> Result<Sample, ApiError> {
     let (from, to) = (question.from, question.to);
     match &question.condition.metric {
         Signal::Healthy => Ok(healthy(sources, service, revision)),
@@ -152,10 +150,10 @@ fn proxied(
     from: Timestamp,
     to: Timestamp,
 ) -> Result<Sample, ApiError> {
-    let requests = increase(store, counts::REQUESTS, labels, None, from, to)?;
+    let requests = increase(store, counts::REQUESTS, labels, from, to)?;
     match signal {
         Signal::ErrorRate => {
-            let errors = increase(store, counts::ERRORS, labels, None, from, to)?;
+            let errors = increase(store, counts::ERRORS, labels, from, to)?;
             Ok(Sample {
                 count: requests,
                 failed: Some(errors),
@@ -171,43 +169,54 @@ fn proxied(
             })
         }
         Signal::Latency { percentile } => {
-            let bounds = proxy::BOUNDS_SECONDS.len() + 1;
-            let mut buckets = vec![0u64; bounds];
-            let mut faster = 0;
-            for (place, bucket) in buckets.iter_mut().enumerate() {
-                let le = counts::le(place);
-                let within = increase(store, counts::LATENCY, labels, Some(&le), from, to)?;
-                *bucket = within.saturating_sub(faster);
-                faster = within;
+            let mut buckets = vec![0u64; proxy::BUCKETS];
+            for (series, grown) in increases(store, counts::BUCKETS, labels, from, to)? {
+                let place = series.get(counts::BUCKET).and_then(|place| place.parse::<usize>().ok());
+                if let Some(bucket) = place.and_then(|place| buckets.get_mut(place)) {
+                    *bucket += grown;
+                }
             }
             Ok(Sample {
                 count: buckets.iter().sum(),
                 failed: None,
-                value: proxy::quantile(&buckets, percentile / 100.0),
+                value: proxy::quantile(&buckets, percentile / 100.0).map(|at| at.as_secs_f64()),
             })
         }
         _ => Ok(NOTHING),
     }
 }
 
-/// By how much a counter grew in a window.
+/// By how much a counter grew in a window, over all of its series.
 fn increase(
     store: &MetricStore,
     name: &str,
     labels: &[(&'static str, String)],
-    le: Option<&str>,
     from: Timestamp,
     to: Timestamp,
 ) -> Result<u64, ApiError> {
+    let all = increases(store, name, labels, from, to)?;
+    Ok(all.into_iter().map(|(_, grown)| grown).sum())
+}
+
+/// By how much each series of a counter grew in a window.
+fn increases(
+    store: &MetricStore,
+    name: &str,
+    labels: &[(&'static str, String)],
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<Vec<(Labels, u64)>, ApiError> {
     let mut matchers = vec![Matcher::name(name)];
     matchers.extend(labels.iter().map(|(k, v)| Matcher::eq(k, v)));
-    matchers.extend(le.map(|le| Matcher::eq(counts::LE, le)));
     let (from, to) = (from.as_millisecond(), to.as_millisecond());
     let series = store
         .select(&matchers, from - BEFORE_MS, to + 1)
         .map_err(|e| store_failed(&e))?;
-    let grown = series.iter().map(|s| grown(&s.points, from));
-    Ok(grown.sum::<f64>().round().max(0.0) as u64)
+    let whole = |grown: f64| grown.round().max(0.0) as u64;
+    Ok(series
+        .into_iter()
+        .map(|s| (s.labels, whole(grown(&s.points, from))))
+        .collect())
 }
 
 /// By how much a counter grew after a moment. One that fell was started anew at zero; one that is there for the first time
@@ -230,7 +239,11 @@ fn grown(points: &[(i64, f64)], from: i64) -> f64 {
 fn healthy(sources: &Sources, service: &Service, revision: u32) -> Sample {
     let view = sources.hub.view();
     let (mut all, mut ready) = (0u64, 0u64);
-    for member in service.members.iter().filter(|m| m.revision == revision && m.retiring.is_none()) {
+    for member in service
+        .members
+        .iter()
+        .filter(|m| m.revision == revision && m.retiring.is_none())
+    {
         all += 1;
         ready += u64::from(seen::ready(&view, &member.workload));
     }
@@ -246,11 +259,11 @@ fn restarts(sources: &Sources, service: &Service, revision: u32, from: Timestamp
     let view = sources.hub.view();
     let (mut replicas, mut restarts) = (0u64, 0u64);
     for member in service.members.iter().filter(|m| m.revision == revision) {
-        let Some(workload) = view.workload(&member.workload) else { continue };
-        replicas += 1;
-        let again = |t: &&api::workload::Transition| {
-            crate::lifecycle::failed_again(t) && t.at > from && t.at <= to
+        let Some(workload) = view.workload(&member.workload) else {
+            continue;
         };
+        replicas += 1;
+        let again = |t: &&api::workload::Transition| crate::lifecycle::failed_again(t) && t.at > from && t.at <= to;
         restarts += workload.timeline.iter().filter(again).count() as u64;
     }
     Sample {
@@ -289,13 +302,7 @@ async fn metric(
             to: Some(to),
             ..MetricsRequest::default()
         };
-        questions.push(query::understand(
-            &sources.metrics,
-            &sources.hub.view(),
-            within,
-            &request,
-            to,
-        )?);
+        questions.push(understand(&sources.metrics, &sources.hub.view(), within, &request, to)?);
     }
     let metrics = Arc::clone(&sources.metrics);
     let answered = tokio::task::spawn_blocking(move || {
@@ -303,10 +310,8 @@ async fn metric(
         for question in questions {
             let answer = question.answer(&metrics)?;
             for (_, value) in answer.series.iter().flat_map(|s| &s.points) {
-                if let Some(value) = value.filter(|v| v.is_finite()) {
-                    count += 1;
-                    sum += value;
-                }
+                count += 1;
+                sum += value;
             }
         }
         Ok(Sample {

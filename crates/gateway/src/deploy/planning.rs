@@ -147,18 +147,28 @@ impl There {
 
 /// The most memory that a replica was measured to use of late. `None`: not measured.
 fn memory_used(app: &App, service: &Service, at: Timestamp) -> Option<Size> {
-    let (from, to) = (time::before(at, MEMORY_WINDOW).as_millisecond(), at.as_millisecond() + 1);
+    let (from, to) = (
+        time::before(at, MEMORY_WINDOW).as_millisecond(),
+        at.as_millisecond() + 1,
+    );
     let used = service.members.iter().filter_map(|member| {
         let matchers = [
             Matcher::name("workload.memory"),
             Matcher::eq("workload", member.workload.as_str()),
         ];
-        let windows = app.metrics.store.windows(&matchers, from, to, to - from, Aggregate::Max);
+        let windows = app
+            .metrics
+            .store
+            .windows(&matchers, from, to, to - from, Aggregate::Max);
         let series = windows.ok()?.series;
         let points = series.iter().flat_map(|s| &s.points).map(|(_, value)| *value);
-        points.fold(None, |most: Option<f64>, value| Some(most.map_or(value, |most| most.max(value))))
+        points.fold(None, |most: Option<f64>, value| {
+            Some(most.map_or(value, |most| most.max(value)))
+        })
     });
-    let most = used.fold(None, |most: Option<f64>, value| Some(most.map_or(value, |most| most.max(value))))?;
+    let most = used.fold(None, |most: Option<f64>, value| {
+        Some(most.map_or(value, |most| most.max(value)))
+    })?;
     Some(Size(most.max(0.0) as u64))
 }
 
@@ -178,12 +188,7 @@ async fn place(app: &App, plan: &mut Plan, there: &There, identity: &Identity) -
             ..Submission::default()
         };
         // It says as well what nothing can run.
-        preview.push(submit::workload(
-            submission,
-            u64::from(i),
-            &identity.name,
-            now(),
-        )?);
+        preview.push(submit::workload(submission, u64::from(i), &identity.name, now())?);
     }
     if more == 0 {
         return Ok(());

@@ -48,7 +48,9 @@ impl Prometheus {
     pub fn new(url: &str) -> Result<Self, String> {
         let base = Url::parse(url).map_err(|e| format!("'{url}' is no address of a Prometheus: {e}"))?;
         if !matches!(base.scheme(), "http" | "https") {
-            return Err(format!("'{url}' is no address of a Prometheus: http:// or https:// is needed"));
+            return Err(format!(
+                "'{url}' is no address of a Prometheus: http:// or https:// is needed"
+            ));
         }
         let mut query = base;
         let path = format!("{}/api/v1/query", query.path().trim_end_matches('/'));
@@ -83,7 +85,10 @@ impl Prometheus {
                 [] => return Ok(None),
                 [one] => one.value.1.clone(),
                 several => {
-                    let message = format!("the query gives {} series: it must give one (sum by (), max …)", several.len());
+                    let message = format!(
+                        "the query gives {} series: it must give one (sum by (), max …)",
+                        several.len()
+                    );
                     return Err(failed(message));
                 }
             },

@@ -184,7 +184,12 @@ impl Tender {
             let Some(draft) = drafts.pop() else {
                 let rest = due.map_or(IDLE, |due| time::between(at, due).duration());
                 let draining = there.service.as_ref().is_some_and(|s| self.draining(s));
-                return Ok(Rest::For(if draining { rest.min(DRAINING) } else { rest.min(IDLE) }));
+                let most = match self.doors.failed(name) {
+                    _ if draining => DRAINING,
+                    Some(_) => RETRY,
+                    None => IDLE,
+                };
+                return Ok(Rest::For(rest.min(most)));
             };
             if let Committed::Overtaken(failed) = self.sources.hub.commit(draft).await? {
                 tracing::debug!(?failed, "a step was overtaken");

@@ -61,6 +61,7 @@ pub fn state(w: &Workload) -> State {
     match w.phase {
         Phase::Pending if w.restarts > 0 => State::Failing {
             why: said(),
+            code: code(w),
             restarts: w.restarts,
         },
         Phase::Pending => State::Waiting { why: said() },
@@ -71,6 +72,7 @@ pub fn state(w: &Workload) -> State {
             },
             Some(why) if w.restarts > 0 => State::Failing {
                 why,
+                code: code(w),
                 restarts: w.restarts,
             },
             Some(why) => State::Unready {
@@ -90,7 +92,12 @@ pub fn state(w: &Workload) -> State {
 
 /// Since when the attempt under way runs, by its node's clock, but not before the gateway knew of it.
 fn started(w: &Workload) -> Option<Timestamp> {
-    let entered = w.timeline.iter().rev().find(|t| t.phase == Phase::Running).map(|t| t.at);
+    let entered = w
+        .timeline
+        .iter()
+        .rev()
+        .find(|t| t.phase == Phase::Running)
+        .map(|t| t.at);
     let by_node = w.members.iter().filter_map(|m| match &m.state {
         MemberState::Running { started_at, .. } => Some(*started_at),
         _ => None,
@@ -124,4 +131,3 @@ fn hopeless(w: &Workload) -> bool {
         )
     })
 }
-

@@ -77,10 +77,15 @@ pub fn status(view: &View, doors: &Doors, deployment: &Deployment, now: Timestam
                 now,
                 deployment: d,
                 service,
+                under_way: None,
+                after: None,
                 replicas: &replicas,
                 verdicts: &d.verdicts,
             };
-            (rollout::drive::step_view(&seen), rollout::drive::remaining(&seen))
+            (
+                rollout::drive::step_view(d, service),
+                rollout::drive::remaining(d, &seen),
+            )
         }
         _ => (None, None),
     };
