@@ -166,9 +166,9 @@ impl Target {
                 let mut stream = connected.map_err(|error| error.to_string())?;
                 if self.published {
                     let mut byte = [0];
-                    match timeout(HELD.min(limit / 2), stream.read(&mut byte)).await {
-                        Ok(Ok(0) | Err(_)) => return Err(format!("nothing listens on {port} in the container")),
-                        Ok(Ok(_)) | Err(_) => {}
+                    let read = timeout(HELD.min(limit / 2), stream.read(&mut byte)).await;
+                    if let Ok(Ok(0) | Err(_)) = read {
+                        return Err(format!("nothing listens on {port} in the container"));
                     }
                 }
                 Ok(())

@@ -43,10 +43,8 @@ impl Finder {
         };
         let reserved: Vec<RangeInclusive<u16>> = reserved.trim().split(',').filter_map(range).collect();
         let free = |avoid: bool| {
-            let fits = |port: &u16| {
-                !(avoid && outgoing.as_ref().is_some_and(|range| range.contains(port)))
-                    && !reserved.iter().any(|range| range.contains(port))
-            };
+            let outgoing = outgoing.as_ref().filter(|_| avoid);
+            let fits = |port: &u16| !outgoing.into_iter().chain(&reserved).any(|range| range.contains(port));
             let mut ranges = RANGES.map(|range| range.filter(fits).collect::<Vec<u16>>()).into_iter();
             ranges.find(|ports| ports.len() >= ENOUGH)
         };
