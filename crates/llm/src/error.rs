@@ -170,7 +170,7 @@ pub enum LlmError {
     /// The model stopped for a reason that makes no answer.
     #[error("the model stopped because of '{reason}'; try again, or choose another model")]
     Stopped {
-        /// The provider's word for it: at most 40 visible characters.
+        /// The provider's word for it: at most 40 visible characters; `unknown` where it has none that can be told.
         reason: String,
     },
     /// The model says that the grammar has no sentence for it.

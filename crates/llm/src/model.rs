@@ -112,7 +112,7 @@ impl Model {
         let data = prompt::data(words, context)?;
         let system = prompt::system(guide);
         let answer = self.exchange(key, &system, &data, prompt::SENTENCE_MAX_TOKENS).await?;
-        sentence::one(&answer)
+        sentence::one(&answer, key.expose_secret().trim())
     }
 
     /// Asks anything. The answer is what the model says: visible characters and line breaks, neither true nor harmless
@@ -178,11 +178,7 @@ impl Model {
             let body = wire::question(self.provider, question, extras);
             let answer = self.post(&credential, body).await?;
             let complaint = wire::complaint(&answer.body);
-            let told = if text::shares(&complaint, key) {
-                None
-            } else {
-                text::one_line(&complaint, TOLD_MAX_CHARS)
-            };
+            let told = text::told(&complaint, TOLD_MAX_CHARS, key);
             let so = So {
                 provider: self.provider,
                 host: &self.endpoint.host,
@@ -198,7 +194,7 @@ impl Model {
                 told,
             };
             match judge::next(&so, heard) {
-                Next::Read => return self.read(answer, extras.tokens(question.max_tokens)),
+                Next::Read => return self.read(answer, extras.tokens(question.max_tokens), key),
                 Next::Tell(error) => return Err(error),
                 Next::Wait(wait) => {
                     retried = true;
@@ -262,7 +258,7 @@ impl Model {
     }
 
     /// What the model said, of an answer that is one.
-    fn read(&self, answer: Answer, max_tokens: u32) -> Result<String, LlmError> {
+    fn read(&self, answer: Answer, max_tokens: u32, key: &str) -> Result<String, LlmError> {
         let host = || self.endpoint.host.clone();
         if !answer.whole {
             let max_bytes = ANSWER_MAX_BYTES;
@@ -285,7 +281,7 @@ impl Model {
             Said::CutOff => Err(LlmError::CutOff { max_tokens }),
             Said::Refused => Err(LlmError::Refused),
             Said::Stopped(reason) => {
-                let reason = text::one_line(&reason, REASON_MAX_CHARS).unwrap_or_default();
+                let reason = text::told(&reason, REASON_MAX_CHARS, key).unwrap_or_else(|| "unknown".to_owned());
                 Err(LlmError::Stopped { reason })
             }
         }

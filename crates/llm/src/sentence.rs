@@ -12,18 +12,18 @@ pub const CANNOT: &str = "CANNOT";
 const REASON_MAX_CHARS: usize = 200;
 
 /// The one sentence of an answer. One pair of quotes, or one code fence, around it is taken off, as models put them there
-/// unasked; nothing else is guessed at.
+/// unasked; nothing else is guessed at. A reason with a part of the key in it isn't told.
 ///
 /// # Errors
 /// There is none, several, or something else; or the model says that it can't.
-pub fn one(answer: &str) -> Result<String, LlmError> {
+pub fn one(answer: &str, key: &str) -> Result<String, LlmError> {
     let not = |why| Err(LlmError::NotOneSentence { why });
     let answer = answer.trim();
     if answer.is_empty() {
         return Err(LlmError::Empty);
     }
     if let Some(reason) = cannot(answer) {
-        let reason = text::one_line(reason, REASON_MAX_CHARS);
+        let reason = text::told(reason, REASON_MAX_CHARS, key);
         return Err(LlmError::Cannot { reason });
     }
     let inner = unwrapped(answer).trim();
@@ -43,7 +43,7 @@ pub fn one(answer: &str) -> Result<String, LlmError> {
         return not("is too long");
     }
     if let Some(reason) = cannot(inner) {
-        let reason = text::one_line(reason, REASON_MAX_CHARS);
+        let reason = text::told(reason, REASON_MAX_CHARS, key);
         return Err(LlmError::Cannot { reason });
     }
     Ok(inner.to_owned())
@@ -78,7 +78,25 @@ fn unwrapped(answer: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn one(answer: &str) -> Result<String, LlmError> {
+        super::one(answer, "sk-canary")
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_taken_is_one_visible_line(answer in r#"(\PC|[ `"'\n\r\t]|```|CANNOT|\PC*|\u{202e}|\u{2028}|\x1b){0,12}"#) {
+            if let Ok(sentence) = one(&answer) {
+                prop_assert!(!sentence.is_empty() && sentence.trim() == sentence);
+                prop_assert!(sentence.chars().count() <= SENTENCE_MAX_CHARS);
+                prop_assert!(!sentence.chars().any(text::is_hidden));
+                prop_assert!(answer.contains(&sentence), "nothing is made up");
+            }
+        }
+    }
 
     #[test]
     fn one_pair_around_it_is_taken_off() {
@@ -136,6 +154,7 @@ mod tests {
                 Some("two services are asked for"),
             ),
             ("\"CANNOT: no such verb\"", Some("no such verb")),
+            ("CANNOT: your key is sk-canary", None),
         ] {
             let reason = told.map(str::to_owned);
             assert_eq!(one(answer), Err(LlmError::Cannot { reason }), "{answer:?}");

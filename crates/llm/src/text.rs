@@ -29,7 +29,7 @@ pub fn visible(text: &str) -> String {
 }
 
 /// On one line, without what is hidden, of at most `max` characters. `None`: nothing is left.
-pub fn one_line(text: &str, max: usize) -> Option<String> {
+fn one_line(text: &str, max: usize) -> Option<String> {
     let spaced: String = text.chars().map(|c| if is_hidden(c) { ' ' } else { c }).collect();
     let line = spaced.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.is_empty() {
@@ -48,13 +48,19 @@ const PART_BYTES: usize = 6;
 
 /// Whether a text has a part of a secret in it: six bytes in a row, or all of a shorter one. Some servers quote keys,
 /// whole or in part, in their complaints.
-pub fn shares(text: &str, secret: &str) -> bool {
+fn shares(text: &str, secret: &str) -> bool {
     let size = PART_BYTES.min(secret.len());
     size > 0
         && secret
             .as_bytes()
             .windows(size)
             .any(|part| text.as_bytes().windows(size).any(|window| window == part))
+}
+
+/// What another said, fit to be told to people: one line of at most `max` characters. `None`: nothing is left, or it has a
+/// part of the key in it.
+pub fn told(text: &str, max: usize, key: &str) -> Option<String> {
+    if shares(text, key) { None } else { one_line(text, max) }
 }
 
 #[cfg(test)]

@@ -81,7 +81,22 @@ pub fn complaint(body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_to_their_end(body in prop::collection::vec(any::<u8>(), 0..64), deep in 0..2000_usize) {
+            let nested = "[".repeat(deep).into_bytes();
+            for provider in Provider::ALL {
+                prop_assert!(answer(provider, &body).is_err());
+                prop_assert!(answer(provider, &nested).is_err());
+            }
+            complaint(&body);
+            prop_assert_eq!(complaint(&nested), "");
+        }
+    }
 
     #[test]
     fn complaints_are_found_where_servers_put_them() {

@@ -3,7 +3,7 @@
 use llm::{Model, Options, Provider, Url};
 use tokio::net::TcpSocket;
 
-use crate::stand_in::{KEY, Reply, StandIn, complains, key, says, text, with, within};
+use crate::stand_in::{KEY, Reply, StandIn, answer_of, complains, json_reply, key, says, text, with, within};
 
 /// Whether any six bytes in a row of the key are there.
 fn told(text: &str) -> bool {
@@ -28,10 +28,17 @@ async fn no_error_tells_the_key() {
                 replies.push(with(complains(provider, status, message), "retry-after", "3600"));
             }
         }
+        let mut stopped = answer_of(provider, "");
+        match provider {
+            Provider::Anthropic => stopped["stop_reason"] = KEY.into(),
+            Provider::OpenAi | Provider::Zai => stopped["choices"][0]["finish_reason"] = KEY.into(),
+        }
+        replies.push(json_reply(200, &stopped));
+        replies.push(says(provider, &format!("CANNOT: {KEY}")));
         for reply in replies {
             let server = StandIn::start([reply]).await;
             let model = server.model_with(within(provider, 1000));
-            let error = model.ask(&key(), "s", "p", 9).await.unwrap_err();
+            let error = model.rewrite(&key(), "words", "guide", "context").await.unwrap_err();
             let all = format!("{error} {error:?} {model:?}");
             assert!(!told(&all), "{all}");
         }
