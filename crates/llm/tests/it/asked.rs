@@ -1,7 +1,10 @@
 //! What is asked: path, headers, body.
 
+use std::sync::Arc;
+
 use llm::{Model, Options, Provider};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::stand_in::{KEY, StandIn, complains, key, says};
 
@@ -142,4 +145,24 @@ async fn what_cant_be_sent_isnt() {
         "{error}"
     );
     assert_eq!(server.asked().len(), 0);
+}
+
+#[tokio::test]
+async fn a_model_is_asked_by_many_at_once() {
+    let provider = Provider::OpenAi;
+    let server = StandIn::start((0..8).map(|_| says(provider, "yes"))).await;
+    let model = Arc::new(server.model(provider));
+    let mut asking = JoinSet::new();
+    for i in 0..8 {
+        let model = model.clone();
+        asking.spawn(async move { model.ask(&key(), "s", &format!("p{i}"), 9).await });
+    }
+    assert!(
+        asking
+            .join_all()
+            .await
+            .iter()
+            .all(|answer| answer.as_deref() == Ok("yes"))
+    );
+    assert_eq!(server.asked().len(), 8);
 }
