@@ -149,20 +149,3 @@ pub enum When {
     /// When this deployment is complete.
     After(DeploymentId),
 }
-pub struct Reading {
-    pub intent: Intent,
-    pub notes: Vec<String>,
-}
-pub fn read(_s: &str, _now: &jiff::Zoned) -> Result<Reading, api::ApiError> {
-    Err(api::ApiError::internal("stub"))
-}
-impl std::fmt::Display for Intent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.target)
-    }
-}
-impl Intent {
-    pub fn new(_v: Verb, _t: &str) -> Self {
-        todo!()
-    }
-}
