@@ -1,4 +1,26 @@
-//! What a sentence asks for, as far as the sentence itself says.
+//! What a sentence asks for, as far as the sentence itself says: a grammar of clauses in any order. A word that is no
+//! part of it is refused, with the nearest that is; nothing is guessed.
+//!
+//! A sentence is cut into tokens, the tokens are read as clauses, and the clauses are put together into one
+//! [`Intent`] or found to contradict each other.
+
+mod clause;
+mod condition;
+mod draft;
+mod grammar;
+mod misread;
+mod moment;
+mod reading;
+mod resource;
+mod token;
+mod value;
+mod vocabulary;
+mod words;
+mod write;
+
+pub use misread::Misread;
+pub use reading::{Reading, read};
+pub use write::condition as written_condition;
 
 use api::{
     Cpu, DeploymentId, Size, Span, Timestamp,
@@ -17,6 +39,8 @@ pub struct Intent {
     pub target: String,
     /// What the new revision is called: `v2.1`.
     pub version: Option<String>,
+    /// What the revision that is replaced is said to be called: "from v1 to v2". To be checked against what is there.
+    pub from_version: Option<String>,
     /// The image.
     pub image: Option<String>,
     /// Its command, split into words.

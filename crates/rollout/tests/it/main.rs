@@ -1,0 +1,3 @@
+//! Sentences, as a caller sees them.
+
+mod corpus;
