@@ -85,6 +85,7 @@ pub async fn propose(
     let namespace = auth::namespace(identity, asked)?.to_owned();
     let name: ServiceName = (namespace.clone(), intent.target.clone());
     let there = There::look(&app.hub.view(), &name);
+    check_from(intent, &there)?;
     let known: Vec<&str> = there.known.iter().map(String::as_str).collect();
     let memory_used = there.service.as_ref().and_then(|s| memory_used(app, s, at));
     let facts = Facts {
@@ -118,6 +119,20 @@ pub async fn propose(
         service: there.service,
         under_way: there.under_way,
     })
+}
+
+/// "from v1 to v2" is refused where v1 isn't what runs: whoever said it has another state in mind.
+fn check_from(intent: &Intent, there: &There) -> Result<(), ApiError> {
+    let (Some(from), Some(service)) = (&intent.from_version, &there.service) else {
+        return Ok(());
+    };
+    let stable = service.stable().and_then(|revision| revision.version.as_deref());
+    if stable.is_some_and(|stable| stable.trim_start_matches('v') == from.trim_start_matches('v')) {
+        return Ok(());
+    }
+    let runs = stable.map_or_else(|| "no version of a name".to_owned(), str::to_owned);
+    let message = format!("'{}' runs {runs}, not {from}", service.value.name);
+    Err(ApiError::conflict(message).hint("leave \"from …\" out, or look first: clawbernetes service status"))
 }
 
 /// What is there of a name.
