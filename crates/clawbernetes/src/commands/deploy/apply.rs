@@ -4,7 +4,8 @@ use std::{io, process::ExitCode};
 
 use api::{
     ApiError,
-    op::{ApplyRequest, DeployApply, DeployPlan, DeploymentStatus, PlanRequest, Planned},
+    deploy::{Action, Plan},
+    op::{ApplyRequest, DeployApply, DeployPlan, PlanRequest, Planned},
 };
 
 use super::{
@@ -49,48 +50,65 @@ impl Args {
         let shown = self.confirm || planned.read_by.is_some();
         if shown {
             app.out.aside(&PlanShown(&planned));
-            // A plan that lacks something is refused by the gateway, with the code of what it lacks: nothing to ask.
-            if planned.plan.missing.is_empty() {
-                terminal::confirm("Apply this plan?", self.yes, "--yes")?;
-            }
+            agree(&planned.plan, self.yes)?;
         }
+        let wanted = match planned.plan.action {
+            Action::Rollback => Wanted::Back,
+            Action::Deploy | Action::Update | Action::Scale => Wanted::Done,
+        };
         let request = ApplyRequest {
-            request: match planned.read_by {
-                Some(_) => PlanRequest {
-                    intent: planned.understood,
-                    ..request
-                },
-                None => request,
-            },
-            digest: shown.then_some(planned.plan.digest),
-            read_by: planned.read_by,
+            request: request_of(request, &planned, shown),
+            digest: shown.then(|| planned.plan.digest.clone()),
+            read_by: planned.read_by.clone(),
             reason: self.reason.clone(),
             force: self.force,
         };
         let status = client.call::<DeployApply>(&request).await?;
-        tell(app, &status, shown);
-        if self.watch {
-            let id = &status.summary.id;
-            match app.out.format {
-                Format::Table | Format::Name => app.out.print(&format!("{id}\n"))?,
-                _ => app.out.note(id.as_str()),
-            }
-            return follow(app, &client, &status, Wanted::Done, io::stderr()).await;
+        if !shown {
+            tell(app, &planned.plan);
         }
-        match app.out.format {
-            Format::Table | Format::Name => app.out.print(&format!("{}\n", status.summary.id))?,
-            _ => app.out.data(&status)?,
+        let id = &status.summary.id;
+        match (app.out.format, self.watch) {
+            (Format::Table | Format::Name, _) => app.out.print(&format!("{id}\n"))?,
+            (_, true) => app.out.note(id.as_str()),
+            (_, false) => app.out.data(&status)?,
+        }
+        if self.watch {
+            return follow(app, &client, &status, wanted, io::stderr()).await;
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// The gist of what is done now, on standard error; a plan that was shown already isn't told again.
-fn tell(app: &App, status: &DeploymentStatus, shown: bool) {
-    if shown {
-        return;
+/// Asks whether a plan that was shown is to be applied. What lacks something isn't asked for: what it lacks may be there a
+/// moment later.
+fn agree(plan: &Plan, yes: bool) -> Result<(), ApiError> {
+    if !plan.missing.is_empty() && !yes {
+        let message = format!("the plan can't be applied: it lacks {}", plan.missing.join("; "));
+        return Err(ApiError::conflict(message));
     }
-    let plan = &status.plan;
+    terminal::confirm("Apply this plan?", yes, "--yes")
+}
+
+/// What is to be applied, so that it comes to the plan that was shown: what a model read in its own words, and what says a
+/// time from now with that time.
+fn request_of(request: PlanRequest, planned: &Planned, shown: bool) -> PlanRequest {
+    let timed = planned
+        .plan
+        .schedule
+        .as_ref()
+        .is_some_and(|schedule| schedule.at.is_some());
+    if planned.read_by.is_some() || (shown && timed) {
+        return PlanRequest {
+            intent: planned.understood.clone(),
+            ..request
+        };
+    }
+    request
+}
+
+/// The gist of a plan that is applied without being shown, on standard error.
+fn tell(app: &App, plan: &Plan) {
     app.out.note(&gist(plan));
     if let Some(schedule) = &plan.schedule {
         app.out
@@ -152,4 +170,66 @@ fn namespace(settings: &Settings, template: Option<&Template>) -> Option<String>
 /// The zone that this machine is set to. `None`: it has no name.
 fn zone() -> Option<String> {
     jiff::tz::TimeZone::system().iana_name().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use api::ErrorCode;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn planned(read_by: Value, schedule: Value, missing: Value) -> Planned {
+        serde_json::from_value(json!({"understood": "in its own words", "readBy": read_by, "plan": {
+            "action": "scale", "workload": "w", "namespace": "default", "batch": false, "version": null, "image": "host",
+            "replicas": 2, "resources": {"gpus": 0, "gpuType": null, "memory": null, "cpu": null}, "priority": "normal",
+            "timeout": null, "strategy": "rolling", "canary": null, "blueGreen": null,
+            "rolling": {"maxUnavailable": 0, "maxSurge": 1, "pauseBetween": "0s"}, "rollbackConditions": [],
+            "autoscale": null, "schedule": schedule, "spec": {"image": "host"}, "toRevision": null, "changes": [],
+            "steps": [], "placement": [], "warnings": [], "missing": missing, "digest": "d1"}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_was_shown_is_what_is_applied() {
+        let said = |planned: &Planned, shown: bool| {
+            let request = PlanRequest {
+                intent: "as it was said".to_owned(),
+                image: Some("host".to_owned()),
+                ..PlanRequest::default()
+            };
+            let applied = request_of(request, planned, shown);
+            assert_eq!(applied.image.as_deref(), Some("host"));
+            applied.intent
+        };
+        let at = json!({"at": "2026-02-16T14:00:00Z", "timezone": "UTC", "after": null});
+        let after = json!({"at": null, "timezone": null, "after": "dep-0000000001"});
+        let (none, nothing) = (json!(null), json!([]));
+        for (read_by, schedule, shown, own_words) in [
+            (none.clone(), none.clone(), true, false),
+            (none.clone(), none.clone(), false, false),
+            (json!("some-model"), none.clone(), true, true),
+            // "in 2 hours" is another moment each time that it is read.
+            (none.clone(), at.clone(), true, true),
+            (none.clone(), at, false, false),
+            (none, after, true, false),
+        ] {
+            let planned = planned(read_by, schedule, nothing.clone());
+            assert_eq!(
+                said(&planned, shown) == "in its own words",
+                own_words,
+                "{planned:?} {shown}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_plan_that_lacks_something_is_not_asked_for() {
+        let plan = planned(json!(null), json!(null), json!(["a secret 'db'"])).plan;
+        let error = agree(&plan, false).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Conflict);
+        assert!(error.message.contains("a secret 'db'"), "{}", error.message);
+        // The gateway refuses it, and says what kind of thing is missing.
+        assert!(agree(&plan, true).is_ok());
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use api::op::{DeployFilter, DeployList};
+use api::{
+    ApiError,
+    op::{DeployFilter, DeployList},
+};
 
 use crate::{
     cli::App,
@@ -38,15 +41,24 @@ impl Args {
             limit: Some(self.limit),
         };
         let deployments = client.call::<DeployList>(&filter).await?;
-        if deployments.is_empty() && app.out.format == Format::Table {
-            app.out.done(&match self.include_failed {
-                true => format!("There are no deployments of {}.", self.name),
-                false => format!(
-                    "There are no deployments of {} that succeeded. Others: clawbernetes deploy history {} --include-failed",
-                    self.name, self.name
-                ),
-            })?;
-        } else {
+        if deployments.is_empty() {
+            let failed = DeployFilter {
+                successful: false,
+                limit: Some(1),
+                ..filter
+            };
+            if self.include_failed || client.call::<DeployList>(&failed).await?.is_empty() {
+                let message = format!("there are no deployments of {}", self.name);
+                return Err(ApiError::not_found(message)
+                    .hint("see the services with: clawbernetes service list")
+                    .into());
+            }
+            app.out.note(&format!(
+                "none succeeded so far; see the others with: clawbernetes deploy history {} --include-failed",
+                self.name
+            ));
+        }
+        if !deployments.is_empty() || app.out.format != Format::Table {
             app.out.show(&History(deployments))?;
         }
         Ok(ExitCode::SUCCESS)

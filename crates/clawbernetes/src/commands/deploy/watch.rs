@@ -10,7 +10,7 @@ use std::{
 use api::{
     ApiError, Span, Timestamp,
     deploy::Phase,
-    op::{DeployRef, DeployWatch, DeploymentStatus},
+    op::{DeployRef, DeployWatch, DeploymentStatus, DeploymentSummary},
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -40,9 +40,11 @@ pub(super) enum Wanted {
 
 impl Wanted {
     /// The exit status of an end.
-    fn status(self, phase: Phase) -> u8 {
-        match (self, phase) {
+    fn status(self, summary: &DeploymentSummary) -> u8 {
+        match (self, summary.phase) {
             (_, Phase::Complete) | (Self::Back, Phase::RolledBack) => 0,
+            // What never began was called off.
+            (Self::Back, Phase::Failed) if summary.started_at.is_none() => 0,
             _ => FAILED,
         }
     }
@@ -156,7 +158,7 @@ fn end<W: Write + IsTerminal + AsFd>(
     status: &DeploymentStatus,
     wanted: Wanted,
 ) -> Outcome {
-    let code = wanted.status(status.summary.phase);
+    let code = wanted.status(&status.summary);
     match shown {
         Shown::Live(live) => {
             let mut page = Page::new(live.view());
@@ -186,16 +188,24 @@ mod tests {
 
     #[test]
     fn the_exit_status_is_that_of_the_end_that_was_asked_for() {
-        for (phase, done, back) in [
-            (Phase::Complete, 0, 0),
-            (Phase::RolledBack, 1, 0),
-            (Phase::Failed, 1, 1),
+        let ended = |phase: Phase, begun: bool| -> DeploymentSummary {
+            serde_json::from_value(serde_json::json!({
+                "id": "dep-0000000001", "workload": "w", "namespace": "default", "action": "update", "version": null,
+                "revision": null, "from": null, "strategy": null, "phase": phase, "ready": 0, "replicas": 1, "by": "a",
+                "reason": null, "createdAt": Timestamp::UNIX_EPOCH, "finishedAt": null, "duration": null,
+                "startedAt": begun.then_some(Timestamp::UNIX_EPOCH),
+            }))
+            .unwrap()
+        };
+        for (phase, begun, done, back) in [
+            (Phase::Complete, true, 0, 0),
+            (Phase::RolledBack, true, 1, 0),
+            (Phase::Failed, true, 1, 1),
+            (Phase::Failed, false, 1, 0),
         ] {
-            assert_eq!(
-                (Wanted::Done.status(phase), Wanted::Back.status(phase)),
-                (done, back),
-                "{phase}"
-            );
+            let summary = ended(phase, begun);
+            let both = (Wanted::Done.status(&summary), Wanted::Back.status(&summary));
+            assert_eq!(both, (done, back), "{phase}");
         }
     }
 }

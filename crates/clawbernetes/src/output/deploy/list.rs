@@ -22,13 +22,18 @@ fn strategy(summary: &DeploymentSummary) -> String {
     named.unwrap_or(summary.action.name()).to_owned()
 }
 
+/// Whether they are of more than one namespace.
+fn several(all: &[DeploymentSummary]) -> bool {
+    all.windows(2).any(|pair| pair[0].namespace != pair[1].namespace)
+}
+
 impl Render for Vec<DeploymentSummary> {
     fn render(&self, page: &mut Page) {
         if self.is_empty() {
             page.line("No deployments.");
             return;
         }
-        let namespaces = self.windows(2).any(|pair| pair[0].namespace != pair[1].namespace);
+        let namespaces = several(self);
         let mut header = vec!["ID", "SERVICE", "PHASE", "VERSION", "STRATEGY", "READY", "ASKED", "BY"];
         if namespaces {
             header.insert(1, "NAMESPACE");
@@ -65,11 +70,16 @@ pub(crate) struct History(pub(crate) Vec<DeploymentSummary>);
 
 impl Render for History {
     fn render(&self, page: &mut Page) {
-        let mut grid = Grid::new([
+        let namespaces = several(&self.0);
+        let mut header = vec![
             "ID", "TIME", "VERSION", "STRATEGY", "DURATION", "OUTCOME", "BY", "REASON",
-        ]);
+        ];
+        if namespaces {
+            header.insert(1, "NAMESPACE");
+        }
+        let mut grid = Grid::new(header);
         for summary in &self.0 {
-            grid.row([
+            let mut cells = vec![
                 summary.id.to_string(),
                 clock(summary.created_at),
                 version(summary),
@@ -78,7 +88,11 @@ impl Render for History {
                 summary.phase.name().to_owned(),
                 summary.by.clone(),
                 dash(summary.reason.as_deref()),
-            ]);
+            ];
+            if namespaces {
+                cells.insert(1, summary.namespace.clone());
+            }
+            grid.row(cells);
         }
         page.grid(&grid);
     }

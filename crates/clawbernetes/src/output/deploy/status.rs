@@ -122,7 +122,11 @@ fn about(status: &DeploymentStatus, now: Timestamp) -> Vec<(&'static str, String
         fields.push(("Strategy", strategy.name().to_owned()));
     }
     fields.push(("Phase", summary.phase.name().to_owned()));
-    if let Some(message) = &status.message {
+    if let Some(message) = status
+        .message
+        .as_ref()
+        .filter(|said| status.waits_for.as_ref() != Some(said))
+    {
         fields.push(("Message", message.clone()));
     }
     if let Some(step) = &status.step {

@@ -328,7 +328,11 @@ fn deployments_in_lists() {
         "phase": "pending", "startedAt": null, "namespace": "default"});
     let all: Vec<DeploymentSummary> = read(json!([summary(), with(summary(), failed), with(summary(), scaled)]));
     insta::assert_snapshot!(drawn(&all));
-    insta::assert_snapshot!(drawn(&History(all)));
+    let of_one = all.into_iter().map(|one| DeploymentSummary {
+        namespace: "prod".to_owned(),
+        ..one
+    });
+    insta::assert_snapshot!(drawn(&History(of_one.collect())));
     assert_eq!(drawn(&Vec::<DeploymentSummary>::new()), "No deployments.\n");
 }
 
