@@ -145,6 +145,34 @@ pub enum Signal {
     },
 }
 
+impl Signal {
+    /// Whether it is measured on requests, and so needs a port through which they come.
+    #[must_use]
+    pub const fn of_requests(&self) -> bool {
+        matches!(self, Self::ErrorRate | Self::Latency { .. } | Self::RequestRate)
+    }
+}
+
+/// As a person would say it: `error rate`, `p95 latency`.
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ErrorRate => f.write_str("error rate"),
+            Self::Latency { percentile } => write!(f, "p{} latency", rounded(*percentile)),
+            Self::RequestRate => f.write_str("request rate"),
+            Self::Healthy => f.write_str("health"),
+            Self::Restarts => f.write_str("restarts"),
+            Self::Metric { name } => f.write_str(name),
+            Self::Query { promql } => write!(f, "query '{promql}'"),
+        }
+    }
+}
+
+/// Without what binary fractions add: 7, not 7.000000000000001.
+fn rounded(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
+}
+
 /// A bound on a signal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -158,6 +186,39 @@ pub struct Condition {
     /// How much of the past is looked at. `None`: as long as the step under way has lasted, at most an hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Span>,
+}
+
+impl Condition {
+    /// A value of its signal with its unit: `1.5 %`, `200 ms`, `3`.
+    #[must_use]
+    pub fn value(&self, value: f64) -> String {
+        match self.metric {
+            Signal::ErrorRate => format!("{} %", rounded(value * 100.0)),
+            Signal::Latency { .. } if value.abs() < 1.0 => format!("{} ms", rounded(value * 1000.0)),
+            Signal::Latency { .. } => format!("{} s", rounded(value)),
+            Signal::RequestRate => format!("{} requests/s", rounded(value)),
+            Signal::Healthy | Signal::Restarts | Signal::Metric { .. } | Signal::Query { .. } => {
+                rounded(value).to_string()
+            }
+        }
+    }
+}
+
+/// As a person would say it: `error rate > 1 % over 5m`, `healthy`.
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.metric == Signal::Healthy {
+            let healthy = self.operator.holds(1.0, self.threshold);
+            f.write_str(if healthy { "healthy" } else { "unhealthy" })?;
+        } else {
+            let (sign, bound) = (self.operator.sign(), self.value(self.threshold));
+            write!(f, "{} {sign} {bound}", self.metric)?;
+        }
+        match self.window {
+            Some(window) => write!(f, " over {window}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The steps of a canary.

@@ -42,6 +42,10 @@ pub const DEFAULT_HEALTH_INTERVAL: Span = Span::secs(30);
 /// A health check's try that takes longer has failed, where the check names no limit.
 pub const DEFAULT_HEALTH_TIMEOUT: Span = Span::secs(5);
 
+/// Time between tries of a readiness check that names none: how long it may take until a workload that has become able
+/// to serve is known to be.
+pub const DEFAULT_READINESS_INTERVAL: Span = Span::secs(5);
+
 /// Failed tries in a row after which a workload counts as unhealthy, where the check names no number.
 pub const DEFAULT_HEALTH_FAILURES: u32 = 3;
 
@@ -88,10 +92,12 @@ pub const PATHS: &[&str] = &[
     "spec.constraints.checkpointing",
     "spec.networking",
     "spec.networking.ports",
+    "spec.networking.dynamicPorts",
     "spec.networking.distributed",
     "spec.networking.distributed.worldSize",
     "spec.networking.distributed.masterPort",
     "spec.healthCheck",
+    "spec.readinessCheck",
     "spec.metricsPort",
     "spec.hooks",
     "spec.hooks.preStart",
@@ -151,6 +157,8 @@ pub struct Spec {
     pub networking: Option<Networking>,
     /// How it is told that it works.
     pub health_check: Option<HealthCheckEntry>,
+    /// How it is told that it can serve.
+    pub readiness_check: Option<HealthCheckEntry>,
     /// The port on which it serves its own metrics.
     pub metrics_port: Option<u16>,
     /// Commands around its own.
@@ -527,10 +535,12 @@ pub struct CheckpointingEntry {
 
 /// Ports, and how a gang finds itself.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Networking {
     /// Ports it listens on.
     pub ports: Option<Vec<PortEntry>>,
+    /// The ports' numbers are names, the node picks the real ones. `None`: no.
+    pub dynamic_ports: Option<bool>,
     /// How a gang finds itself.
     pub distributed: Option<DistributedEntry>,
 }
@@ -767,7 +777,15 @@ impl TryFrom<Spec> for WorkloadSpec {
                 .map(Into::into)
                 .collect(),
             distributed: networking.distributed.and_then(distributed),
-            health_check: spec.health_check.map(health_check).transpose()?,
+            dynamic_ports: networking.dynamic_ports.unwrap_or_default(),
+            health_check: spec
+                .health_check
+                .map(|entry| health_check("spec.healthCheck", DEFAULT_HEALTH_INTERVAL, entry))
+                .transpose()?,
+            readiness: spec
+                .readiness_check
+                .map(|entry| health_check("spec.readinessCheck", DEFAULT_READINESS_INTERVAL, entry))
+                .transpose()?,
             hooks: spec.hooks.map(hooks).transpose()?,
             metrics_port: spec.metrics_port,
         })
@@ -996,21 +1014,21 @@ fn distributed(entry: DistributedEntry) -> Option<Distributed> {
     })
 }
 
-fn health_check(entry: HealthCheckEntry) -> Result<HealthCheck, ApiError> {
+fn health_check(field: &str, interval: Span, entry: HealthCheckEntry) -> Result<HealthCheck, ApiError> {
     let probe = match (entry.http, entry.tcp, entry.command) {
         (Some(http), None, None) => Probe::Http(http.0),
         (None, Some(tcp), None) => Probe::Tcp(tcp),
-        (None, None, Some(command)) => Probe::Command(command.words("spec.healthCheck.command")?),
+        (None, None, Some(command)) => Probe::Command(command.words(&format!("{field}.command"))?),
         _ => {
             return Err(ApiError::invalid(
-                "spec.healthCheck",
-                "a health check has exactly one of http, tcp and command",
+                field,
+                "a check has exactly one of http, tcp and command",
             ));
         }
     };
     Ok(HealthCheck {
         probe,
-        interval: entry.interval.unwrap_or(DEFAULT_HEALTH_INTERVAL),
+        interval: entry.interval.unwrap_or(interval),
         timeout: entry.timeout.unwrap_or(DEFAULT_HEALTH_TIMEOUT),
         failures: entry.failures.unwrap_or(DEFAULT_HEALTH_FAILURES),
     })
@@ -1079,8 +1097,31 @@ mod tests {
                 failures: 3
             })
         );
-        let none = submit(json!({"image": "host", "healthCheck": {"interval": "5s"}})).unwrap_err();
-        assert_eq!(none.field.as_deref(), Some("spec.healthCheck"));
+        let readiness = submit(json!({"image": "host", "readinessCheck": {"http": "/ready", "failures": 1}}))
+            .unwrap()
+            .spec
+            .readiness;
+        assert_eq!(
+            readiness,
+            Some(HealthCheck {
+                probe: Probe::Http("/ready".to_owned()),
+                interval: Span::secs(5),
+                timeout: Span::secs(5),
+                failures: 1
+            })
+        );
+        for key in ["healthCheck", "readinessCheck"] {
+            let none = submit(json!({"image": "host", key: {"interval": "5s"}})).unwrap_err();
+            assert_eq!(none.field, Some(format!("spec.{key}")));
+        }
+    }
+
+    #[test]
+    fn ports_may_be_names() {
+        let spec = |networking| submit(json!({"image": "host", "networking": networking})).unwrap().spec;
+        let named = spec(json!({"dynamicPorts": true, "ports": [{"name": "http", "port": 8000}]}));
+        assert!(named.dynamic_ports && named.ports[0].port == 8000);
+        assert!(!spec(json!({"ports": [{"port": 8000}]})).dynamic_ports);
     }
 
     #[test]

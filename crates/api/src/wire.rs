@@ -20,13 +20,13 @@ use crate::{
     node::{Inventory, NodeSample},
     secret::{SecretUse, SecretValue},
     workload::{
-        Checkpointing, Distributed, EnvVar, HealthCheck, HeldGpu, Hooks, JobKey, LogSource, Outcome, StopReason, Usage,
-        Volume,
+        Checkpointing, Distributed, Endpoint, EnvVar, HealthCheck, HeldGpu, Hooks, JobKey, LogSource, Outcome, Port,
+        StopReason, Usage, Volume,
     },
 };
 
 /// The protocol's version. A gateway refuses a node of another major version and names both.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// Longest frame either side accepts.
 pub const FRAME_MAX_BYTES: usize = 16 << 20;
@@ -83,9 +83,22 @@ pub struct Assignment {
     /// How a gang finds itself; with the address of rank 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gang: Option<Gang>,
+    /// Ports it listens on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
+    /// The node picks real ports for those in `ports`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dynamic_ports: bool,
+    /// The real ports, in the order of `ports`: what the node itself has picked and keeps with the job. A gateway says
+    /// none, and what it says is dropped. Empty: not picked yet, or not to be picked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<u16>,
     /// How it is told that it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
+    /// How it is told that it can serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<HealthCheck>,
     /// Commands around its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Hooks>,
@@ -95,6 +108,25 @@ pub struct Assignment {
     /// Present once it is to be stopped. A node stops it and reports its end; it never un-stops.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
+}
+
+impl Assignment {
+    /// Where its declared ports are. Empty where they are still to be picked.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        let real = |at: usize, declared: u16| match self.dynamic_ports {
+            true => self.host_ports.get(at).copied(),
+            false => Some(declared),
+        };
+        let endpoint = |(at, port): (usize, &Port)| {
+            Some(Endpoint {
+                name: port.name.clone(),
+                port: port.port,
+                host_port: real(at, port.port)?,
+            })
+        };
+        self.ports.iter().enumerate().filter_map(endpoint).collect()
+    }
 }
 
 /// What a member must know of its gang.
@@ -142,6 +174,19 @@ pub enum Seen {
     Started {
         /// Since when, by the node's clock.
         at: Timestamp,
+        /// Where its declared ports are.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        endpoints: Vec<Endpoint>,
+    },
+    /// Its readiness check comes to something else than before. One that has such a check and of which nothing was said
+    /// isn't ready.
+    #[serde(rename_all = "camelCase")]
+    Readiness {
+        /// Whether it can serve.
+        ready: bool,
+        /// Why not. `None`: it can.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
     /// Nothing of it is left on the node: its GPUs are free.
     #[serde(rename_all = "camelCase")]
@@ -440,4 +485,59 @@ pub enum ExecEvent {
         /// Why.
         error: ApiError,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words of protocol 3, which agents' records still hold.
+    #[test]
+    fn what_earlier_versions_wrote_is_read() {
+        let started: Observation = serde_json::from_str(
+            r#"{"number":7,"job":{"workload":"wl-a","attempt":1,"rank":0},"seen":{"what":"started","at":"2026-01-02T03:04:05Z"}}"#,
+        )
+        .unwrap();
+        assert!(matches!(&started.seen, Seen::Started { endpoints, .. } if endpoints.is_empty()));
+        let assignment: Assignment = serde_json::from_str(
+            r#"{"job":{"workload":"wl-a","attempt":1,"rank":0},"name":"a","namespace":"default","image":"host","command":["true"],"grace":"10s","metricsPort":9400}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            (assignment.endpoints(), assignment.metrics_port),
+            (Vec::new(), Some(9400))
+        );
+        assert!(!assignment.dynamic_ports && assignment.readiness.is_none());
+    }
+
+    #[test]
+    fn what_a_node_says_of_readiness_and_ports_stays_as_it_is_written() {
+        let endpoint = Endpoint {
+            name: "http".to_owned(),
+            port: 8000,
+            host_port: 20_001,
+        };
+        let at = "2026-01-02T03:04:05Z".parse().unwrap();
+        let why = Some("it answered 503".to_owned());
+        for (seen, text) in [
+            (
+                Seen::Started {
+                    at,
+                    endpoints: vec![endpoint],
+                },
+                r#"{"what":"started","at":"2026-01-02T03:04:05Z","endpoints":[{"name":"http","port":8000,"hostPort":20001}]}"#,
+            ),
+            (
+                Seen::Readiness { ready: true, why: None },
+                r#"{"what":"readiness","ready":true}"#,
+            ),
+            (
+                Seen::Readiness { ready: false, why },
+                r#"{"what":"readiness","ready":false,"why":"it answered 503"}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&seen).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Seen>(text).unwrap(), seen);
+        }
+    }
 }

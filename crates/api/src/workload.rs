@@ -216,6 +216,19 @@ fn tcp() -> String {
     "TCP".to_owned()
 }
 
+/// Where a declared port of a member that runs can be reached on its node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// The declared port's name; may be empty.
+    #[serde(default)]
+    pub name: String,
+    /// The declared port.
+    pub port: u16,
+    /// The port of the node.
+    pub host_port: u16,
+}
+
 /// How a gang finds itself: sets `MASTER_ADDR`, `MASTER_PORT`, `WORLD_SIZE`, `RANK`, `LOCAL_RANK`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -238,17 +251,29 @@ pub struct HealthCheck {
     pub interval: Span,
     /// A try that takes longer has failed.
     pub timeout: Span,
-    /// After this many failed tries in a row the workload is stopped as unhealthy.
+    /// After this many failed tries in a row the workload is stopped as unhealthy, or is no longer ready.
     pub failures: u32,
+}
+
+impl HealthCheck {
+    /// How long a workload that also has a readiness check may take to become ready for the first time before this
+    /// check's failures count: ten times as long as it takes this check to find something unhealthy (15 min with the
+    /// defaults). A large model is read for minutes before anything listens.
+    #[must_use]
+    pub fn patience(&self) -> Span {
+        let failing = self.interval.millis().saturating_mul(u64::from(self.failures.max(1)));
+        Span(failing.saturating_mul(10))
+    }
 }
 
 /// One try at a workload's health.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Probe {
-    /// GET of this URL answers 2xx or 3xx. A bare path or port means the workload's own address.
+    /// GET of this URL answers 2xx or 3xx. A bare path or port means the workload's own address, a path without a port
+    /// the first that it declares. A declared port of the workload means the real one.
     Http(String),
-    /// This port accepts a connection.
+    /// This port accepts a connection. A declared port means the real one.
     Tcp(u16),
     /// This command exits 0 in the workload.
     Command(Vec<String>),
@@ -374,9 +399,16 @@ pub struct WorkloadSpec {
     /// How a gang finds itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distributed: Option<Distributed>,
-    /// How it is told that it works.
+    /// The numbers in `ports` are names: each attempt listens on ports that its node picks, so that several may run on one
+    /// node.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dynamic_ports: bool,
+    /// How it is told that it works: after too many failed tries it is stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
+    /// How it is told that it can serve: nothing is stopped for it. `None`: nobody asks.
+    #[serde(rename = "readinessCheck", skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<HealthCheck>,
     /// Commands around its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Hooks>,
@@ -630,6 +662,15 @@ pub enum MemberState {
     Running {
         /// Since when, by the node's clock.
         started_at: Timestamp,
+        /// Whether it can serve, as its node said last. `None`: it has no readiness check.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ready: Option<bool>,
+        /// Why it isn't ready: what the last try came to, as far as its node said. `None`: it is, or hasn't been tried.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_ready: Option<String>,
+        /// Where its declared ports are, in their order. Empty: it has none, or its node doesn't know.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        endpoints: Vec<Endpoint>,
     },
     /// The node confirmed that nothing of it is left, or the node was lost and fenced.
     #[serde(rename_all = "camelCase")]
@@ -652,6 +693,12 @@ impl MemberState {
     #[must_use]
     pub fn ended(&self) -> bool {
         matches!(self, Self::Ended { .. })
+    }
+
+    /// Whether it runs and, if it has a readiness check, is ready.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        matches!(self, Self::Running { ready, .. } if *ready != Some(false))
     }
 }
 
@@ -980,5 +1027,25 @@ mod tests {
             rank: 7,
         };
         assert_eq!(key.to_string().parse(), Ok(key));
+    }
+
+    #[test]
+    fn records_of_earlier_versions_are_read() {
+        let running: MemberState =
+            serde_json::from_str(r#"{"state":"running","startedAt":"2026-01-02T03:04:05Z"}"#).unwrap();
+        let MemberState::Running {
+            ready,
+            not_ready,
+            endpoints,
+            ..
+        } = &running
+        else {
+            panic!("{running:?}")
+        };
+        assert_eq!((ready, not_ready, endpoints.len()), (&None, &None, 0));
+        assert!(running.serves());
+        let spec: WorkloadSpec = serde_json::from_str("{}").unwrap();
+        assert!(!spec.dynamic_ports && spec.readiness.is_none());
+        assert!(!serde_json::to_string(&spec).unwrap().contains("ynamic"));
     }
 }

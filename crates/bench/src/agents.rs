@@ -315,7 +315,10 @@ impl Agent {
                     if !self.jobs.insert(assignment.job.clone()) {
                         continue;
                     }
-                    self.observe(assignment.job.clone(), Seen::Started { at: Timestamp::now() });
+                    self.observe(assignment.job.clone(), Seen::Started {
+                            at: Timestamp::now(),
+                            endpoints: assignment.endpoints(),
+                        });
                     match assignment.name.split('-').next() {
                         Some("keep") => kept += 1,
                         Some("hold") if !released => {

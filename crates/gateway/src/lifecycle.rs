@@ -16,8 +16,8 @@ use api::{
     time,
     wire::Seen,
     workload::{
-        JobKey, Member, MemberState, Outcome, PAST_ATTEMPTS_MAX, PastAttempt, Phase, RestartPolicy, StopOrder,
-        StopReason, TIMELINE_MAX, Transition, Usage, Workload, WorkloadSpec,
+        Endpoint, JobKey, Member, MemberState, Outcome, PAST_ATTEMPTS_MAX, PastAttempt, Phase, RestartPolicy,
+        StopOrder, StopReason, TIMELINE_MAX, Transition, Usage, Workload, WorkloadSpec,
     },
 };
 
@@ -218,14 +218,26 @@ pub fn observe(before: &Workload, node: &NodeName, job: &JobKey, seen: &Seen, no
                 );
             }
         }
-        Seen::Started { at: started_at } => {
+        Seen::Started {
+            at: started_at,
+            endpoints,
+        } => {
             if matches!(member.state, MemberState::Running { .. }) {
                 return None;
             }
-            member.state = MemberState::Running {
-                started_at: *started_at,
-            };
+            member.state = running(&before.spec, *started_at, endpoints.clone());
             begin_running(&mut step, *started_at, now, &actor);
+        }
+        Seen::Readiness { ready: now_ready, why } => {
+            let MemberState::Running { ready, not_ready, .. } = &mut member.state else {
+                return None;
+            };
+            let why = why.clone().filter(|_| !now_ready);
+            if *ready == Some(*now_ready) && *not_ready == why {
+                return None;
+            }
+            *ready = Some(*now_ready);
+            *not_ready = why;
         }
         Seen::Ended {
             started_at,
@@ -236,7 +248,7 @@ pub fn observe(before: &Workload, node: &NodeName, job: &JobKey, seen: &Seen, no
             ..
         } => {
             if let (Some(started), MemberState::Assigned | MemberState::Pulling) = (started_at, &member.state) {
-                member.state = MemberState::Running { started_at: *started };
+                member.state = running(&before.spec, *started, Vec::new());
                 begin_running(&mut step, *started, now, &actor);
             }
             end_member(&mut step, at, *started_at, *ended_at, outcome.clone(), *stop, *usage);
@@ -244,6 +256,16 @@ pub fn observe(before: &Workload, node: &NodeName, job: &JobKey, seen: &Seen, no
         }
     }
     Some(step)
+}
+
+/// A member that has just begun to run: it isn't ready before its node says so, if that is asked at all.
+fn running(spec: &WorkloadSpec, started_at: Timestamp, endpoints: Vec<Endpoint>) -> MemberState {
+    MemberState::Running {
+        started_at,
+        ready: spec.readiness.as_ref().map(|_| false),
+        not_ready: None,
+        endpoints,
+    }
 }
 
 /// Takes in several observations, in order. `None`: they change nothing.
@@ -342,7 +364,7 @@ pub fn lose(before: &Workload, node: &NodeName, now: Timestamp) -> Option<Step> 
         }
         any = true;
         let started_at = match member.state {
-            MemberState::Running { started_at } => Some(started_at),
+            MemberState::Running { started_at, .. } => Some(started_at),
             _ => None,
         };
         let outcome = Outcome::Unknown {
@@ -389,7 +411,7 @@ pub fn abandon(before: &Workload, node: &NodeName, by: &str, now: Timestamp) -> 
             continue;
         }
         let started_at = match member.state {
-            MemberState::Running { started_at } => Some(started_at),
+            MemberState::Running { started_at, .. } => Some(started_at),
             _ => None,
         };
         let why = format!("node {node} was removed");
@@ -778,7 +800,10 @@ fn judge_outcome(w: &Workload, node: &NodeName, outcome: &Outcome) -> Verdict {
 mod tests {
     use std::sync::Arc;
 
-    use api::{WorkloadId, workload::HeldGpu};
+    use api::{
+        WorkloadId,
+        workload::{HealthCheck, HeldGpu, Probe},
+    };
 
     use super::*;
 
@@ -851,6 +876,13 @@ mod tests {
         }
     }
 
+    fn started(second: i64) -> Seen {
+        Seen::Started {
+            at: at(second),
+            endpoints: Vec::new(),
+        }
+    }
+
     fn bound(spec: WorkloadSpec, members: Vec<Member>) -> Workload {
         bind(&pending(spec), members, at(1)).unwrap().workload
     }
@@ -860,10 +892,10 @@ mod tests {
         let step = bind(&pending(WorkloadSpec::default()), vec![member(0, "a", &[2, 3])], at(1)).unwrap();
         assert_eq!(step.claimed, [(NodeName::new("a"), 2, 0), (NodeName::new("a"), 3, 0)]);
         let a = NodeName::new("a");
-        let run = observe(&step.workload, &a, &job(1, 0), &Seen::Started { at: at(2) }, at(2)).unwrap();
+        let run = observe(&step.workload, &a, &job(1, 0), &started(2), at(2)).unwrap();
         assert_eq!(run.workload.phase, Phase::Running);
         assert!(
-            observe(&run.workload, &a, &job(1, 0), &Seen::Started { at: at(2) }, at(3)).is_none(),
+            observe(&run.workload, &a, &job(1, 0), &started(2), at(3)).is_none(),
             "said twice"
         );
         let end = observe(
@@ -937,6 +969,78 @@ mod tests {
             (second.workload.phase, second.workload.exit_code),
             (Phase::Failed, Some(3))
         );
+    }
+
+    #[test]
+    fn a_member_is_ready_when_its_node_says_so_and_not_before() {
+        let check = HealthCheck {
+            probe: Probe::Tcp(80),
+            interval: Span::secs(1),
+            timeout: Span::secs(1),
+            failures: 1,
+        };
+        let asked = WorkloadSpec {
+            readiness: Some(check),
+            ..WorkloadSpec::default()
+        };
+        let a = NodeName::new("a");
+        let said = |ready, why: Option<&str>| Seen::Readiness {
+            ready,
+            why: why.map(str::to_owned),
+        };
+        let stands = |w: &Workload| match &w.members[0].state {
+            MemberState::Running {
+                ready,
+                not_ready,
+                endpoints,
+                ..
+            } => (*ready, not_ready.clone(), endpoints.len()),
+            other => panic!("{other:?}"),
+        };
+        let w = bound(asked, vec![member(0, "a", &[])]);
+        assert!(
+            observe(&w, &a, &job(1, 0), &said(true, None), at(1)).is_none(),
+            "it doesn't run"
+        );
+        let endpoint = Endpoint {
+            name: "http".to_owned(),
+            port: 80,
+            host_port: 20_001,
+        };
+        let begun = Seen::Started {
+            at: at(2),
+            endpoints: vec![endpoint],
+        };
+        let mut w = observe(&w, &a, &job(1, 0), &begun, at(2)).unwrap().workload;
+        assert_eq!(stands(&w), (Some(false), None, 1));
+        assert!(!w.members[0].state.serves());
+        for (ready, why) in [
+            (false, Some("refused")),
+            (true, None),
+            (false, Some("it answered 503")),
+            (true, None),
+        ] {
+            let step = observe(&w, &a, &job(1, 0), &said(ready, why), at(3)).unwrap();
+            assert_eq!((step.workload.phase, step.events.len()), (Phase::Running, 0));
+            w = step.workload;
+            assert_eq!(stands(&w), (Some(ready), why.map(str::to_owned), 1));
+            assert_eq!(w.members[0].state.serves(), ready);
+            assert!(
+                observe(&w, &a, &job(1, 0), &said(ready, why), at(4)).is_none(),
+                "said twice"
+            );
+        }
+        let end = observe(&w, &a, &job(1, 0), &ended(Outcome::Exited { code: 0 }, None), at(9));
+        let end = end.unwrap().workload;
+        assert!(
+            observe(&end, &a, &job(1, 0), &said(false, None), at(10)).is_none(),
+            "its end is final"
+        );
+
+        let plain = bound(WorkloadSpec::default(), vec![member(0, "a", &[])]);
+        let plain = observe(&plain, &a, &job(1, 0), &started(2), at(2)).unwrap().workload;
+        assert_eq!(stands(&plain), (None, None, 0));
+        assert!(plain.members[0].state.serves(), "nobody asks");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! *How many, when, and back again*: a sentence becomes an [`intent`], an intent and what is there become a plan
-//! ([`api::deploy::Plan`]), and a plan and what is seen become the next step. Nothing here opens a socket, reads a clock
-//! or draws a random number.
+//! *How many, when, and back again*: a sentence becomes an [`intent`], an intent and what is there become a [`plan`], and
+//! a plan and what is seen become the next step. Nothing here opens a socket, reads a clock or draws a random number.
 
 pub mod intent;
+pub mod plan;

@@ -7,8 +7,8 @@ use api::{
     secret::{SecretTarget, SecretUse},
     time,
     workload::{
-        GpuOnNode, Member, MemberState, Outcome, Probe, StopReason, VolumeSource, Workload, WorkloadSpec,
-        WorkloadSummary,
+        Endpoint, GpuOnNode, HealthCheck, Member, MemberState, Outcome, Probe, StopReason, VolumeSource, Workload,
+        WorkloadSpec, WorkloadSummary,
     },
 };
 
@@ -271,22 +271,41 @@ pub(super) fn asked(spec: &WorkloadSpec) -> Vec<(&'static str, String)> {
     if let Some(wait) = spec.max_wait {
         fields.push(("Waits", format!("up to {}", span_of(wait))));
     }
-    if let Some(check) = &spec.health_check {
-        let probe = match &check.probe {
-            Probe::Http(target) => format!("GET {target}"),
-            Probe::Tcp(port) => format!("TCP {port}"),
-            Probe::Command(command) => words(command),
+    if !spec.ports.is_empty() {
+        let ports: Vec<String> = spec
+            .ports
+            .iter()
+            .map(|port| port_named(&port.name, port.port))
+            .collect();
+        let picked = if spec.dynamic_ports {
+            " (the node picks the real ones)"
+        } else {
+            ""
         };
-        fields.push((
-            "Health check",
-            format!(
-                "{probe}, every {}, {} failures",
-                span_of(check.interval),
-                check.failures
-            ),
-        ));
+        fields.push(("Ports", format!("{}{picked}", ports.join(", "))));
+    }
+    let checks = [
+        ("Health check", &spec.health_check),
+        ("Readiness check", &spec.readiness),
+    ];
+    for (title, check) in checks {
+        fields.extend(check.as_ref().map(|check| (title, tried(check))));
     }
     fields
+}
+
+/// What is tried, and how often.
+fn tried(check: &HealthCheck) -> String {
+    let probe = match &check.probe {
+        Probe::Http(target) => format!("GET {target}"),
+        Probe::Tcp(port) => format!("TCP {port}"),
+        Probe::Command(command) => words(command),
+    };
+    format!(
+        "{probe}, every {}, {} failures",
+        span_of(check.interval),
+        check.failures
+    )
 }
 
 /// Which secret, and where the workload gets it: never what it holds.
@@ -308,12 +327,25 @@ fn words(command: &[String]) -> String {
 }
 
 fn members(page: &mut Page, members: &[Member]) {
-    let mut grid = Grid::new(["RANK", "NODE", "GPUS", "STATE", "ENDED", "CPU TIME", "PEAK MEMORY"]);
+    let places = members.iter().any(|member| !endpoints(member).is_empty());
+    let mut header = vec!["RANK", "NODE", "GPUS", "STATE", "ENDED", "CPU TIME", "PEAK MEMORY"];
+    if places {
+        header.insert(3, "PORTS");
+    }
+    let mut grid = Grid::new(header);
     for member in members {
         let (state, ended, cpu, peak) = match &member.state {
             MemberState::Assigned => ("assigned".to_owned(), None, None, None),
             MemberState::Pulling => ("pulling".to_owned(), None, None, None),
-            MemberState::Running { .. } => ("running".to_owned(), None, None, None),
+            MemberState::Running { ready, not_ready, .. } => {
+                let state = match (ready, not_ready) {
+                    (None, _) => "running".to_owned(),
+                    (Some(true), _) => "running, ready".to_owned(),
+                    (Some(false), None) => "running, not ready".to_owned(),
+                    (Some(false), Some(why)) => format!("running, not ready: {why}"),
+                };
+                (state, None, None, None)
+            }
             MemberState::Ended {
                 at,
                 outcome,
@@ -328,7 +360,7 @@ fn members(page: &mut Page, members: &[Member]) {
                 (state, Some(*at), usage.cpu_ms, usage.memory_peak_bytes)
             }
         };
-        grid.row([
+        let mut cells = vec![
             member.rank.to_string(),
             member.node.to_string(),
             or_dash(ranges(member.gpus.iter().map(|gpu| gpu.index))),
@@ -336,9 +368,42 @@ fn members(page: &mut Page, members: &[Member]) {
             ago(ended, page.now()),
             dash(cpu.map(|ms| format!("{:.1}s", ms as f64 / 1000.0))),
             size(peak),
-        ]);
+        ];
+        if places {
+            cells.insert(
+                3,
+                or_dash(endpoints(member).iter().map(place_of).collect::<Vec<_>>().join(", ")),
+            );
+        }
+        grid.row(cells);
     }
     page.grid(&grid);
+}
+
+/// Where a member's ports are. Empty: it has none, or doesn't run.
+fn endpoints(member: &Member) -> &[Endpoint] {
+    match &member.state {
+        MemberState::Running { endpoints, .. } => endpoints,
+        _ => &[],
+    }
+}
+
+/// `http 8000 at 20117`: the declared port, and that of the node where it is another.
+fn place_of(endpoint: &Endpoint) -> String {
+    let named = port_named(&endpoint.name, endpoint.port);
+    if endpoint.host_port == endpoint.port {
+        named
+    } else {
+        format!("{named} at {}", endpoint.host_port)
+    }
+}
+
+fn port_named(name: &str, port: u16) -> String {
+    if name.is_empty() {
+        port.to_string()
+    } else {
+        format!("{name} {port}")
+    }
 }
 
 /// How a member ended, in words.

@@ -157,7 +157,7 @@ impl Planner {
 
     fn allocation(&self, w: &Workload, member: &Member) -> Allocation {
         let started = match &member.state {
-            MemberState::Running { started_at } => *started_at,
+            MemberState::Running { started_at, .. } => *started_at,
             _ => w.timeline.last().map_or(w.submitted_at, |t| t.at),
         };
         let spec = &w.spec;

@@ -8,7 +8,7 @@ use api::{
     manifest::{check_env_name, check_mount_path, check_mount_source},
     op::Submission,
     secret::{SecretTarget, SecretUse},
-    workload::{HOST_IMAGE, Phase, Probe, RestartPolicy, Volume, VolumeSource, Workload, WorkloadSpec},
+    workload::{HOST_IMAGE, Phase, Port, Probe, RestartPolicy, Volume, VolumeSource, Workload, WorkloadSpec},
 };
 
 /// Namespace of a workload that names none.
@@ -22,6 +22,8 @@ const NODES_MAX: u32 = 10_000;
 const SPEC_MAX_BYTES: usize = 768 << 10;
 /// Most bytes of environment and command together; Linux refuses 2 MiB at exec.
 const ARGS_MAX_BYTES: usize = 512 << 10;
+/// Most ports of one workload that a node picks.
+const DYNAMIC_PORTS_MAX: usize = 32;
 
 /// A workload from a submission, waiting.
 ///
@@ -210,16 +212,21 @@ fn check_spec(spec: &WorkloadSpec) -> Result<(), ApiError> {
     for volume in &spec.volumes {
         check_volume(volume)?;
     }
-    if let Some(check) = &spec.health_check {
+    let checks = [
+        ("spec.healthCheck", &spec.health_check),
+        ("spec.readinessCheck", &spec.readiness),
+    ];
+    for (field, check) in checks {
+        let Some(check) = check else { continue };
         if check.interval.is_zero() || check.timeout.is_zero() || check.failures == 0 {
-            return invalid(
-                "spec.healthCheck",
-                "interval, timeout and failures must be more than 0".to_owned(),
-            );
+            return invalid(field, "interval, timeout and failures must be more than 0".to_owned());
         }
         if matches!(&check.probe, Probe::Command(words) if words.is_empty()) {
-            return invalid("spec.healthCheck.command", "the command is empty".to_owned());
+            return invalid(&format!("{field}.command"), "the command is empty".to_owned());
         }
+    }
+    if spec.dynamic_ports {
+        check_dynamic_ports(&spec.ports)?;
     }
     if let Some(world) = spec.distributed.as_ref().and_then(|d| d.world_size)
         && world < spec.node_count()
@@ -236,6 +243,30 @@ fn check_spec(spec: &WorkloadSpec) -> Result<(), ApiError> {
         return invalid("spec.scheduling.nodes", "a gang can't be pinned to one node".to_owned());
     }
     Ok(())
+}
+
+/// Checks ports whose numbers are names.
+fn check_dynamic_ports(ports: &[Port]) -> Result<(), ApiError> {
+    const FIELD: &str = "spec.networking.ports";
+    if ports.is_empty() {
+        return Err(ApiError::invalid(
+            "spec.networking.dynamicPorts",
+            "no ports are declared for which the node could pick real ones",
+        )
+        .hint("networking: {dynamicPorts: true, ports: [{name: http, port: 8000}]}"));
+    }
+    if ports.len() > DYNAMIC_PORTS_MAX {
+        let message = format!("{} ports: a node picks at most {DYNAMIC_PORTS_MAX}", ports.len());
+        return Err(ApiError::invalid(FIELD, message));
+    }
+    let mut numbers = std::collections::BTreeSet::new();
+    match ports.iter().find(|port| !numbers.insert(port.port)) {
+        Some(twice) => Err(ApiError::invalid(
+            FIELD,
+            format!("port {} is declared twice", twice.port),
+        )),
+        None => Ok(()),
+    }
 }
 
 fn check_volume(volume: &Volume) -> Result<(), ApiError> {
@@ -270,7 +301,7 @@ pub fn name_taken(name: &str, namespace: &str, holder: Option<&WorkloadId>) -> A
 
 #[cfg(test)]
 mod tests {
-    use api::workload::EnvVar;
+    use api::workload::{EnvVar, HealthCheck};
 
     use super::*;
 
@@ -366,6 +397,33 @@ mod tests {
             }),
             "spec.volumes./data"
         );
+        let dynamic = |numbers: &[u16]| WorkloadSpec {
+            dynamic_ports: true,
+            ports: numbers
+                .iter()
+                .map(|port| Port {
+                    name: String::new(),
+                    port: *port,
+                    protocol: "TCP".to_owned(),
+                })
+                .collect(),
+            ..spec()
+        };
+        assert_eq!(refused(dynamic(&[])), "spec.networking.dynamicPorts");
+        assert_eq!(refused(dynamic(&[80, 443, 80])), "spec.networking.ports");
+        let check = |probe, failures| HealthCheck {
+            probe,
+            interval: Span::secs(1),
+            timeout: Span::secs(1),
+            failures,
+        };
+        for (probe, failures, field) in [
+            (Probe::Tcp(80), 0, "spec.readinessCheck"),
+            (Probe::Command(Vec::new()), 1, "spec.readinessCheck.command"),
+        ] {
+            let readiness = Some(check(probe, failures));
+            assert_eq!(refused(WorkloadSpec { readiness, ..spec() }), field);
+        }
         assert_eq!(
             refused(WorkloadSpec {
                 timeout: Some(Span(0)),

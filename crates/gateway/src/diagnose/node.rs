@@ -220,7 +220,7 @@ impl Holders {
     fn add(&mut self, workload: &Workload, member: &Member) {
         let (from, to) = match &member.state {
             MemberState::Assigned | MemberState::Pulling => return,
-            MemberState::Running { started_at } => (*started_at, None),
+            MemberState::Running { started_at, .. } => (*started_at, None),
             MemberState::Ended { started_at: None, .. } => return,
             MemberState::Ended {
                 started_at: Some(from),

@@ -393,7 +393,12 @@ fn ran(world: &World, number: u64, minutes: u64) -> Workload {
             index: 1,
             uuid: "a-1".to_owned(),
         }],
-        state: MemberState::Running { started_at: begun },
+        state: MemberState::Running {
+            started_at: begun,
+            ready: None,
+            not_ready: None,
+            endpoints: Vec::new(),
+        },
     }];
     workload
 }

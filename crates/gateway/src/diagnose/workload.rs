@@ -348,7 +348,7 @@ fn attempts(workload: &Workload) -> Vec<Attempt> {
 /// A gang ended for the reason of the first member that ended by itself.
 fn attempt(number: u32, members: &[Member]) -> Attempt {
     let started = |m: &Member| match &m.state {
-        MemberState::Running { started_at } => Some(*started_at),
+        MemberState::Running { started_at, .. } => Some(*started_at),
         MemberState::Ended { started_at, .. } => *started_at,
         MemberState::Assigned | MemberState::Pulling => None,
     };

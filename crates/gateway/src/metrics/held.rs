@@ -38,7 +38,7 @@ pub fn held(workload: &Workload) -> Vec<Held> {
 fn one(attempt: u32, member: &Member) -> Option<Held> {
     let (from, to) = match &member.state {
         MemberState::Assigned | MemberState::Pulling => return None,
-        MemberState::Running { started_at } => (*started_at, None),
+        MemberState::Running { started_at, .. } => (*started_at, None),
         MemberState::Ended { started_at, at, .. } => ((*started_at)?, Some(*at)),
     };
     Some(Held {

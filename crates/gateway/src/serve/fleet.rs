@@ -108,7 +108,7 @@ fn workload(w: &Workload, at: Timestamp) -> WorkloadBrief {
 /// Since when the attempt under way runs. `None`: none does.
 fn running_since(w: &Workload) -> Option<Timestamp> {
     let started = w.members.iter().filter_map(|m| match &m.state {
-        MemberState::Running { started_at } => Some(*started_at),
+        MemberState::Running { started_at, .. } => Some(*started_at),
         _ => None,
     });
     started.min().filter(|_| w.phase == Phase::Running)

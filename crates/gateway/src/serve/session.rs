@@ -203,6 +203,7 @@ async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, peer: Option<A
         };
         live.session.replace(Session {
             number,
+            peer: from.ip().to_canonical(),
             send: send.clone(),
             end: Arc::clone(&end),
         })

@@ -605,7 +605,7 @@ pub async fn usage(call: Call, request: UsageRequest) -> Result<Vec<UsageRow>, A
 /// Hours for which a member ran within a window.
 fn hours_in(member: &Member, from: Timestamp, to: Timestamp) -> f64 {
     let (start, end) = match &member.state {
-        MemberState::Running { started_at } => (*started_at, to),
+        MemberState::Running { started_at, .. } => (*started_at, to),
         MemberState::Ended {
             started_at: Some(started_at),
             at,

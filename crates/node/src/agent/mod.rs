@@ -801,7 +801,8 @@ impl Agent {
         job.record.started_at = Some(at);
         job.record.started_mono = Some(Mono::of(now));
         out.persist.push(put_job(&job.record));
-        self.outbox.push(key.clone(), Seen::Started { at }, out);
+        let endpoints = job.record.assignment.endpoints();
+        self.outbox.push(key.clone(), Seen::Started { at, endpoints }, out);
         self.set_timeout(key, now.mono_ms);
     }
 

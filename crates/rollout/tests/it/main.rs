@@ -1,0 +1,5 @@
+//! Sentences into plans, and plans into steps, seen from outside.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+mod plan;
