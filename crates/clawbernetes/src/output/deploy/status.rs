@@ -12,7 +12,7 @@ use super::{
         Grid, Page, Render,
         cells::{ago, clock, dash, moment, or_dash, span_of},
     },
-    words::{autoscale, condition, measured, percent, replicas, revision, scheduled},
+    words::{autoscale, measured, percent, replicas, revision, scheduled},
 };
 
 /// Moments that a live view shows: the latest.
@@ -250,7 +250,7 @@ pub(super) fn judged(verdict: &Verdict) -> String {
         Purpose::Promote => "go on if",
         Purpose::Rollback => "go back if",
     };
-    format!("{purpose} {}", condition(&verdict.evidence.condition))
+    format!("{purpose} {}", verdict.evidence.condition)
 }
 
 fn verdicts(page: &mut Page, verdicts: &[Verdict]) {

@@ -44,58 +44,9 @@ fn brief(span: Span) -> String {
     }
 }
 
-/// What a condition says: `error rate > 1% over 5m`.
-pub(super) fn condition(condition: &Condition) -> String {
-    let Condition {
-        metric,
-        operator,
-        threshold,
-        window,
-    } = condition;
-    let window = window
-        .map(|window| format!(" over {}", brief(window)))
-        .unwrap_or_default();
-    if *metric == Signal::Healthy {
-        let (well, ill) = (operator.holds(1.0, *threshold), operator.holds(0.0, *threshold));
-        match (well, ill) {
-            (true, false) => return format!("its replicas are ready and stay so{window}"),
-            (false, true) => return format!("its replicas aren't ready, or don't stay so{window}"),
-            (true, true) | (false, false) => {}
-        }
-    }
-    format!(
-        "{} {} {}{window}",
-        signal(metric),
-        operator.sign(),
-        bound(metric, *threshold)
-    )
-}
-
-fn signal(signal: &Signal) -> String {
-    match signal {
-        Signal::ErrorRate => "error rate".to_owned(),
-        Signal::Latency { percentile } => format!("p{} latency", number(*percentile)),
-        Signal::RequestRate => "requests per second".to_owned(),
-        Signal::Healthy => "readiness".to_owned(),
-        Signal::Restarts => "restarts".to_owned(),
-        Signal::Metric { name } => name.clone(),
-        Signal::Query { promql } => format!("`{promql}`"),
-    }
-}
-
-/// A bound in the unit that people think in.
-fn bound(signal: &Signal, threshold: f64) -> String {
-    match signal {
-        Signal::ErrorRate => format!("{}%", number(threshold * 100.0)),
-        Signal::Latency { .. } if threshold.abs() < 1.0 => format!("{}ms", number(threshold * 1000.0)),
-        Signal::Latency { .. } => format!("{}s", number(threshold)),
-        _ => number(threshold),
-    }
-}
-
 /// Several conditions of which all must hold, or one is enough.
 pub(super) fn conditions(all: &[Condition], joined: &str) -> String {
-    all.iter().map(condition).collect::<Vec<_>>().join(joined)
+    all.iter().map(Condition::to_string).collect::<Vec<_>>().join(joined)
 }
 
 /// What a replica asks for. `None`: nothing in particular.
@@ -273,6 +224,6 @@ pub(super) fn measured(condition: &Condition, sample: &Sample) -> Option<String>
     let value = sample.value?;
     Some(match &condition.metric {
         Signal::Healthy => if value >= 1.0 { "ready" } else { "not ready" }.to_owned(),
-        signal => bound(signal, value),
+        _ => condition.value(value),
     })
 }
