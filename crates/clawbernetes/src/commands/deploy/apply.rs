@@ -69,7 +69,7 @@ impl Args {
         }
         let id = &status.summary.id;
         match (app.out.format, self.watch) {
-            (Format::Table | Format::Name, _) => app.out.print(&format!("{id}\n"))?,
+            (Format::Table, _) | (Format::Name, false) => app.out.print(&format!("{id}\n"))?,
             (_, true) => app.out.note(id.as_str()),
             (_, false) => app.out.data(&status)?,
         }

@@ -15,7 +15,7 @@ mod watch;
 
 use std::process::ExitCode;
 
-use api::{ApiError, Span, nearest, op::DeploymentStatus};
+use api::{ApiError, ErrorCode, Span, nearest, op::DeploymentStatus};
 use clap::Subcommand;
 
 use self::watch::{Wanted, follow};
@@ -112,17 +112,15 @@ impl Args {
     fn sentence(&self) -> Result<String, ApiError> {
         let sentence = self.words.join(" ").trim().to_owned();
         if sentence.is_empty() {
-            return Err(ApiError::invalid("intent", "the sentence is empty")
+            return Err(refused("the sentence is empty")
                 .hint("say what is to be done, as in: clawbernetes deploy \"scale inference to 8 replicas\""));
         }
         if !sentence.contains(char::is_whitespace) {
             let commands = Command::augment_subcommands(clap::Command::new("deploy"));
             let names = commands.get_subcommands().map(clap::Command::get_name);
             if let Some(near) = nearest(&sentence, names) {
-                return Err(
-                    ApiError::invalid("intent", format!("'{sentence}' is neither a command nor a sentence"))
-                        .hint(format!("did you mean 'clawbernetes deploy {near}'?")),
-                );
+                return Err(refused(&format!("'{sentence}' is neither a command nor a sentence"))
+                    .hint(format!("did you mean 'clawbernetes deploy {near}'?")));
             }
         }
         Ok(sentence)
@@ -144,6 +142,11 @@ impl Args {
         ];
         given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
     }
+}
+
+/// Words that can't be a sentence.
+fn refused(why: &str) -> ApiError {
+    ApiError::new(ErrorCode::InvalidArgument, why)
 }
 
 /// Tells what became of a deployment, and follows it to its end where that is wanted.

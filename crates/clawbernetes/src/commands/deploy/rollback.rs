@@ -1,11 +1,8 @@
 //! `clawbernetes deploy rollback`
 
-use api::{
-    ApiError,
-    op::{DeployGet, DeployRollback, DeploymentStatus, RollbackRequest},
-};
+use api::op::{DeployGet, DeployRollback, DeploymentStatus, RollbackRequest};
 
-use super::{named, stands, tell, watch::Wanted};
+use super::{named, refused, stands, tell, watch::Wanted};
 use crate::{cli::App, failure::Outcome, output::revision, terminal};
 
 /// Bring an earlier revision back: that of before, or another one
@@ -48,7 +45,7 @@ impl Args {
     pub(crate) async fn run(self, app: &App) -> Outcome {
         if let Some(word) = self.rest.first() {
             let sentence = format!("rollback {} {}", self.id, self.rest.join(" "));
-            return Err(ApiError::invalid("intent", format!("'{word}' isn't understood here"))
+            return Err(refused(&format!("'{word}' isn't understood here"))
                 .hint(format!(
                     "a sentence goes into quotes: clawbernetes deploy \"{sentence}\""
                 ))

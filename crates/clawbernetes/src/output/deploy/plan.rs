@@ -109,7 +109,11 @@ fn about(plan: &Plan, page: &Page) -> Vec<(&'static str, String)> {
         "Node",
         "Health check",
     ];
-    fields.extend(asked(&plan.spec).into_iter().filter(|(label, _)| told.contains(label)));
+    fields.extend(
+        asked(&plan.spec)
+            .into_iter()
+            .filter(|(label, value)| told.contains(label) && value != "-"),
+    );
     fields.push(("Priority", plan.priority.name().to_owned()));
     match (plan.timeout, plan.batch) {
         (Some(timeout), true) => fields.push(("Timeout", format!("it runs {} at most", span_of(timeout)))),

@@ -2,7 +2,7 @@
 
 use api::{
     Span, Timestamp,
-    deploy::{self, Evidence, Outcome, Purpose, Verdict},
+    deploy::{self, Evidence, Moment, Outcome, Purpose, Verdict},
     op::{DeploymentStatus, DeploymentSummary, ReplicaView, RevisionReplicas, StepView},
     time,
 };
@@ -20,7 +20,16 @@ const MOMENTS_LIVE: usize = 6;
 
 impl Render for DeploymentStatus {
     fn render(&self, page: &mut Page) {
-        draw(self, page, usize::MAX);
+        head(self, page);
+        checks(page, &self.checks);
+        verdicts(page, &self.verdicts);
+        timeline(page, &self.timeline);
+        if !self.plan.warnings.is_empty() {
+            page.line("");
+        }
+        for warning in &self.plan.warnings {
+            page.line(format!("warning: {warning}"));
+        }
     }
 
     fn names(&self) -> Vec<String> {
@@ -28,7 +37,7 @@ impl Render for DeploymentStatus {
     }
 }
 
-/// A deployment as a live view shows it: what is long ago left out, times told from now.
+/// A deployment as a live view shows it: times told from now, what is long ago left out, and what may be cut at the end.
 pub(crate) struct Ongoing<'a> {
     /// As the gateway told it last.
     pub(crate) status: &'a DeploymentStatus,
@@ -45,40 +54,40 @@ impl Ongoing<'_> {
             .remaining
             .map(|left| left.millis().saturating_sub(self.age.millis()));
         status.remaining = left.filter(|left| *left > 0).map(Span);
-        draw(&status, page, MOMENTS_LIVE);
+        head(&status, page);
+        verdicts(page, &status.verdicts);
+        let skipped = status.timeline.len().saturating_sub(MOMENTS_LIVE);
+        timeline(page, &status.timeline[skipped..]);
+        checks(page, &status.checks);
     }
 }
 
-fn draw(status: &DeploymentStatus, page: &mut Page, moments: usize) {
+/// What it is about, what went wrong, and how far it is.
+fn head(status: &DeploymentStatus, page: &mut Page) {
     page.fields(about(status, page.now()));
     if let Some(error) = &status.error {
         page.line("");
         page.line(crate::failure::render(error, false).trim_end());
     }
     revisions(page, &status.revisions);
-    checks(page, &status.checks);
-    verdicts(page, &status.verdicts);
-    if !status.timeline.is_empty() {
-        page.heading("TIMELINE");
-        let mut grid = Grid::new(["TIME", "AGO", "PHASE", "BY", "MESSAGE"]);
-        let skipped = status.timeline.len().saturating_sub(moments);
-        for step in &status.timeline[skipped..] {
-            grid.row([
-                clock(step.at),
-                time::relative(step.at, page.now()),
-                step.phase.name().to_owned(),
-                step.actor.clone(),
-                step.message.clone(),
-            ]);
-        }
-        page.grid(&grid);
+}
+
+fn timeline(page: &mut Page, moments: &[Moment]) {
+    if moments.is_empty() {
+        return;
     }
-    if !status.plan.warnings.is_empty() {
-        page.line("");
+    page.heading("TIMELINE");
+    let mut grid = Grid::new(["TIME", "AGO", "PHASE", "BY", "MESSAGE"]);
+    for moment in moments {
+        grid.row([
+            clock(moment.at),
+            time::relative(moment.at, page.now()),
+            moment.phase.name().to_owned(),
+            moment.actor.clone(),
+            moment.message.clone(),
+        ]);
     }
-    for warning in &status.plan.warnings {
-        page.line(format!("warning: {warning}"));
-    }
+    page.grid(&grid);
 }
 
 /// What it brings in the place of what.
@@ -135,7 +144,9 @@ fn about(status: &DeploymentStatus, now: Timestamp) -> Vec<(&'static str, String
     if let Some(waits) = &status.waits_for {
         fields.push(("Waits for", waits.clone()));
     }
-    fields.push(("Ready", format!("{} of {}", summary.ready, replicas(summary.replicas))));
+    if !plan.batch {
+        fields.push(("Ready", format!("{} of {}", summary.ready, replicas(summary.replicas))));
+    }
     match (summary.started_at, &plan.schedule) {
         (None, Some(schedule)) if !summary.phase.ended() => fields.push(("Begins", scheduled(schedule, now))),
         _ => fields.push(("Began", ago(summary.started_at, now))),
