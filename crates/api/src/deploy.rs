@@ -491,7 +491,8 @@ pub enum Purpose {
 pub struct Sample {
     /// Requests, or samples of a metric, that it stands on.
     pub count: u64,
-    /// Of them, those that failed. `None`: failure means nothing here.
+    /// Of them, those that failed; of a latency, those that took longer than the condition's bound, where they were
+    /// counted. `None`: failure means nothing here.
     pub failed: Option<u64>,
     /// The value. `None`: there is none.
     pub value: Option<f64>,

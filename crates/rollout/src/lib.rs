@@ -1,5 +1,6 @@
 //! *How many, when, and back again*: a sentence becomes an [`intent`], an intent and what is there become a [`plan`], and
-//! a plan and what is seen become the next step. Nothing here opens a socket, reads a clock or draws a random number.
+//! a plan and what is seen become the next step. What is seen is judged by [`analysis`]. Nothing here opens a socket, reads a clock or draws a random number.
 
+pub mod analysis;
 pub mod intent;
 pub mod plan;

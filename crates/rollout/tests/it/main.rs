@@ -2,4 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod analysis;
 mod plan;
+mod random;
