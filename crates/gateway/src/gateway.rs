@@ -20,7 +20,7 @@ use crate::{
     auth,
     control::{self, start_planner},
     decide::{nodes::Patience, sweep::Retention},
-    deploy::{self, Doors, Prometheus},
+    deploy::{self, Doors, Prometheus, Reader},
     diagnose,
     draft::Draft,
     happenings,
@@ -79,6 +79,8 @@ pub struct Options {
     pub oidc: Option<oidc::Options>,
     /// Where services are reached.
     pub services: deploy::Options,
+    /// The language model that reads what the grammar can't. `None`: none.
+    pub reader: Option<deploy::ReaderOptions>,
     /// The Prometheus that conditions of deployments may query. `None`: none.
     pub prometheus: Option<String>,
     /// Make a new admin token, in place of the one that the first start (or an earlier reset) made: for whoever has lost
@@ -110,6 +112,7 @@ impl Default for Options {
             trust: trust::Options::default(),
             oidc: None,
             services: deploy::Options::default(),
+            reader: None,
             prometheus: None,
             reset_admin_token: false,
         }
@@ -152,6 +155,9 @@ pub enum StartError {
     /// Nothing can be sent to receivers of alerts.
     #[error("alerts can't be sent")]
     Sender(#[from] SenderError),
+    /// The language model can't be asked.
+    #[error("language model: {0}")]
+    Model(String),
     /// Prometheus can't be called.
     #[error("prometheus: {0}")]
     Prometheus(String),
@@ -268,6 +274,7 @@ impl Gateway {
         };
         let journal = Arc::new(diagnose::Journal::default());
         let doors = Arc::new(Doors::new(&options.services, address, Arc::clone(&live)));
+        let reader = options.reader.map(Reader::new).transpose().map_err(StartError::Model)?;
         let prometheus = options.prometheus.as_deref().map(Prometheus::new).transpose();
         let prometheus = prometheus.map_err(StartError::Prometheus)?;
         let app = Arc::new(App {
@@ -282,6 +289,7 @@ impl Gateway {
             audit: Arc::clone(&audit),
             planner: planner.clone(),
             doors: Arc::clone(&doors),
+            reader,
             intakes: tokio::sync::Semaphore::new(INTAKES),
             rows: serve::Rows::default(),
             access: serve::Access::new(options.limits),

@@ -90,6 +90,11 @@ impl Stage {
 
     fn end(self) {
         self.cluster.home.run("service delete api --yes").ok();
+        // An agent that stops leaves its jobs running.
+        wait_for("the replicas to end", || {
+            let nodes = self.cluster.home.run("status --json").json();
+            nodes["workloads"].as_array()?.is_empty().then_some(())
+        });
         self.cluster.end();
     }
 }

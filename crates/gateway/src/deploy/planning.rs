@@ -62,11 +62,44 @@ pub async fn plan(app: &App, identity: &Identity, request: &PlanRequest, force: 
             ApiError::invalid("timezone", format!("'{}' is no time zone", name.escape_debug())).cause(error.to_string())
         })?,
     };
-    let reading = intent::read(&request.intent, &at.to_zoned(zone)).map_err(ApiError::from)?;
-    let proposal = propose(app, identity, &reading.intent, request, force).await?;
-    let mut proposal = proposal;
+    let reading = intent::read(&request.intent, &at.to_zoned(zone))?;
+    let mut proposal = propose(app, identity, &reading.intent, request, force).await?;
     proposal.planned.plan.warnings.extend(reading.notes);
     Ok(proposal)
+}
+
+/// As [`plan`], only to be shown: words that the grammar can't read are given to the model, if there is one.
+///
+/// # Errors
+/// They can't be read, by the model neither; or can't be done.
+pub async fn plan_to_show(app: &App, identity: &Identity, request: &PlanRequest) -> Result<Planned, ApiError> {
+    let refused = match plan(app, identity, request, false).await {
+        Ok(proposal) => return Ok(proposal.planned),
+        Err(error) => error,
+    };
+    let Some(reader) = app.reader.as_ref().filter(|_| misread(&refused)) else {
+        return Err(refused);
+    };
+    let namespace = auth::namespace(identity, request.namespace.as_deref())?;
+    let sentence = match reader.rewrite(app, &request.intent, namespace).await {
+        Ok(sentence) => sentence,
+        Err(error) => return Err(refused.cause(error.message)),
+    };
+    let again = PlanRequest {
+        intent: sentence.clone(),
+        ..request.clone()
+    };
+    let mut proposal = plan(app, identity, &again, false).await.map_err(|error| {
+        let cause = format!("{} read it as \"{sentence}\"", reader.name());
+        ApiError { cause: Some(cause), ..error }
+    })?;
+    proposal.planned.read_by = Some(reader.name().to_owned());
+    Ok(proposal.planned)
+}
+
+/// Whether the words themselves are what was refused.
+fn misread(error: &ApiError) -> bool {
+    error.code == ErrorCode::InvalidArgument && error.field.as_deref() == Some("intent")
 }
 
 /// Plans what an intent asks for.

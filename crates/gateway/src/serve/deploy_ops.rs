@@ -30,8 +30,7 @@ use crate::{
 
 /// `deploy.plan`
 pub async fn plan(call: Call, request: PlanRequest) -> Result<Planned, ApiError> {
-    let proposal = deploy::plan(&call.app, &call.identity, &request, false).await?;
-    Ok(proposal.planned)
+    deploy::plan_to_show(&call.app, &call.identity, &request).await
 }
 
 /// `deploy.apply`

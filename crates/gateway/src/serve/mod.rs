@@ -50,7 +50,7 @@ use crate::{
     alerting::Alerting,
     audit::{self, Audit},
     control::PlannerHandle,
-    deploy::Doors,
+    deploy::{Doors, Reader},
     diagnose::Journal,
     hub::Hub,
     live::Nodes,
@@ -83,6 +83,8 @@ pub struct App {
     pub planner: PlannerHandle,
     /// Where services are reached.
     pub doors: Arc<Doors>,
+    /// The model that reads what the grammar can't. `None`: none was named.
+    pub reader: Option<Reader>,
     /// Batches of measurements that are taken in at once.
     pub intakes: tokio::sync::Semaphore,
     /// Rows of lists that are already written.

@@ -132,6 +132,18 @@ pub(crate) struct Args {
     /// The Prometheus that conditions of deployments may query: http://127.0.0.1:9090
     #[arg(long, value_name = "URL", env = "PROMETHEUS_URL")]
     prometheus_url: Option<String>,
+    /// Let a language model read what the deployment grammar can't: claude, openai or zai; its reading is always shown first
+    #[arg(long, value_name = "PROVIDER")]
+    llm: Option<llm::Provider>,
+    /// The model to ask [default: the provider's small one]
+    #[arg(long, value_name = "MODEL", requires = "llm")]
+    llm_model: Option<String>,
+    /// Where it is asked, if not at its provider: a server that speaks the same
+    #[arg(long, value_name = "URL", requires = "llm")]
+    llm_url: Option<llm::Url>,
+    /// The secret with its key, in the namespace default [default: ANTHROPIC_API_KEY, OPENAI_API_KEY or ZAI_API_KEY]
+    #[arg(long, value_name = "NAME", requires = "llm")]
+    llm_key_secret: Option<String>,
 }
 
 /// `10000-10999`
@@ -150,6 +162,35 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
         return Err(wanted());
     }
     Ok(first..=last)
+}
+
+/// Which model is asked, and by which key.
+fn reader(
+    provider: llm::Provider,
+    model: Option<String>,
+    url: Option<llm::Url>,
+    key_secret: Option<String>,
+) -> Result<deploy::ReaderOptions, ApiError> {
+    let defaults = llm::Options::of(provider);
+    let key = match key_secret {
+        Some(name) => deploy::ModelKey::Secret(name),
+        None => match std::env::var(provider.key_env()) {
+            Ok(key) if !key.is_empty() => deploy::ModelKey::Given(key.into()),
+            _ => {
+                let message = format!("{provider} asks for a key, and {} isn't set", provider.key_env());
+                return Err(ApiError::invalid("llm", message)
+                    .hint("set it, or keep the key as a secret and name it: --llm-key-secret NAME"));
+            }
+        },
+    };
+    Ok(deploy::ReaderOptions {
+        model: llm::Options {
+            model: model.unwrap_or(defaults.model),
+            base_url: url.or(defaults.base_url),
+            ..llm::Options::of(provider)
+        },
+        key,
+    })
 }
 
 impl Args {
@@ -186,6 +227,8 @@ impl Args {
             url: self.pki_url,
             insecure,
         };
+        let (model, url, key) = (self.llm_model, self.llm_url, self.llm_key_secret);
+        let reader = self.llm.map(|provider| reader(provider, model, url, key)).transpose()?;
         let alerts = match &self.alerts {
             Some(path) => AlertsFile::read(path).map_err(|error| {
                 let told = serving::chain(ErrorCode::InvalidArgument, &error);
@@ -233,6 +276,7 @@ impl Args {
                 ports: self.service_ports,
             },
             prometheus: self.prometheus_url,
+            reader,
             ..Options::default()
         })
     }
@@ -271,6 +315,7 @@ fn start_error(error: &StartError) -> ApiError {
         StartError::Times(message) => ApiError::invalid("heartbeat", message.clone()),
         StartError::State(error) => error.clone(),
         StartError::Oidc(message) => ApiError::invalid("oidc-issuer", message.clone()),
+        StartError::Model(message) => ApiError::invalid("llm", message.clone()),
         StartError::Prometheus(message) => ApiError::invalid("prometheus-url", message.clone()),
         StartError::Alerts(message) => ApiError::invalid("alerts", message.clone()),
         StartError::Names(_) => serving::chain(ErrorCode::InvalidArgument, error),
