@@ -117,7 +117,8 @@ impl Choice {
 
     fn search(&mut self, now: u64, ejecting: bool, tried: &[Arc<Target>], stay: Option<&Arc<Meter>>) -> Option<Lease> {
         let usable = |target: &Arc<Target>| {
-            !(ejecting && target.is_ejected(now)) && !tried.iter().any(|other| Arc::ptr_eq(other, target))
+            let passed_over = ejecting && target.is_ejected(now);
+            !passed_over && !tried.iter().any(|other| Arc::ptr_eq(other, target))
         };
         let serves = |slot: &Slot| slot.weight > 0 && slot.targets.iter().any(usable);
         let chosen = if tried.is_empty() {

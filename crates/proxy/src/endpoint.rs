@@ -34,6 +34,7 @@ pub struct Target {
 /// Connections that wait for a request; the last one in is the first one out, so that those too many grow old.
 #[derive(Default)]
 struct Pool {
+    #[expect(clippy::vec_box, reason = "they come and go with each request, and are large")]
     links: Vec<Box<Link>>,
     /// The endpoint has left its route.
     closed: bool,

@@ -66,7 +66,7 @@ pub async fn serve(line: Arc<Line>, client: Arc<Client>, request: Request<Incomi
     headers::incoming(&mut parts.headers, switching);
     parts.version = Version::HTTP_11;
     if let (true, Some(upgrade), Some(endpoint)) = (switching, upgrade, parts.extensions.remove::<OnUpgrade>()) {
-        tokio::spawn(tunnel::upgraded(upgrade, endpoint, lease, client));
+        tokio::spawn(tunnel::upgraded(endpoint, upgrade, lease, client));
         return Response::from_parts(parts, ResponseBody::own(serving, bytes::Bytes::new()));
     }
     parts.extensions.clear();

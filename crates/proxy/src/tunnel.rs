@@ -49,10 +49,10 @@ pub async fn serve(line: Arc<Line>, mut stream: TcpStream, _client: Arc<Client>)
     }
 }
 
-/// Passes bytes between the two sides of an upgrade until both are done.
-pub async fn upgraded(client: OnUpgrade, endpoint: OnUpgrade, lease: Lease, _client: Arc<Client>) {
-    if let (Ok(client), Ok(endpoint)) = (client.await, endpoint.await) {
-        pass(TokioIo::new(client), TokioIo::new(endpoint), &lease).await;
+/// Passes bytes between the two sides of an upgrade until both are done. The client counts as connected for as long.
+pub async fn upgraded(inner: OnUpgrade, outer: OnUpgrade, lease: Lease, _client: Arc<Client>) {
+    if let (Ok(outer), Ok(inner)) = (outer.await, inner.await) {
+        pass(TokioIo::new(outer), TokioIo::new(inner), &lease).await;
     }
 }
 
