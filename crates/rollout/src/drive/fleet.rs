@@ -27,7 +27,7 @@ pub(super) struct Bounds {
 }
 
 /// A replica that ended without having been told to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Loss {
     pub(super) revision: u32,
     pub(super) why: String,
@@ -35,7 +35,7 @@ pub(super) struct Loss {
     pub(super) hopeless: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Fleet {
     pub(super) now: Timestamp,
     pub(super) service: Service,

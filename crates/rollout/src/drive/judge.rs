@@ -230,7 +230,7 @@ pub(super) fn watched_until(deployment: &Deployment, end: Timestamp) -> bool {
 /// The waits of a canary's steps that the plan asks for itself.
 pub(super) fn planned_waits(plan: &Plan) -> u64 {
     match (&plan.canary, plan.strategy) {
-        (Some(canary), Strategy::Canary) => canary
+        (Some(canary), Strategy::Canary) if canary.auto_promote => canary
             .promote_after
             .map_or(0, Span::millis)
             .saturating_mul(canary.steps.len() as u64),

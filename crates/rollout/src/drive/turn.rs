@@ -251,6 +251,9 @@ impl Turn {
             self.go_back(&why, error);
             return;
         }
+        let late =
+            self.deployment.hold.is_none() && self.deployment.deadline.is_some_and(|deadline| deadline <= self.now);
+        let before = late.then(|| self.fleet.clone());
         // Each round passes a stage, and there are but a few.
         loop {
             self.act();
@@ -262,8 +265,12 @@ impl Turn {
                 return;
             }
         }
-        if self.deployment.hold.is_none() && self.deployment.deadline.is_some_and(|deadline| deadline <= self.now) {
+        if let Some(before) = before {
             self.overdue();
+            if self.deployment.course != Course::Forward {
+                // What would have been done to go on isn't.
+                self.fleet = before;
+            }
         }
     }
 
@@ -817,6 +824,8 @@ impl Turn {
         let (code, why) = stable.map_or((ErrorCode::TimedOut, String::new()), |stable| self.unfit(stable));
         let kept = settled.max(self.deployment.replicas_before).min(n);
         self.fleet.service.replicas = kept;
+        self.act();
+        self.fleet.drain(false);
         let message = format!("{settled} of {n} replicas came up in time; {kept} are kept");
         self.deployment.error = Some(ApiError::new(code, message.clone()).cause(why));
         self.end(Phase::Failed, message);
