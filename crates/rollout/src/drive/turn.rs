@@ -264,13 +264,11 @@ impl Turn {
             if self.deployment.phase.ended() {
                 return;
             }
+            // What the stage that is over still wanted.
+            self.fleet.start_none();
         }
         if let Some(before) = before {
-            self.overdue();
-            if self.deployment.course != Course::Forward {
-                // What would have been done to go on isn't.
-                self.fleet = before;
-            }
+            self.overdue(before);
         }
     }
 
@@ -544,11 +542,8 @@ impl Turn {
                     .blue_green
                     .as_ref()
                     .map_or(Span(0), |plan| plan.keep_old_for);
-                let kept = if self.fleet.living_others(Some(revision)) > 0 {
-                    kept
-                } else {
-                    Span(0)
-                };
+                let old = self.deployment.from.filter(|from| *from != revision);
+                let kept = old.map_or(Span(0), |_| kept);
                 if !self.watched(kept.max(observation(&self.deployment.plan)), revision) {
                     return false;
                 }
@@ -748,7 +743,8 @@ impl Turn {
         let settled = stable.map_or(0, |stable| self.fleet.settled(stable));
         let living = stable.map_or(0, |stable| self.fleet.living(stable));
         let fewer = n <= self.deployment.replicas_before;
-        if living != n || self.fleet.living_others(stable) > 0 || self.fleet.drains() || (settled < n && !fewer) {
+        let short = settled < n && !fewer;
+        if short || living > n || self.fleet.living_others(stable) > 0 || self.fleet.drains() {
             self.note(format!("{settled} of {n} replicas are ready"));
             return false;
         }
@@ -756,10 +752,11 @@ impl Turn {
         true
     }
 
-    /// Its time is over.
-    fn overdue(&mut self) {
+    /// Its time is over. `before`: the fleet before anything was done to go on.
+    fn overdue(&mut self, before: Fleet) {
         let n = self.replicas();
         let Some(revision) = self.deployment.revision else {
+            self.fleet = before;
             self.give_up_scaling();
             return;
         };
@@ -791,6 +788,7 @@ impl Turn {
                     "see `clawbernetes deploy status {}`; `--timeout` gives it more time",
                     self.deployment.id
                 ));
+                self.fleet = before;
                 self.go_back(&format!("{message} ({why})"), error);
             }
         }

@@ -158,6 +158,12 @@ impl World {
         self.run();
     }
 
+    /// Puts a deployment on record that `step` begins.
+    pub(crate) fn begin(&mut self, asked: Deployment, step: Step) {
+        self.deployments.push(asked);
+        self.apply(step);
+    }
+
     pub(crate) fn ask(&mut self, plan: Plan) -> Deployment {
         self.made += 1;
         let asked = Request {
@@ -236,20 +242,63 @@ impl World {
         let step = self.decide();
         self.due = step.look_again;
         let idle = step.is_idle();
+        // What comes after the end is another's step.
+        let over = step
+            .deployment
+            .as_ref()
+            .is_some_and(|deployment| deployment.phase.ended());
         self.check(&step);
         self.apply(step);
-        if !idle {
+        if !idle && !over {
             let again = self.decide();
             assert!(
                 again.is_idle(),
-                "it isn't done with a step: {again:#?}\nof {:#?}\n{:#?}",
-                self.under_way(),
-                self.service
+                "it isn't done with a step: {}\n{}",
+                tell(&again),
+                self.tell()
             );
             self.due = again.look_again;
         }
+        if over {
+            self.verdicts.clear();
+            self.run();
+            return true;
+        }
         self.verdicts.clear();
         !idle
+    }
+
+    /// In short.
+    pub(crate) fn tell(&self) -> String {
+        let of = self.last();
+        let members: Vec<String> = self
+            .service
+            .members
+            .iter()
+            .map(|member| {
+                let state = self.pods.get(&member.workload).map(|pod| &pod.state);
+                format!(
+                    "{} r{} {state:?} {:?} {:?}",
+                    member.workload, member.revision, member.retiring, member.stopped
+                )
+            })
+            .collect();
+        format!(
+            "at {}: {} {:?} step {} since {:?} hold {:?} promotion {:?} deadline {:?}: {:?}\n{members:#?}\nweights {:?} stable {:?} of {} setbacks {:?}",
+            self.now,
+            of.id,
+            of.phase,
+            of.step,
+            of.step_since,
+            of.hold,
+            of.promotion,
+            of.deadline,
+            of.message,
+            self.service.weights,
+            self.service.stable,
+            self.service.replicas,
+            self.service.setbacks,
+        )
     }
 
     fn apply(&mut self, mut step: Step) {
@@ -434,7 +483,7 @@ impl World {
                 Course::Back { .. } if waits => 1,
                 Course::Back { .. } => n,
                 Course::Forward => {
-                    let least = of.plan.replicas.min(of.replicas_before.max(1));
+                    let least = of.plan.replicas.min(of.replicas_before.max(1)).min(n);
                     least
                         .saturating_sub(of.plan.rolling.max_unavailable)
                         .max(of.plan.rolling.max_surge.min(1))
@@ -444,15 +493,16 @@ impl World {
         let (was, is) = (self.settled(&self.service), self.settled(service));
         assert!(
             is >= floor.min(was),
-            "{is} settled of {was}, and the floor is {floor}: {step:#?}\n{:#?}",
-            self.pods
+            "{is} settled of {was}, and the floor is {floor}: {}\n{}",
+            tell(step),
+            self.tell()
         );
         // How many exist.
         let starts: u32 = step.start.iter().map(|(_, n)| n).sum();
         if let (Some(of), true) = (deployment, starts > 0) {
             let exist = service.members.len() as u32 + starts;
             let plan = &of.plan;
-            let old = of.replicas_before.max(service.replicas);
+            let old = of.replicas_before.max(service.replicas).max(plan.replicas);
             let extra = match plan.strategy {
                 Strategy::BlueGreen => plan.replicas,
                 Strategy::Canary => of.canary_steps.iter().map(|step| step.replicas).max().unwrap_or(1),
@@ -462,14 +512,24 @@ impl World {
             let extra = extra.max(plan.rolling.max_surge);
             let hasty = plan.action == Action::Rollback || of.course != Course::Forward || plan.action == Action::Scale;
             if !hasty && of.plan.strategy != Strategy::Immediate {
-                assert!(exist <= old + extra, "{exist} exist of {old} and {extra}: {step:#?}");
+                assert!(
+                    exist <= old + extra,
+                    "{exist} exist of {old} and {extra}: {}\n{}",
+                    tell(step),
+                    self.tell()
+                );
             }
             for (revision, n) in &step.start {
                 let living = service
                     .members
                     .iter()
                     .filter(|member| member.revision == *revision && member.retiring.is_none());
-                assert!(living.count() as u32 + n <= old, "too many of {revision}: {step:#?}");
+                assert!(
+                    living.count() as u32 + n <= old,
+                    "too many of {revision}: {}\n{}",
+                    tell(step),
+                    self.tell()
+                );
             }
         }
         // Requests go where they are answered.
@@ -483,11 +543,18 @@ impl World {
         let revisions = service.revisions.iter().map(|revision| revision.number);
         let serving: Vec<u32> = revisions.filter(|revision| ready(*revision) > 0).collect();
         if !serving.is_empty() && deployment.is_none_or(|of| !of.phase.ended() || of.phase == Phase::Complete) {
-            assert!(!service.weights.is_empty(), "nobody gets requests: {step:#?}");
+            assert!(
+                !service.weights.is_empty(),
+                "nobody gets requests: {}\n{}",
+                tell(step),
+                self.tell()
+            );
             for revision in service.weights.keys() {
                 assert!(
                     serving.contains(revision),
-                    "requests go to {revision}, of which none is ready: {step:#?}"
+                    "requests go to {revision}, of which none is ready: {}\n{}",
+                    tell(step),
+                    self.tell()
                 );
             }
         }
@@ -498,7 +565,9 @@ impl World {
             assert_eq!(
                 service.weights.keys().copied().collect::<Vec<_>>(),
                 [from],
-                "going back: {step:#?}"
+                "going back: {}\n{}",
+                tell(step),
+                self.tell()
             );
         }
     }
@@ -537,6 +606,27 @@ impl World {
             }
         }
     }
+}
+
+/// A step in short.
+fn tell(step: &Step) -> String {
+    let deployment = step.deployment.as_ref().map(|of| {
+        (
+            of.phase,
+            of.step,
+            of.step_since,
+            of.message.clone(),
+            of.promotion.clone(),
+        )
+    });
+    let service = step
+        .service
+        .as_ref()
+        .map(|of| (&of.weights, of.members.len(), of.stable, of.replicas, &of.setbacks));
+    format!(
+        "{deployment:?} {service:?} start {:?} retire {:?} stop {:?}",
+        step.start, step.retire, step.stop
+    )
 }
 
 pub(crate) fn ended(why: &str) -> State {
