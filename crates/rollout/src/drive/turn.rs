@@ -891,7 +891,11 @@ impl Turn {
         let called = self.called(old);
         let gone = self.fleet.living_others(Some(old)) == 0 && self.fleet.living(old) == n && !self.fleet.drains();
         if settled >= n && gone {
-            self.end(Phase::RolledBack, format!("{called} is back: {why}"));
+            let message = match plan.action {
+                Action::Scale => format!("back to {n} replicas: {why}"),
+                Action::Deploy | Action::Update | Action::Rollback => format!("{called} is back: {why}"),
+            };
+            self.end(Phase::RolledBack, message);
         } else if self.deployment.deadline.is_some_and(|deadline| deadline <= self.now) {
             let message = format!("{settled} of {n} replicas of {called} are back, and its time is over: {why}");
             let (code, cause) = self.unfit(old);
@@ -935,5 +939,28 @@ impl Turn {
         self.deployment.promotion = None;
         self.fleet.service.deployment = None;
         say(&mut self.deployment, &mut self.said, message, ACTOR, self.now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_stands_for_replicas_rounded_up_and_never_for_none() {
+        for (percentage, of, replicas) in [
+            (10.0, 1, 1),
+            (10.0, 10, 1),
+            (10.0, 11, 2),
+            (0.1, 1000, 1),
+            (50.0, 3, 2),
+            (99.9, 3, 3),
+            (100.0, 3, 3),
+            (250.0, 3, 3),
+            (0.0, 3, 1),
+            (50.0, 0, 1),
+        ] {
+            assert_eq!(replicas_for(percentage, of), replicas, "{percentage} % of {of}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use rollout::drive::{self, State};
 use super::world::{World, blue_green, canary, ended, errors, hopeless, plan};
 
 /// States looked at in each world at most; `EXPLORE_STATES` says otherwise.
-const STATES: usize = 150;
+const STATES: usize = 120;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
@@ -324,7 +324,10 @@ fn explore(name: &str, world: World) {
     let mut ending = BTreeMap::new();
     let most = std::env::var("EXPLORE_STATES").map_or(STATES, |most| most.parse().expect("a number of states"));
     let mut phases: BTreeMap<Phase, u32> = BTreeMap::new();
-    while let Some((world, path)) = front.pop_front() {
+    // Wide and deep in turn.
+    let mut deep = false;
+    while let Some((world, path)) = if deep { front.pop_back() } else { front.pop_front() } {
+        deep = !deep;
         let context = Context(name, &path);
         for fate in [Fate::Well, Fate::Ill, Fate::Full, Fate::Alone] {
             ends(&world, fate, &mut ending);

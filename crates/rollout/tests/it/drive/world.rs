@@ -504,7 +504,7 @@ impl World {
             let plan = &of.plan;
             let old = of.replicas_before.max(service.replicas).max(plan.replicas);
             let extra = match plan.strategy {
-                Strategy::BlueGreen => plan.replicas,
+                Strategy::BlueGreen => plan.replicas.max(service.replicas),
                 Strategy::Canary => of.canary_steps.iter().map(|step| step.replicas).max().unwrap_or(1),
                 Strategy::Rolling => 1,
                 Strategy::Immediate => 0,
