@@ -117,7 +117,7 @@ pub enum State {
     Starting,
     /// It may be sent requests.
     Ready {
-        /// Since when.
+        /// Since when, by the gateway's clock.
         since: Timestamp,
     },
     /// It was ready, and isn't now; or its checks fail.

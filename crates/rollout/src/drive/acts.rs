@@ -89,6 +89,15 @@ pub fn promote(
             );
         }
     }
+    if let Some(word) = deployment.promotion.as_ref().filter(|word| word.force || !force) {
+        return refuse(
+            &format!(
+                "it was promoted already, by {}, and does so when its replicas are ready",
+                word.by
+            ),
+            format!("`clawbernetes deploy status {id}` shows how far it is"),
+        );
+    }
     if let Some(objection) = judge::objection(deployment).filter(|_| !force) {
         return Err(
             ApiError::conflict(format!("{id} isn't found good: {objection}")).hint(format!(

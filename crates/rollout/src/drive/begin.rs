@@ -320,7 +320,24 @@ fn forget_revisions(service: &mut Service, deployment: &Deployment) {
 /// A step of a deployment that waits.
 pub(super) fn when_due(seen: &Seen<'_>) -> Step {
     match begin(seen.deployment, seen.service, seen.under_way, seen.after, seen.now) {
-        Ok(step) => step,
+        Ok(begun) => match (&begun.deployment, &begun.service) {
+            // It goes on at once: a step leaves nothing to do.
+            (Some(deployment), Some(service)) => {
+                let next = turn::turn(&Seen {
+                    deployment,
+                    service,
+                    ..*seen
+                });
+                Step {
+                    deployment: next.deployment.or(begun.deployment.clone()),
+                    superseded: begun.superseded,
+                    service: next.service.or(begun.service.clone()),
+                    said: begun.said.into_iter().chain(next.said).collect(),
+                    ..next
+                }
+            }
+            _ => begun,
+        },
         Err(error) => {
             let mut ended = seen.deployment.clone();
             let mut step = Step::default();

@@ -27,7 +27,7 @@ pub(super) struct Bounds {
 }
 
 /// A replica that ended without having been told to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Loss {
     pub(super) revision: u32,
     pub(super) why: String,
@@ -35,7 +35,7 @@ pub(super) struct Loss {
     pub(super) hopeless: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Fleet {
     pub(super) now: Timestamp,
     pub(super) service: Service,
@@ -79,6 +79,7 @@ impl Fleet {
                 }
             }
         }
+        fleet.forgive();
         fleet.set_back();
         fleet
     }
@@ -100,24 +101,27 @@ impl Fleet {
         }
     }
 
-    /// Forgets setbacks of a revision of which `wanted` are there and have been ready for [`SETBACK_MOST`].
-    fn forgive(&mut self, revision: u32, wanted: u32) {
-        let Some(setback) = self.service.setbacks.get(&revision) else {
-            return;
-        };
-        if self.living(revision) < wanted {
-            return;
-        }
-        let mut due = after(setback.until, SETBACK_MOST);
-        for (_, state) in self.of(revision) {
-            match state {
-                State::Ready { since } => due = due.max(after(*since, SETBACK_MOST)),
-                _ => return,
+    /// Forgets setbacks of revisions whose replicas have all been ready for [`SETBACK_MOST`]. Those that retire count: what a
+    /// step decides changes nothing about it.
+    fn forgive(&mut self) {
+        let mut looks = Vec::new();
+        let (members, states, now) = (&self.service.members, &self.states, self.now);
+        self.service.setbacks.retain(|revision, setback| {
+            let mut due = after(setback.until, SETBACK_MOST);
+            for (_, (state, _)) in members
+                .iter()
+                .zip(states)
+                .filter(|(member, _)| member.revision == *revision)
+            {
+                match state {
+                    State::Ready { since } => due = due.max(after(*since, SETBACK_MOST)),
+                    _ => return true,
+                }
             }
-        }
-        if due <= self.now {
-            self.service.setbacks.remove(&revision);
-        } else {
+            looks.push(due);
+            due > now
+        });
+        for due in looks {
             self.look(due);
         }
     }
@@ -246,7 +250,6 @@ impl Fleet {
         }
         let mut missing = 0;
         for &(revision, n) in want {
-            self.forgive(revision, n);
             let started = |of: Option<u32>| {
                 let starts = self
                     .step
@@ -292,6 +295,11 @@ impl Fleet {
             }
         }
         self.look_at_settling();
+    }
+
+    /// Starts nothing of what it was going to.
+    pub(super) fn start_none(&mut self) {
+        self.step.start.clear();
     }
 
     /// Retires all that aren't of a revision, ready or not.

@@ -103,8 +103,8 @@ pub fn questions(seen: &Seen<'_>) -> Vec<Question> {
     questions
 }
 
-/// Takes verdicts into the record: the latest of each condition. Those of another deployment's time are left out. A verdict
-/// that breached stays until the deployment ends.
+/// Takes verdicts into the record: the latest of each condition, and what earlier steps of a canary were promoted on. Those
+/// of another deployment's time are left out.
 pub(super) fn take(deployment: &mut Deployment, verdicts: &[Verdict]) {
     let Some(begun) = deployment.started_at else {
         return;
@@ -114,14 +114,19 @@ pub(super) fn take(deployment: &mut Deployment, verdicts: &[Verdict]) {
             other.evidence.condition == verdict.evidence.condition && other.evidence.purpose == verdict.evidence.purpose
         };
         let known = is_asked(&deployment.plan, verdict);
-        // A breach counts however late it is told of.
-        let breach = verdict.evidence.purpose == Purpose::Rollback && verdict.outcome == Outcome::Fail;
-        let older = |other: &Verdict| same(other) && other.evidence.to >= verdict.evidence.to && !breach;
-        let older = deployment.verdicts.iter().any(older);
+        // A breach counts however late it is told of, and whatever is found later.
+        let newer =
+            |other: &Verdict| is_breach(other) || other.evidence.to >= verdict.evidence.to && !is_breach(verdict);
+        let older = deployment.verdicts.iter().any(|other| same(other) && newer(other));
         if !known || older || verdict.evidence.from < begun {
             continue;
         }
-        deployment.verdicts.retain(|other| !same(other));
+        // What an earlier step was promoted on stays on record.
+        let decided = |other: &Verdict| {
+            other.evidence.purpose == Purpose::Promote
+                && deployment.step_since.is_none_or(|since| other.evidence.from < since)
+        };
+        deployment.verdicts.retain(|other| !same(other) || decided(other));
         deployment.verdicts.push(verdict.clone());
     }
     let surplus = deployment.verdicts.len().saturating_sub(VERDICTS_MAX);
@@ -145,10 +150,13 @@ fn latest<'a>(deployment: &'a Deployment, condition: &Condition, purpose: Purpos
     verdicts.find(|verdict| verdict.evidence.condition == *condition && verdict.evidence.purpose == purpose)
 }
 
+fn is_breach(verdict: &Verdict) -> bool {
+    verdict.evidence.purpose == Purpose::Rollback && verdict.outcome == Outcome::Fail
+}
+
 /// The verdict that brings the old revision back.
 pub(super) fn breach(deployment: &Deployment) -> Option<&Verdict> {
-    let mut verdicts = deployment.verdicts.iter();
-    verdicts.find(|verdict| verdict.evidence.purpose == Purpose::Rollback && verdict.outcome == Outcome::Fail)
+    deployment.verdicts.iter().find(|verdict| is_breach(verdict))
 }
 
 /// What a canary's step waits for.
@@ -230,7 +238,7 @@ pub(super) fn watched_until(deployment: &Deployment, end: Timestamp) -> bool {
 /// The waits of a canary's steps that the plan asks for itself.
 pub(super) fn planned_waits(plan: &Plan) -> u64 {
     match (&plan.canary, plan.strategy) {
-        (Some(canary), Strategy::Canary) => canary
+        (Some(canary), Strategy::Canary) if canary.auto_promote => canary
             .promote_after
             .map_or(0, Span::millis)
             .saturating_mul(canary.steps.len() as u64),

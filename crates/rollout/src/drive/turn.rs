@@ -251,6 +251,9 @@ impl Turn {
             self.go_back(&why, error);
             return;
         }
+        let late =
+            self.deployment.hold.is_none() && self.deployment.deadline.is_some_and(|deadline| deadline <= self.now);
+        let before = late.then(|| self.fleet.clone());
         // Each round passes a stage, and there are but a few.
         loop {
             self.act();
@@ -261,9 +264,11 @@ impl Turn {
             if self.deployment.phase.ended() {
                 return;
             }
+            // What the stage that is over still wanted.
+            self.fleet.start_none();
         }
-        if self.deployment.hold.is_none() && self.deployment.deadline.is_some_and(|deadline| deadline <= self.now) {
-            self.overdue();
+        if let Some(before) = before {
+            self.overdue(before);
         }
     }
 
@@ -537,11 +542,8 @@ impl Turn {
                     .blue_green
                     .as_ref()
                     .map_or(Span(0), |plan| plan.keep_old_for);
-                let kept = if self.fleet.living_others(Some(revision)) > 0 {
-                    kept
-                } else {
-                    Span(0)
-                };
+                let old = self.deployment.from.filter(|from| *from != revision);
+                let kept = old.map_or(Span(0), |_| kept);
                 if !self.watched(kept.max(observation(&self.deployment.plan)), revision) {
                     return false;
                 }
@@ -741,7 +743,8 @@ impl Turn {
         let settled = stable.map_or(0, |stable| self.fleet.settled(stable));
         let living = stable.map_or(0, |stable| self.fleet.living(stable));
         let fewer = n <= self.deployment.replicas_before;
-        if living != n || self.fleet.living_others(stable) > 0 || self.fleet.drains() || (settled < n && !fewer) {
+        let short = settled < n && !fewer;
+        if short || living > n || self.fleet.living_others(stable) > 0 || self.fleet.drains() {
             self.note(format!("{settled} of {n} replicas are ready"));
             return false;
         }
@@ -749,10 +752,11 @@ impl Turn {
         true
     }
 
-    /// Its time is over.
-    fn overdue(&mut self) {
+    /// Its time is over. `before`: the fleet before anything was done to go on.
+    fn overdue(&mut self, before: Fleet) {
         let n = self.replicas();
         let Some(revision) = self.deployment.revision else {
+            self.fleet = before;
             self.give_up_scaling();
             return;
         };
@@ -784,6 +788,7 @@ impl Turn {
                     "see `clawbernetes deploy status {}`; `--timeout` gives it more time",
                     self.deployment.id
                 ));
+                self.fleet = before;
                 self.go_back(&format!("{message} ({why})"), error);
             }
         }
@@ -817,6 +822,8 @@ impl Turn {
         let (code, why) = stable.map_or((ErrorCode::TimedOut, String::new()), |stable| self.unfit(stable));
         let kept = settled.max(self.deployment.replicas_before).min(n);
         self.fleet.service.replicas = kept;
+        self.act();
+        self.fleet.drain(false);
         let message = format!("{settled} of {n} replicas came up in time; {kept} are kept");
         self.deployment.error = Some(ApiError::new(code, message.clone()).cause(why));
         self.end(Phase::Failed, message);
@@ -884,7 +891,11 @@ impl Turn {
         let called = self.called(old);
         let gone = self.fleet.living_others(Some(old)) == 0 && self.fleet.living(old) == n && !self.fleet.drains();
         if settled >= n && gone {
-            self.end(Phase::RolledBack, format!("{called} is back: {why}"));
+            let message = match plan.action {
+                Action::Scale => format!("back to {n} replicas: {why}"),
+                Action::Deploy | Action::Update | Action::Rollback => format!("{called} is back: {why}"),
+            };
+            self.end(Phase::RolledBack, message);
         } else if self.deployment.deadline.is_some_and(|deadline| deadline <= self.now) {
             let message = format!("{settled} of {n} replicas of {called} are back, and its time is over: {why}");
             let (code, cause) = self.unfit(old);
@@ -928,5 +939,28 @@ impl Turn {
         self.deployment.promotion = None;
         self.fleet.service.deployment = None;
         say(&mut self.deployment, &mut self.said, message, ACTOR, self.now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_stands_for_replicas_rounded_up_and_never_for_none() {
+        for (percentage, of, replicas) in [
+            (10.0, 1, 1),
+            (10.0, 10, 1),
+            (10.0, 11, 2),
+            (0.1, 1000, 1),
+            (50.0, 3, 2),
+            (99.9, 3, 3),
+            (100.0, 3, 3),
+            (250.0, 3, 3),
+            (0.0, 3, 1),
+            (50.0, 0, 1),
+        ] {
+            assert_eq!(replicas_for(percentage, of), replicas, "{percentage} % of {of}");
+        }
     }
 }

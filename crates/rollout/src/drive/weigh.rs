@@ -25,6 +25,14 @@ pub(super) enum Shares {
 /// The shares as numbers. No share goes to a revision without a ready replica, and none to one that failed as long as
 /// another has one. Where nothing is ready, `was` stays: whoever comes first is waited for.
 pub(super) fn weights(fleet: &Fleet, shares: Shares) -> BTreeMap<u32, u32> {
+    let mut weights = raw(fleet, shares);
+    if weights.len() == 1 {
+        weights.values_mut().for_each(|weight| *weight = WHOLE);
+    }
+    weights
+}
+
+fn raw(fleet: &Fleet, shares: Shares) -> BTreeMap<u32, u32> {
     let was = &fleet.service.weights;
     // What has been ready for a while is trusted more than what has just become so, and that more than nothing.
     let mut ready: BTreeMap<u32, u32> = BTreeMap::new();

@@ -4,5 +4,6 @@
 
 mod analysis;
 mod corpus;
+mod drive;
 mod plan;
 mod random;
