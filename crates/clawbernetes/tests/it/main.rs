@@ -26,6 +26,7 @@ mod oidc;
 mod prometheus;
 mod provider;
 mod pty;
+mod replicas;
 mod sealed;
 mod secrets;
 mod seeing;

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{BuildHasher as _, Hasher as _, RandomState},
     net::IpAddr,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +19,7 @@ use store::{Limits, Range, Store, StoreError, Txn, TxnOutcome, embedded};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
-    time::{MissedTickBehavior, sleep, timeout},
+    time::{Instant, MissedTickBehavior, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +63,12 @@ const INVENTORY_EVERY: Duration = Duration::from_secs(60);
 
 /// After a failed commit.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How long an agent waits at its start for another one that has its records.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Between two looks whether it has let go.
+const LOCK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Shortest time between two measurements.
 const MEASURE_MIN: Duration = Duration::from_millis(10);
@@ -112,7 +119,7 @@ struct Session {
     /// Number of the last heartbeat.
     heartbeats: u64,
     /// Number and monotonic time of the oldest one that isn't acknowledged.
-    unanswered: BTreeMap<u64, tokio::time::Instant>,
+    unanswered: BTreeMap<u64, Instant>,
     round_trip_ms: Option<f64>,
     /// Number of the last observation of the frame that isn't acknowledged.
     observations: Option<u64>,
@@ -204,8 +211,7 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
             history_bytes: 1 << 10,
             ..embedded::Options::default()
         };
-        let file = options.data.join("agent.redb");
-        let store = blocking(move || Store::open(file, settings)).await?;
+        let store = open(options.data.join("agent.redb"), settings).await?;
         let page = store.range(Range::all(), usize::MAX, store::Order::Ascending).await?;
         let records: Vec<(String, Vec<u8>)> = page
             .records
@@ -354,6 +360,19 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Opens the agent's records. What an agent was about to become when it was killed (a copy of it, on its way to a
+/// command in a job's control group) still holds them for a moment.
+async fn open(file: PathBuf, settings: embedded::Options) -> Result<Store, StoreError> {
+    let since = Instant::now();
+    loop {
+        let (file, settings) = (file.clone(), settings.clone());
+        match blocking(move || Store::open(file, settings)).await {
+            Err(StoreError::Locked { .. }) if since.elapsed() < LOCK_PATIENCE => sleep(LOCK_AGAIN).await,
+            opened => return opened,
+        }
     }
 }
 
@@ -1080,7 +1099,7 @@ impl Shell {
         }
         session.heartbeats += 1;
         let number = session.heartbeats;
-        session.unanswered.insert(number, tokio::time::Instant::now());
+        session.unanswered.insert(number, Instant::now());
         let now = clock::now();
         let frame = FromNode::Heartbeat {
             number,
