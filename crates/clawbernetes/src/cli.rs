@@ -2,7 +2,10 @@
 
 use std::{future::Future, io::Write, process::ExitCode};
 
-use api::{ApiError, ErrorCode, op::WorkloadRef};
+use api::{
+    ApiError, ErrorCode,
+    op::{DeployRef, WorkloadRef},
+};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use clap_complete::CompleteEnv;
 
@@ -109,6 +112,14 @@ impl Settings {
     /// Names a workload, in the namespace that was named.
     pub(crate) fn workload(&self, id: &str) -> WorkloadRef {
         WorkloadRef {
+            id: id.to_owned(),
+            namespace: self.named_namespace(),
+        }
+    }
+
+    /// Names a deployment, or the latest of a service, in the namespace that was named.
+    pub(crate) fn deployment(&self, id: &str) -> DeployRef {
+        DeployRef {
             id: id.to_owned(),
             namespace: self.named_namespace(),
         }

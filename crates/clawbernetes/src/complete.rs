@@ -3,9 +3,9 @@
 use std::{future::Future, time::Duration};
 
 use api::op::{
-    AlertFilter, AlertList, AlertRules, AlertSilenceList, CertFilter, CertInfo, CertList, CertStatus, Empty,
-    MetricsList, NodeFilter, NodeList, SecretFilter, SecretInfo, SecretList, SilenceFilter, TokenList, WorkloadFilter,
-    WorkloadList,
+    AlertFilter, AlertList, AlertRules, AlertSilenceList, CertFilter, CertInfo, CertList, CertStatus, DeployFilter,
+    DeployList, DeploymentSummary, Empty, MetricsList, NodeFilter, NodeList, SecretFilter, SecretInfo, SecretList,
+    ServiceFilter, ServiceList, ServiceView, SilenceFilter, TokenList, WorkloadFilter, WorkloadList,
 };
 use clap_complete::{ArgValueCandidates, CompletionCandidate};
 
@@ -20,6 +20,9 @@ const DEADLINE: Duration = Duration::from_millis(400);
 
 /// Newest workloads that are offered.
 const WORKLOADS: u32 = 200;
+
+/// Newest deployments that are offered.
+const DEPLOYMENTS: u32 = 50;
 
 /// The nodes of the fleet.
 pub(crate) fn nodes() -> ArgValueCandidates {
@@ -56,6 +59,40 @@ pub(crate) fn workloads() -> ArgValueCandidates {
             Some(workloads.into_iter().map(candidate).collect())
         })
     })
+}
+
+/// The services of all namespaces.
+pub(crate) fn services() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| fetch(async |client| service_names(&client).await))
+}
+
+/// The deployments, and the services, whose names stand for the latest of each.
+pub(crate) fn deployments() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        fetch(async |client| {
+            let filter = DeployFilter {
+                limit: Some(DEPLOYMENTS),
+                ..DeployFilter::default()
+            };
+            let deployments = client.call::<DeployList>(&filter).await.ok()?;
+            let candidate = |deployment: DeploymentSummary| {
+                let help = format!("{}, {}", deployment.workload, deployment.phase);
+                CompletionCandidate::new(deployment.id.as_str()).help(Some(help.into()))
+            };
+            let mut found: Vec<CompletionCandidate> = deployments.into_iter().map(candidate).collect();
+            found.extend(service_names(&client).await?);
+            Some(found)
+        })
+    })
+}
+
+async fn service_names(client: &Client) -> Option<Vec<CompletionCandidate>> {
+    let services = client.call::<ServiceList>(&ServiceFilter::default()).await.ok()?;
+    let candidate = |service: ServiceView| {
+        let help = format!("{}: {}/{} ready", service.namespace, service.ready, service.replicas);
+        CompletionCandidate::new(service.name).help(Some(help.into()))
+    };
+    Some(services.into_iter().map(candidate).collect())
 }
 
 /// The secrets of all namespaces.

@@ -1,8 +1,13 @@
 //! What needs a person: questions, secrets typed without an echo, and progress.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::{
+    io::{self, IsTerminal, Read, Write},
+    os::fd::AsFd,
+};
 
 use api::{ApiError, ErrorCode};
+
+use crate::output::View;
 
 /// Whether there is a person to ask.
 pub(crate) fn interactive() -> bool {
@@ -145,6 +150,73 @@ impl Drop for Progress {
     }
 }
 
+/// Text on a terminal that is drawn again in its own place.
+pub(crate) struct Live<W> {
+    to: W,
+    /// Lines that the last frame took.
+    lines: usize,
+}
+
+impl<W: Write + IsTerminal + AsFd> Live<W> {
+    /// Nothing drawn yet. Only for what is [`able`].
+    pub(crate) fn new(to: W) -> Self {
+        Self { to, lines: 0 }
+    }
+
+    /// How tables are drawn there, at this moment.
+    pub(crate) fn view(&self) -> View {
+        View::of(&self.to)
+    }
+
+    /// Draws a frame in the last one's place; what the terminal has no lines for is left out at the end.
+    pub(crate) fn draw(&mut self, text: &str) -> io::Result<()> {
+        let rows = rustix::termios::tcgetwinsize(&self.to).map_or(0, |size| usize::from(size.ws_row));
+        // One line stays free for the cursor.
+        let room = if rows < 2 { 24 } else { rows } - 1;
+        let frame = fit(text, room);
+        let count = frame.lines().count();
+        // Lines that are too long are cut, not wrapped: the next frame must know how many there are.
+        write!(self.to, "{}\x1b[?7l{frame}\x1b[?7h", over(self.lines))?;
+        self.to.flush()?;
+        self.lines = count;
+        Ok(())
+    }
+
+    /// Draws the last frame, whole and with long lines wrapped; what follows is printed below it.
+    pub(crate) fn end(mut self, text: &str) -> io::Result<()> {
+        write!(self.to, "{}{text}", over(self.lines))?;
+        self.to.flush()
+    }
+}
+
+/// Whether there is a terminal that can draw in place.
+pub(crate) fn able(to: &impl IsTerminal) -> bool {
+    to.is_terminal() && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
+}
+
+/// Goes to the beginning of the last frame, and clears from there on.
+fn over(lines: usize) -> String {
+    match lines {
+        0 => String::new(),
+        lines => format!("\r\x1b[{lines}A\x1b[J"),
+    }
+}
+
+/// The first lines of a text, and how many more there are where they don't fit.
+fn fit(text: &str, room: usize) -> String {
+    let count = text.lines().count();
+    let shown = if count > room { room.saturating_sub(1) } else { count };
+    let mut frame = String::new();
+    for line in text.lines().take(shown) {
+        frame.push_str(line);
+        frame.push('\n');
+    }
+    if count > shown {
+        frame.push_str(&format!("({} more lines)\n", count - shown));
+    }
+    frame
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,5 +227,11 @@ mod tests {
         assert_eq!(read(b"secrex\x7ft\nrest").unwrap(), "secret");
         assert_eq!(read(b"wrong\x15right\r").unwrap(), "right");
         assert_eq!(read(b"abc\x03").unwrap_err().kind(), io::ErrorKind::Interrupted);
+    }
+    #[test]
+    fn a_frame_fits_the_terminal_and_says_what_it_leaves_out() {
+        assert_eq!(fit("a\nb\n", 2), "a\nb\n");
+        assert_eq!(fit("a\nb\nc\n", 2), "a\n(2 more lines)\n");
+        assert_eq!(over(0), "");
     }
 }

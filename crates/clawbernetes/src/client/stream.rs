@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write, sync::atomic::Ordering, time::Durati
 
 use api::{
     ApiError, ErrorCode,
-    op::{EventWatch, Frame, Streaming, WorkloadLogs, WorkloadWatch, path},
+    op::{DeployWatch, EventWatch, Frame, Streaming, WorkloadLogs, WorkloadWatch, path},
 };
 use futures_util::{SinkExt, StreamExt};
 use hyper::{StatusCode, header};
@@ -88,6 +88,21 @@ impl Resumable for WorkloadWatch {
     /// Each item is the whole state: there is nothing to go on after.
     fn note(_: &mut Self::Request, seen: &mut bool, item: &Self::Item) -> bool {
         *seen = item.workload.phase.ended();
+        true
+    }
+
+    fn complete(seen: &bool) -> bool {
+        *seen
+    }
+}
+
+impl Resumable for DeployWatch {
+    /// Whether the deployment has ended.
+    type Seen = bool;
+
+    /// Each item is the whole state: there is nothing to go on after.
+    fn note(_: &mut Self::Request, seen: &mut bool, item: &Self::Item) -> bool {
+        *seen = item.summary.phase.ended();
         true
     }
 

@@ -6,6 +6,7 @@ mod auth;
 mod cert;
 mod completions;
 mod context;
+mod deploy;
 mod diagnose;
 mod events;
 mod gateway;
@@ -15,6 +16,7 @@ mod metrics;
 mod node;
 mod run;
 mod secret;
+mod service;
 mod status;
 mod top;
 mod up;
@@ -38,6 +40,10 @@ pub(crate) enum Command {
     #[command(subcommand, visible_alias = "wl")]
     Workload(workload::Command),
     Logs(Box<workload::LogsArgs>),
+    Deploy(Box<deploy::Args>),
+    /// Services: what deployments have made, and where it is reached
+    #[command(subcommand)]
+    Service(service::Command),
     /// Nodes: see them, empty them, mark them
     #[command(subcommand)]
     Node(node::Command),
@@ -86,6 +92,8 @@ impl Command {
             Self::Run(args) => app.block_on(args.run(app)),
             Self::Workload(command) => command.run(app),
             Self::Logs(args) => app.block_on(args.run(app)),
+            Self::Deploy(args) => app.block_on(args.run(app)),
+            Self::Service(command) => command.run(app),
             Self::Node(command) => command.run(app),
             Self::Events(args) => app.block_on(args.run(app)),
             Self::Alerts(command) => command.run(app),

@@ -5,6 +5,7 @@ mod audit;
 mod cells;
 mod certs;
 mod chart;
+mod deploy;
 mod fleet;
 mod health;
 mod identity;
@@ -24,6 +25,7 @@ use serde::Serialize;
 pub(crate) use self::{
     cells::{ago, dash, moment, span_of},
     certs::cert_status,
+    deploy::{History, Ongoing, PlanShown, changes, gist, replicas, revision, scheduled, sentence},
     health::HealthShown,
     identity::{Reported, identity_fields},
     metrics::MetricsShown,
@@ -68,20 +70,9 @@ pub(crate) struct Output {
 impl Output {
     /// Output in this form, on the terminal that standard output is, if it is one.
     pub(crate) fn new(format: Format) -> Self {
-        let terminal = io::stdout().is_terminal();
-        let width = terminal
-            .then(|| rustix::termios::tcgetwinsize(io::stdout()).ok())
-            .flatten()
-            .map(|size| size.ws_col)
-            .filter(|columns| *columns >= 40);
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             format,
-            view: View {
-                now: Timestamp::now(),
-                width,
-                color: terminal && !no_color,
-            },
+            view: View::of(&io::stdout()),
         }
     }
 
@@ -96,6 +87,13 @@ impl Output {
             now: Timestamp::now(),
             ..self.view.clone()
         }
+    }
+
+    /// Shows a result to people on standard error, where standard output is for something else.
+    pub(crate) fn aside<T: Render + ?Sized>(&self, value: &T) {
+        let mut page = Page::new(View::of(&io::stderr()));
+        value.render(&mut page);
+        self.note(page.text.trim_end());
     }
 
     /// Shows a result.

@@ -1,5 +1,7 @@
 //! Tables: plain columns without lines between them, as wide as their content, or as the terminal.
 
+use std::{io::IsTerminal, os::fd::AsFd};
+
 use api::Timestamp;
 use comfy_table::{Attribute, Cell, ColumnConstraint, ContentArrangement, Table};
 
@@ -12,6 +14,24 @@ pub(crate) struct View {
     pub(crate) width: Option<u16>,
     /// Whether words may be coloured.
     pub(crate) color: bool,
+}
+
+impl View {
+    /// How tables are drawn on this stream, which may be a terminal.
+    pub(crate) fn of(stream: &(impl IsTerminal + AsFd)) -> Self {
+        let terminal = stream.is_terminal();
+        let width = terminal
+            .then(|| rustix::termios::tcgetwinsize(stream).ok())
+            .flatten()
+            .map(|size| size.ws_col)
+            .filter(|columns| *columns >= 40);
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            now: Timestamp::now(),
+            width,
+            color: terminal && !no_color,
+        }
+    }
 }
 
 /// Text for people, put together from tables and lines.
@@ -149,11 +169,12 @@ impl Grid {
 fn color_of(word: &str) -> Option<comfy_table::Color> {
     use comfy_table::Color::{Cyan, Green, Red, Yellow};
     Some(match word {
-        "healthy" | "succeeded" | "ok" | "valid" => Green,
-        "running" => Cyan,
-        "pending" | "scheduled" | "pulling" | "degraded" | "draining" | "joining" | "warning" | "expiring" => Yellow,
+        "healthy" | "succeeded" | "ok" | "valid" | "complete" | "pass" | "good" => Green,
+        "running" | "rolling" | "canary" | "promoting" => Cyan,
+        "pending" | "scheduled" | "pulling" | "degraded" | "draining" | "joining" | "warning" | "expiring"
+        | "paused" | "insufficient" => Yellow,
         "failed" | "lost" | "timed-out" | "preempted" | "critical" | "unreachable" | "error" | "expired"
-        | "revoked" | "denied" => Red,
+        | "revoked" | "denied" | "rolled-back" | "fail" | "bad" => Red,
         _ => return None,
     })
 }

@@ -210,7 +210,7 @@ fn about(workload: &Workload, now: Timestamp) -> Vec<(&'static str, String)> {
     fields
 }
 
-fn asked(spec: &WorkloadSpec) -> Vec<(&'static str, String)> {
+pub(super) fn asked(spec: &WorkloadSpec) -> Vec<(&'static str, String)> {
     let mut gpus = spec.gpus.count.to_string();
     if let Some(model) = &spec.gpus.model {
         gpus.push_str(&format!(" x {model}"));

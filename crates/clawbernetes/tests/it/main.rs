@@ -10,11 +10,13 @@
 mod access;
 mod alerts;
 mod alone;
+mod answering;
 mod audit;
 mod bad_input;
 mod canary;
 mod certs;
 mod cluster;
+mod deploying;
 mod docker;
 mod jobs;
 mod kill;

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -23,15 +25,18 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Address, AgentError, AgentOptions, Fenced, Identity, OnHeld, OnLease, Output, Wish, clock,
     exec::Execs,
-    expose, health, identity,
+    expose,
+    health::{self, Checks, Target},
+    identity,
     link::{self, FRAMES, FromLink, Up},
     measure::{self, Measured, Measuring},
+    ports::Finder,
     probe::Probe,
     ship::{self, Ship},
 };
 use crate::{
     agent::{Agent, Effect, Effects, JobView, Left, Write, environment, recorded},
-    engine::{BoxFuture, Engine, EngineEvent, Found, What},
+    engine::{BoxFuture, Engine, EngineEvent, Found, What, published},
     sample::{
         SERIES,
         kernel::{
@@ -79,6 +84,10 @@ enum Input {
     Forgotten(JobKey),
     /// A job's check has failed too often.
     Unhealthy(JobKey),
+    /// What a job's readiness check comes to: whether it is ready, and why not.
+    Readiness(JobKey, bool, Option<String>),
+    /// Free ports for a job, if there are so many.
+    Ports(JobKey, Option<Vec<u16>>),
     /// These jobs have new lines.
     Changed(Vec<JobKey>),
     /// Lines for the next frame.
@@ -132,6 +141,9 @@ struct Shell {
     agent: Agent,
     name: NodeName,
     labels: BTreeMap<String, String>,
+    /// Where jobs whose ports the node picks are to listen.
+    bind: IpAddr,
+    ports: Finder,
     store: Store,
     engines: Vec<Arc<dyn Engine>>,
     output: Arc<dyn Output>,
@@ -243,6 +255,8 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
             agent,
             name: identity.name.clone(),
             labels: options.labels,
+            bind: gateway.bind(),
+            ports: Finder::new(RandomState::new().build_hasher().finish()),
             store,
             engines: options.engines,
             output: options.output,
@@ -499,7 +513,10 @@ impl Shell {
             key: key.clone(),
             engine: engine_for(&self.engines, &job.assignment.image).map(Arc::clone),
             memory: job.assignment.memory,
-            metrics_port: job.assignment.metrics_port,
+            metrics_port: job
+                .assignment
+                .metrics_port
+                .map(|port| health::real(&job.assignment.endpoints(), port)),
         });
         let volumes = self.measuring.volumes.clone();
         let look = measure::look(clock::now(), Arc::clone(&self.probe), volumes, jobs.collect());
@@ -679,6 +696,11 @@ impl Shell {
         for effect in effects {
             match effect {
                 Effect::Start(job, secrets) => self.start(&job, secrets),
+                // Here and now: what is found must still be free when the job begins.
+                Effect::FindPorts { job, count, taken } => {
+                    let found = self.ports.find(count, &taken);
+                    drop(self.to_self.send(Input::Ports(job, found)));
+                }
                 Effect::AskSecrets(job) => self.say(FromNode::SecretsWanted { job }),
                 Effect::Secrets { job, answer } => match self.engine_of(&job) {
                     Some(engine) => engine.secrets(&job, answer),
@@ -718,7 +740,7 @@ impl Shell {
 
     fn start(&self, job: &Arc<Assignment>, secrets: Option<Arc<Secrets>>) {
         if let Some(engine) = engine_for(&self.engines, &job.image) {
-            let env = environment(job, &self.name);
+            let env = environment(job, &self.name, self.bind);
             let job = Assignment {
                 env,
                 ..Assignment::clone(job)
@@ -804,6 +826,17 @@ impl Shell {
                     self.decided.append(effects);
                 }
             }
+            Input::Readiness(job, ready, why) => {
+                // Its check may have ended while this was on its way.
+                if self.checks.contains_key(&job) {
+                    let effects = self.agent.readiness(&job, ready, why, now);
+                    self.decided.append(effects);
+                }
+            }
+            Input::Ports(job, found) => {
+                let effects = self.agent.ports(&job, found, now);
+                self.decided.append(effects);
+            }
             Input::Changed(jobs) => self.ship.changed(jobs),
             Input::Lines(read) => self.lines(read),
             Input::Pulse(session, sample) => self.heartbeat(session, sample),
@@ -856,14 +889,29 @@ impl Shell {
         let Some(view) = self.agent.job(job).filter(|view| view.running()) else {
             return;
         };
-        let Some(check) = view.assignment.health_check.clone() else {
+        let assignment = view.assignment;
+        if assignment.health_check.is_none() && assignment.readiness.is_none() {
             return;
+        }
+        let now_ms = clock::now().mono_ms;
+        let checks = Checks {
+            job: job.clone(),
+            liveness: assignment.health_check.clone(),
+            readiness: assignment.readiness.clone(),
+            target: Target {
+                engine: self.engine_of(job),
+                endpoints: assignment.endpoints(),
+                published: published(assignment),
+            },
+            ready: view.ready,
+            was_ready: view.was_ready,
+            ran: Duration::from_millis(view.started_ms.map_or(0, |started| now_ms.saturating_sub(started))),
         };
-        let engine = self.engine_of(job);
         let to_self = self.to_self.clone();
         let key = job.clone();
         let task = self.tasks.spawn(async move {
-            health::watch(key.clone(), check, engine).await;
+            let changed = |ready, why| drop(to_self.send(Input::Readiness(key.clone(), ready, why)));
+            health::watch(checks, changed).await;
             drop(to_self.send(Input::Unhealthy(key)));
         });
         if let Some(old) = self.checks.insert(job.clone(), task) {
@@ -968,7 +1016,7 @@ impl Shell {
                 if session.observations.is_some_and(|last| last <= through) {
                     session.observations = None;
                 }
-                self.agent.observations_acked(through)
+                self.agent.observations_acked(through, now)
             }
             ToNode::LogsAck { through } => {
                 self.ship.acked();

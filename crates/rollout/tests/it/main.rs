@@ -4,5 +4,6 @@
 
 mod analysis;
 mod autoscale;
+mod corpus;
 mod plan;
 mod random;

@@ -20,41 +20,7 @@ use serde_json::json;
 const NAME: &str = "model-server";
 
 fn say(verb: Verb) -> Intent {
-    Intent {
-        verb,
-        target: NAME.to_owned(),
-        version: None,
-        image: None,
-        command: Vec::new(),
-        replicas: None,
-        min_replicas: None,
-        max_replicas: None,
-        follow: None,
-        gpus: None,
-        gpu_model: None,
-        gpu_memory: None,
-        memory: None,
-        cpu: None,
-        priority: None,
-        timeout: None,
-        env: Vec::new(),
-        port: None,
-        namespace: None,
-        strategy: None,
-        canary_steps: Vec::new(),
-        batch: None,
-        pause_between: None,
-        promote_after: None,
-        promote_if: Vec::new(),
-        promote_by_hand: false,
-        rollback_if: Vec::new(),
-        keep_old_for: None,
-        care: None,
-        when: None,
-        batch_job: false,
-        back_to: None,
-        reason: None,
-    }
+    Intent::new(verb, NAME)
 }
 
 fn to_version(version: &str) -> Intent {

@@ -1,10 +1,15 @@
 //! `clawbernetes gateway serve`
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use api::{ApiError, ErrorCode, Size, Span};
 use gateway::{
-    AlertsFile, Gateway, Options, StartError,
+    AlertsFile, Gateway, Options, StartError, deploy,
     oidc::{self, NameClaim, RoleRule},
     remote_write::Target,
     trust::{self, AuthorityFiles, KeySource},
@@ -118,6 +123,33 @@ pub(crate) struct Args {
     /// How long such a login lasts
     #[arg(long, value_name = "DURATION", default_value = "12h")]
     oidc_session: Span,
+    /// Where services are reached [default: where the gateway listens]
+    #[arg(long, value_name = "IP")]
+    service_listen: Option<IpAddr>,
+    /// The ports that services get, one each
+    #[arg(long, value_name = "FIRST-LAST", default_value = "10000-10999", value_parser = port_range)]
+    service_ports: RangeInclusive<u16>,
+    /// The Prometheus that conditions of deployments may query: http://127.0.0.1:9090
+    #[arg(long, value_name = "URL", env = "PROMETHEUS_URL")]
+    prometheus_url: Option<String>,
+}
+
+/// `10000-10999`
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let wanted = || format!("'{text}' is no range of ports (accepted: 10000-10999)");
+    let (first, last) = text.split_once('-').ok_or_else(wanted)?;
+    let port = |text: &str| {
+        text.trim()
+            .parse::<u16>()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(wanted)
+    };
+    let (first, last) = (port(first)?, port(last)?);
+    if first > last {
+        return Err(wanted());
+    }
+    Ok(first..=last)
 }
 
 impl Args {
@@ -196,6 +228,11 @@ impl Args {
                 session,
                 keys_settled: oidc::Options::KEYS_SETTLED,
             }),
+            services: deploy::Options {
+                listen: self.service_listen,
+                ports: self.service_ports,
+            },
+            prometheus: self.prometheus_url,
             ..Options::default()
         })
     }
@@ -234,6 +271,7 @@ fn start_error(error: &StartError) -> ApiError {
         StartError::Times(message) => ApiError::invalid("heartbeat", message.clone()),
         StartError::State(error) => error.clone(),
         StartError::Oidc(message) => ApiError::invalid("oidc-issuer", message.clone()),
+        StartError::Prometheus(message) => ApiError::invalid("prometheus-url", message.clone()),
         StartError::Alerts(message) => ApiError::invalid("alerts", message.clone()),
         StartError::Names(_) => serving::chain(ErrorCode::InvalidArgument, error),
         StartError::Trust(trust::OpenError::Key(_)) => serving::chain(ErrorCode::AuthFailed, error).hint(

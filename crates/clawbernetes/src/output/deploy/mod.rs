@@ -1,0 +1,18 @@
+//! Plans, deployments and services.
+
+mod list;
+mod plan;
+mod service;
+mod status;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod words;
+
+pub(crate) use self::{
+    list::History,
+    plan::PlanShown,
+    status::Ongoing,
+    watch::{changes, sentence},
+    words::{gist, replicas, revision, scheduled},
+};
