@@ -7,3 +7,4 @@ mod autoscale;
 mod corpus;
 mod plan;
 mod random;
+mod sentences;
