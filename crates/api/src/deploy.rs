@@ -317,6 +317,18 @@ pub enum Load {
     Queue,
 }
 
+/// As a person would say it.
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "CPU use",
+            Self::Gpu => "GPU use",
+            Self::RequestRate => "requests per second and replica",
+            Self::Queue => "requests under way per replica",
+        })
+    }
+}
+
 /// Bounds between which the number of replicas follows the load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -276,8 +276,16 @@ fn a_gateway_killed_at_any_moment_comes_to_the_same_end() {
         for (sentence, errors_percent, end) in [
             ("update api to V", 0, "complete"),
             ("blue-green deploy api V, keep the old one for 1s", 0, "complete"),
-            ("update api to V, canary 34%, promote after 1s if error_rate < 20%", 0, "complete"),
-            ("update api to V, canary 34%, rollback if errors > 20%", 60, "rolled-back"),
+            (
+                "update api to V, canary 34%, promote after 1s if error_rate < 20%",
+                0,
+                "complete",
+            ),
+            (
+                "update api to V, canary 34%, rollback if errors > 20%",
+                60,
+                "rolled-back",
+            ),
         ] {
             let version = format!("v{next}");
             next += 1;
@@ -299,7 +307,9 @@ fn a_gateway_killed_at_any_moment_comes_to_the_same_end() {
             let status = wait_for(&format!("the end of {id} (seed {seed}, run {run})"), || {
                 let status = stage.cluster.try_call("deploy.get", &serde_json::json!({ "id": id }))?;
                 let now = status["phase"].as_str()?.to_owned();
-                ["complete", "failed", "rolled-back", "paused"].contains(&&*now).then_some(status)
+                ["complete", "failed", "rolled-back", "paused"]
+                    .contains(&&*now)
+                    .then_some(status)
             });
             assert_eq!(status["phase"], end, "{sentence} (seed {seed}, run {run}): {status:#}");
             if end == "complete" {

@@ -110,8 +110,8 @@ impl<'a> World<'a> {
                 }
             }
             // Each of them changes what the next would be about.
-            "deploy.apply" | "deploy.promote" | "deploy.rollback" | "deploy.pause" | "deploy.resume" | "deploy.retry"
-            | "service.delete" => {
+            "deploy.apply" | "deploy.promote" | "deploy.rollback" | "deploy.pause" | "deploy.resume"
+            | "deploy.retry" | "service.delete" => {
                 self.service = self.next("api");
                 let made = self.made("deploy.apply", deployment(&self.service)).await;
                 self.deployment = made["id"].as_str().unwrap().to_owned();

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 mod analysis;
+mod autoscale;
 mod corpus;
 mod drive;
 mod plan;
 mod random;
+mod sentences;
