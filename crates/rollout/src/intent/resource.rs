@@ -79,12 +79,7 @@ pub(super) fn noun(input: &mut Input<'_>) -> Parsed<Noun> {
         said(words::CPU).value(Noun::Cpu),
         said(words::GPUS).value(Noun::Gpus),
         said(words::IMAGE)
-            .verify(|form: &str| {
-                matches!(
-                    form,
-                    "image" | "container image" | "docker image" | "the image" | "image of"
-                )
-            })
+            .verify(|form: &str| matches!(form, "image" | "container image" | "docker image" | "the image"))
             .value(Noun::Image),
     ))
     .parse_next(input)?;

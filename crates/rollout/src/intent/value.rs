@@ -265,7 +265,7 @@ pub(super) fn looks_like_version(text: &str) -> bool {
     }
     // 3.0, 1.2.3-rc1, 2024-11-01, 2024.11; not 2-10 (bounds) and not 15m (a duration).
     let core = low.split(['-', '+']).next().unwrap_or_default();
-    let dotted = core.contains('.') && core.split('.').all(|part| digits(part));
+    let dotted = core.contains('.') && core.split('.').all(digits);
     let date = low.len() >= 10
         && {
             let mut parts = low.splitn(3, '-');
