@@ -103,6 +103,49 @@ pub struct Intent {
     pub reason: Option<String>,
 }
 
+impl Intent {
+    /// One that says nothing but what is to be done with what.
+    #[must_use]
+    pub fn new(verb: Verb, target: impl Into<String>) -> Self {
+        Self {
+            verb,
+            target: target.into(),
+            version: None,
+            from_version: None,
+            image: None,
+            command: Vec::new(),
+            replicas: None,
+            min_replicas: None,
+            max_replicas: None,
+            follow: None,
+            gpus: None,
+            gpu_model: None,
+            gpu_memory: None,
+            memory: None,
+            cpu: None,
+            priority: None,
+            timeout: None,
+            env: Vec::new(),
+            port: None,
+            namespace: None,
+            strategy: None,
+            canary_steps: Vec::new(),
+            batch: None,
+            pause_between: None,
+            promote_after: None,
+            promote_if: Vec::new(),
+            promote_by_hand: false,
+            rollback_if: Vec::new(),
+            keep_old_for: None,
+            care: None,
+            when: None,
+            batch_job: false,
+            back_to: None,
+            reason: None,
+        }
+    }
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

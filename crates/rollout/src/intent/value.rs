@@ -22,7 +22,7 @@ fn parted(text: &str) -> Option<(&str, &str)> {
 /// A number with digits on both sides of its point, if it has one; finite.
 pub(super) fn decimal(text: &str) -> Option<f64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |part: &str| !part.is_empty() && part.len() <= 15 && part.bytes().all(|b| b.is_ascii_digit());
+    let digits = |part: &str| !part.is_empty() && part.len() <= 20 && part.bytes().all(|b| b.is_ascii_digit());
     (digits(whole) && digits(fraction)).then(|| text.parse().ok()).flatten()
 }
 

@@ -197,7 +197,7 @@ tables! {
     NUMBER_OF "" ["number of", "the number of", "count of", "amount of", "the amount of", "the count of"];
     GPUS "GPUs" ["gpus", "gpu", "cards", "card", "accelerators", "accelerator", "gpu count", "graphics cards"];
     OF_THING "" ["of", "worth of"];
-    ON_MODEL "" ["on", "using", "of"];
+    ON_MODEL "" ["on", "using"];
     BY_X "" ["x", "of"];
     MAKERS "" ["nvidia", "amd", "tesla", "geforce", "quadro"];
     SERIES "a model in two words" ["rtx", "gtx", "instinct"];

@@ -3,3 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 mod corpus;
+mod dice;
+mod intents;
+mod mutations;
