@@ -104,12 +104,12 @@ pub struct Intent {
 }
 
 impl Intent {
-    /// Nothing but what is to be done, and with what.
+    /// One that says nothing but what is to be done with what.
     #[must_use]
-    pub fn new(verb: Verb, target: &str) -> Self {
+    pub fn new(verb: Verb, target: impl Into<String>) -> Self {
         Self {
             verb,
-            target: target.to_owned(),
+            target: target.into(),
             version: None,
             from_version: None,
             image: None,

@@ -328,7 +328,7 @@ pub async fn rollback(call: Call, request: RollbackRequest) -> Result<Deployment
     }
     let intent = Intent {
         back_to: request.to,
-        ..Intent::new(Verb::Rollback, &name)
+        ..Intent::new(Verb::Rollback, name.as_str())
     };
     let plan = PlanRequest {
         intent: intent.to_string(),

@@ -65,6 +65,8 @@ pub(super) enum Part {
     PromoteIf(Vec<Condition>),
     ByHand,
     RollbackIf(Vec<Condition>),
+    /// "if errors > 1%", and nothing that it is for.
+    Condition,
     KeepOld(Span),
     /// "switch": blue-green is meant.
     Switch,
@@ -114,11 +116,12 @@ const CLAUSES: &[Clause] = &[
     factor,
     times,
     quantity,
-    resource_noun,
     image,
+    resource_noun,
     command,
     env,
     production,
+    at_percent,
     towards,
     by,
     from,
@@ -145,10 +148,11 @@ pub(super) fn sentence(input: &mut Input<'_>, now: &Zoned, text: &str) -> Parsed
             };
         }
         let from = position(input);
+        input.state.begin_clause(from);
         let found = clause(input, now)?;
         for part in found {
-            if matches!(part, Part::Target(_)) {
-                input.state.named();
+            if let Part::Target(name) = &part {
+                input.state.name(name);
             }
             // A reason that isn't quoted goes to the end.
             if let Part::Reason(reason) = &part
@@ -345,11 +349,7 @@ fn condition_first(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
         parts.push(Part::PromoteIf(conditions));
         return Ok(parts);
     }
-    refuse(
-        Misread::new("a condition, and nothing that it is for".to_owned())
-            .help("say 'rollback if …' or 'promote if …'")
-            .example(ROLLBACK_EXAMPLE),
-    )
+    Ok(vec![Part::Condition])
 }
 
 fn keep_old(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
@@ -449,6 +449,18 @@ fn canary(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     Ok(parts)
 }
 
+/// "at 10%": how large the canary is that is said elsewhere.
+fn at_percent(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    let _ = said(words::AT_PART).parse_next(input)?;
+    let first = percent_step(input)?;
+    if !ends(input) {
+        return other();
+    }
+    let mut steps = vec![first];
+    more_steps(input, &mut steps)?;
+    Ok(vec![Part::Steps(steps)])
+}
+
 /// Whether the token before the next one was a word about traffic.
 fn peeked_back(input: &Input<'_>) -> bool {
     input
@@ -525,6 +537,9 @@ fn strategy(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
         } else {
             Part::Strategy(Strategy::Immediate)
         }]);
+    }
+    if taken(input, words::ROLLING_RESTART) {
+        return Ok(vec![Part::Verb(Verb::Restart), Part::Strategy(Strategy::Rolling)]);
     }
     alt((
         said(words::BLUE_GREEN).value(Strategy::BlueGreen),
@@ -613,7 +628,10 @@ fn autoscale(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
 
 /// "on cpu 70%", "keep gpu at 60%".
 fn follow(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
-    let load = alt((preceded(said(words::KEEP), load), aimed)).parse_next(input)?;
+    let per_second =
+        (value::number, said(words::PER_SECOND)).map(|(target, _)| Part::Follow(Load::RequestRate, target));
+    let load = alt((preceded(said(words::KEEP), load), aimed, per_second)).parse_next(input)?;
+    taken(input, words::EACH);
     Ok(vec![load])
 }
 
@@ -661,8 +679,7 @@ fn load(input: &mut Input<'_>) -> Parsed<Part> {
 fn bounds(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     let start = input.checkpoint();
     if let Ok(bounds) = bounds_range(input) {
-        let marked = input.previous_tokens().count() > 0;
-        if taken(input, words::REPLICAS) || marked && between_began(input, &start) {
+        if taken(input, words::REPLICAS) || bounds_began(input, &start) {
             return Ok(vec![bounds]);
         }
     }
@@ -670,6 +687,7 @@ fn bounds(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     let one = alt((
         (said(words::MIN), value::count).map(|(_, least)| Part::Bounds(Some(least), None)),
         (said(words::MAX), value::count).map(|(_, most)| Part::Bounds(None, Some(most))),
+        (up_to, value::count).map(|((), most)| Part::Bounds(None, Some(most))),
     ))
     .parse_next(input)?;
     committed(input, SCALE_EXAMPLE);
@@ -679,13 +697,21 @@ fn bounds(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     other()
 }
 
-/// Whether the clause that began there began with "between": no noun is needed then.
-fn between_began<'i>(input: &mut Input<'i>, start: &<Input<'i> as Stream>::Checkpoint) -> bool {
+/// Whether the clause that began there needs no noun: "between 2 and 10", "2-10".
+fn bounds_began<'i>(input: &mut Input<'i>, start: &<Input<'i> as Stream>::Checkpoint) -> bool {
     let here = input.checkpoint();
     input.reset(start);
-    let began = peeked(input).is_some_and(|token| token.low == "between");
+    let began = peeked(input).is_some_and(|token| token.low == "between") || range_word(input).is_ok();
     input.reset(&here);
     began && (ends(input) || follows(input, words::FOLLOW))
+}
+
+/// "with up to 10": not the "up to" of "scale inference up to 10".
+fn up_to(input: &mut Input<'_>) -> Parsed<()> {
+    match input.previous_tokens().next() {
+        Some(token) if token.low == "with" => said(words::UP_TO).void().parse_next(input),
+        _ => other(),
+    }
 }
 
 /// "between 2 and 10", "from 2 to 10", "2-10", "2..10".
@@ -790,7 +816,6 @@ fn image(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     let start = input.checkpoint();
     if taken(input, words::IMAGE) {
         committed(input, "deploy web with image ghcr.io/acme/web:v2");
-        taken(input, words::AIM);
         if let Some(token) = peeked(input).filter(|token| token.kind == Kind::Quoted && value::is_image(&token.text()))
         {
             input.next_token();
@@ -877,7 +902,17 @@ fn towards(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
         return Ok(vec![bounds]);
     }
     input.reset(&start);
-    let value = resource::value(input)?;
+    if let Ok(parts) = bounds(input) {
+        return Ok(parts);
+    }
+    input.reset(&start);
+    let value = match resource::value(input) {
+        Ok(value) => value,
+        Err(error @ ErrMode::Cut(_)) => return Err(error),
+        // "push v2.5 to model-server".
+        Err(_) if input.state.target().is_none() => return subject(input),
+        Err(error) => return Err(error),
+    };
     Ok(vec![Part::To(value)])
 }
 
@@ -927,7 +962,9 @@ fn reason(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
 }
 
 fn verb(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
-    alt((split_verb, stop, other_verb, change, plain_verb)).parse_next(input)
+    let parts = alt((split_verb, stop, other_verb, change, plain_verb)).parse_next(input)?;
+    taken(input, words::IT);
+    Ok(parts)
 }
 
 /// Verbs about the deployment under way, or about no change at all.
@@ -973,13 +1010,23 @@ fn plain_verb(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
 fn split_verb(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     let _ = said(words::ROLL).parse_next(input)?;
     taken(input, words::THE);
-    let name = value::name(input)?;
+    let name = if taken(input, words::IT) {
+        None
+    } else {
+        Some(value::name(input)?)
+    };
     let verb = alt((
         said(words::BACK).value(Verb::Rollback),
         said(words::OUT).value(Verb::Deploy),
     ))
     .parse_next(input)?;
-    Ok(vec![Part::Verb(verb), Part::Target(name)])
+    let before = input.state.target();
+    if before.is_some_and(|before| name.as_ref().is_some_and(|name| *name != before)) {
+        return other();
+    }
+    Ok(std::iter::once(Part::Verb(verb))
+        .chain(name.map(Part::Target))
+        .collect())
 }
 
 /// "stop the rollout of X" is an abort; "stop X" can be two things.
@@ -1031,7 +1078,8 @@ fn subject(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     taken(input, words::KIND);
     taken(input, words::OF);
     told |= taken(input, words::NAMED);
-    if input.state.is_named() && !told {
+    let before = input.state.target();
+    if before.is_some() && !told {
         return other();
     }
     let tagged = opt(|input: &mut Input<'_>| {
@@ -1061,6 +1109,12 @@ fn subject(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
             }
         }
     };
+    // Another name than the one before isn't a part of this sentence.
+    if let (Some(before), Some(Part::Target(name))) = (before, parts.first())
+        && before != *name
+    {
+        return other();
+    }
     job |= taken(input, words::JOB);
     taken(input, words::KIND);
     if job {

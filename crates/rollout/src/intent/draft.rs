@@ -93,6 +93,8 @@ struct Draft {
     by_hand: Option<String>,
     rollback_if: Vec<Condition>,
     rollback_words: String,
+    /// A condition that nothing says the purpose of.
+    condition: Option<String>,
     keep_old: Once<Span>,
     switch: Option<String>,
     care: Once<Care>,
@@ -231,6 +233,10 @@ impl Draft {
             Part::RollbackIf(conditions) => {
                 self.rollback_words = words;
                 extend(&mut self.rollback_if, conditions);
+                Ok(())
+            }
+            Part::Condition => {
+                self.condition = Some(words);
                 Ok(())
             }
             Part::KeepOld(span) => self.keep_old.say("times to keep the old set", span, &words),
@@ -425,6 +431,14 @@ impl Draft {
                 .help(help)
                 .example("increase memory for data-processor to 64Gi"));
         }
+        if let Some(words) = &self.condition {
+            return Err(match self.verb.get() {
+                Some(verb @ (Verb::Rollback | Verb::Abort | Verb::Restart)) => self.now_or_if(*verb, words),
+                _ => Misread::new(format!("'{words}': what then?"))
+                    .help(format!("say 'rollback {words}' or 'promote {words}'"))
+                    .example("update model-server to v2.1, rollback if errors > 1%"),
+            });
+        }
         let verb = self.settled_verb()?;
         self.named_by_image();
         if self.target.get().is_none() {
@@ -514,6 +528,7 @@ impl Draft {
     /// What is to be done: as it is said, or as what is said makes plain.
     fn settled_verb(&mut self) -> Result<Verb, Misread> {
         let strategy = self.strategy.get().is_some()
+            || self.immediately.is_some()
             || self.steps.get().is_some()
             || self.batch.get().is_some()
             || self.switch.is_some();
@@ -591,9 +606,13 @@ impl Draft {
             }
         }
         if let Some(steps) = self.steps.get() {
+            if self.strategy.get().is_none() {
+                return Err(Misread::new(format!("'{}': of what?", self.steps.words()))
+                    .help("a part of the requests is said as 'canary 10%'"));
+            }
             let words = self.steps.words();
             for step in steps {
-                if !(*step > 0.0) {
+                if *step <= 0.0 {
                     return Err(Misread::new(format!("'{words}': a canary of {step}% gets no requests"))
                         .help("say 'canary 10%'")
                         .example("deploy model-server v2.5, canary 10%"));
@@ -920,14 +939,7 @@ impl Draft {
                     );
                 }
                 if !self.rollback_if.is_empty() {
-                    return Err(
-                        Misread::new(format!("is it to {verb_name} now, or if '{}'?", self.rollback_words))
-                            .help(format!(
-                                "say '{verb_name} {}' for now; a condition belongs to the deployment that it watches",
-                                self.target.get().map_or("X", String::as_str)
-                            ))
-                            .example("update model-server to v2.1, rollback if errors > 1%"),
-                    );
+                    return Err(self.now_or_if(verb, &self.rollback_words));
                 }
                 if verb == Verb::Abort {
                     let extras = [
@@ -944,6 +956,16 @@ impl Draft {
             }
         }
         self.fits_job(verb)
+    }
+
+    /// "roll back X if errors > 1%": now, or later by itself?
+    fn now_or_if(&self, verb: Verb, words: &str) -> Misread {
+        let (name, target) = (verb.name(), self.target.get().map_or("model-server", String::as_str));
+        Misread::new(format!("is it to {name} now, or by itself: '{words}'?"))
+            .help(format!(
+                "say '{name} {target}' for now; a condition belongs to the deployment that it watches"
+            ))
+            .example("update model-server to v2.1, rollback if errors > 1%")
     }
 
     fn fits_job(&self, verb: Verb) -> Result<(), Misread> {

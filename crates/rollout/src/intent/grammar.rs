@@ -60,8 +60,10 @@ pub(super) struct Watch {
     farthest: Cell<usize>,
     /// The words that could have stood at each token; kept only when it is asked for.
     expected: Option<RefCell<Vec<Vec<&'static str>>>>,
-    /// Whether the target has its name: a second bare word isn't one.
-    named: Cell<bool>,
+    /// The target's name, once it is read: a second bare word isn't one.
+    target: RefCell<Option<String>>,
+    /// Where the clause under way began.
+    clause: Cell<usize>,
     /// An example of the clause that was under way at the farthest token.
     example: Cell<Option<&'static str>>,
 }
@@ -71,7 +73,8 @@ impl Watch {
         Self {
             count,
             farthest: Cell::new(0),
-            named: Cell::new(false),
+            target: RefCell::new(None),
+            clause: Cell::new(0),
             expected: keep_expected.then(|| RefCell::new(vec![Vec::new(); count + 1])),
             example: Cell::new(None),
         }
@@ -82,12 +85,21 @@ impl Watch {
     }
 
     /// The target has its name now.
-    pub fn named(&self) {
-        self.named.set(true);
+    pub fn name(&self, target: &str) {
+        *self.target.borrow_mut() = Some(target.to_owned());
     }
 
-    pub fn is_named(&self) -> bool {
-        self.named.get()
+    pub fn target(&self) -> Option<String> {
+        self.target.borrow().clone()
+    }
+
+    pub fn begin_clause(&self, at: usize) {
+        self.clause.set(at);
+        self.example.set(None);
+    }
+
+    pub fn clause(&self) -> usize {
+        self.clause.get()
     }
 
     pub fn example(&self) -> Option<&'static str> {

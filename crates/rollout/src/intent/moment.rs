@@ -26,7 +26,7 @@ pub(super) fn when(input: &mut Input<'_>, now: &Zoned) -> Parsed<Found> {
     alt((
         after_deployment,
         |input: &mut Input<'_>| from_now(input, now),
-        |input: &mut Input<'_>| instant(input),
+        |input: &mut Input<'_>| instant(input, now),
         |input: &mut Input<'_>| day_and_time(input, now),
     ))
     .parse_next(input)
@@ -63,7 +63,7 @@ fn from_now(input: &mut Input<'_>, now: &Zoned) -> Parsed<Found> {
 }
 
 /// An instant as machines write it: `2026-12-01T09:00:00Z`, with the zone that it is shown in if one follows.
-fn instant(input: &mut Input<'_>) -> Parsed<Found> {
+fn instant(input: &mut Input<'_>, now: &Zoned) -> Parsed<Found> {
     opt(alt((said(words::AT), said(words::ON)))).parse_next(input)?;
     let (raw, time) = word(input, |token| Some((token.raw, token.raw.parse::<Timestamp>().ok()?)))?;
     let time = Timestamp::from_second(time.as_second()).unwrap_or(time);
@@ -74,6 +74,9 @@ fn instant(input: &mut Input<'_>) -> Parsed<Found> {
             .filter(|at| *at > 10)
             .map_or_else(|| "UTC".to_owned(), |at| raw[at..].to_owned()),
     };
+    if time <= now.timestamp() {
+        return past(raw, now);
+    }
     Ok((
         When::At {
             time,
@@ -81,6 +84,18 @@ fn instant(input: &mut Input<'_>) -> Parsed<Found> {
         },
         Vec::new(),
     ))
+}
+
+/// Refuses a moment that isn't to come.
+fn past<T>(what: &str, now: &Zoned) -> Parsed<T> {
+    refuse(
+        Misread::new(format!(
+            "'{what}' is past: it is {} now",
+            now.strftime("%Y-%m-%d %H:%M %Z")
+        ))
+        .help("name a time to come, or leave it out to begin at once")
+        .example(EXAMPLE),
+    )
 }
 
 /// A zone's name that can be resolved again; UTC where it can't.
@@ -99,6 +114,7 @@ enum Day {
 
 fn day_and_time(input: &mut Input<'_>, now: &Zoned) -> Parsed<Found> {
     let first = position(input);
+    let on = follows(input, words::ON);
     let before = opt(preceded(opt(said(words::ON)), day)).parse_next(input)?;
     let (day, clock) = match before {
         Some(day) => {
@@ -141,6 +157,10 @@ fn day_and_time(input: &mut Input<'_>, now: &Zoned) -> Parsed<Found> {
     };
     let _ = first;
     let Some(clock) = clock else {
+        // Without "on" and a time, a date is what a version is called.
+        if matches!(day, Some(Day::Date(_))) && !on {
+            return other();
+        }
         let vague = peeked(input)
             .filter(|_| follows(input, words::VAGUE_TIME))
             .map(|token| format!(" '{}' is no time of day;", token.raw));
@@ -321,16 +341,6 @@ fn placed(day: Option<Day>, clock: civil::Time, zone: Option<TimeZone>, now: &Zo
     let zone = zone.unwrap_or_else(|| now.time_zone().clone());
     let now = now.with_time_zone(zone.clone());
     let mut notes = Vec::new();
-    let past = |text: String| {
-        refuse(
-            Misread::new(format!(
-                "{text} is past: it is {} now",
-                now.strftime("%Y-%m-%d %H:%M %Z")
-            ))
-            .help("name a time to come, or leave it out to begin at once")
-            .example(EXAMPLE),
-        )
-    };
     let today = now.date();
     let later_today = clock > now.time();
     let ahead = |days: i64| today.checked_add(jiff::Span::new().days(days)).ok();
@@ -352,7 +362,7 @@ fn placed(day: Option<Day>, clock: civil::Time, zone: Option<TimeZone>, now: &Zo
         Some(Day::Date(date)) => Some(*date),
     };
     let Some(date) = date else {
-        return past("that day".to_owned());
+        return past("that day", &now);
     };
     if matches!(day, Some(Day::Weekday { .. })) {
         notes.push(format!("taken as {}", date.strftime("%A, %Y-%m-%d")));
@@ -379,10 +389,10 @@ fn placed(day: Option<Day>, clock: civil::Time, zone: Option<TimeZone>, now: &Zo
         )),
     }
     let Ok(at) = ambiguous.earlier() else {
-        return past(format!("'{local}'"));
+        return past(&local.to_string(), &now);
     };
     if at.timestamp() <= now.timestamp() {
-        return past(at.strftime("%Y-%m-%d %H:%M %Z").to_string());
+        return past(&at.strftime("%Y-%m-%d %H:%M %Z").to_string(), &now);
     }
     Ok((
         When::At {

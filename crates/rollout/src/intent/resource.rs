@@ -79,12 +79,7 @@ pub(super) fn noun(input: &mut Input<'_>) -> Parsed<Noun> {
         said(words::CPU).value(Noun::Cpu),
         said(words::GPUS).value(Noun::Gpus),
         said(words::IMAGE)
-            .verify(|form: &str| {
-                matches!(
-                    form,
-                    "image" | "container image" | "docker image" | "the image" | "image of"
-                )
-            })
+            .verify(|form: &str| matches!(form, "image" | "container image" | "docker image" | "the image"))
             .value(Noun::Image),
     ))
     .parse_next(input)?;
@@ -209,6 +204,9 @@ fn cpu(input: &mut Input<'_>) -> Parsed<Quantity> {
 fn gpus(input: &mut Input<'_>) -> Parsed<Quantity> {
     let start = input.checkpoint();
     let glued = opt(glued).parse_next(input)?;
+    // "a b2-service" isn't a GPU, "2 b200" and "a B200" are.
+    let article = peeked(input).is_some_and(|token| words::ONE.contains(&token.low) || words::MORE.contains(&token.low));
+    let mut on = false;
     let (count, way, model) = match glued {
         Some((count, "")) => (Some(count), None, model(input)?),
         Some((count, rest)) => match read_model(rest)? {
@@ -221,7 +219,7 @@ fn gpus(input: &mut Input<'_>) -> Parsed<Quantity> {
                 Err(error @ winnow::error::ErrMode::Cut(_)) => return Err(error),
                 Err(_) => {
                     input.reset(&start);
-                    taken(input, words::ON_MODEL);
+                    on = taken(input, words::ON_MODEL);
                     (None, None)
                 }
             };
@@ -238,9 +236,9 @@ fn gpus(input: &mut Input<'_>) -> Parsed<Quantity> {
     // Without a noun, the model must be one beyond doubt.
     let told = match (&model.name, count, noun) {
         (_, Some(_), true) => true,
-        (Some(_), Some(_), false) => true,
+        (Some(name), Some(_), false) => !name.contains('-') && (model.capital || !article),
         (Some(_), None, true) => true,
-        (Some(_), None, false) => model.plural,
+        (Some(name), None, false) => on && model.plural && !name.contains('-'),
         (None, None, true) => size.is_some(),
         (None, _, false) => false,
     };
@@ -287,6 +285,8 @@ struct Model {
     memory: Option<Size>,
     /// Said as "A100s".
     plural: bool,
+    /// Said with a capital letter.
+    capital: bool,
 }
 
 /// "A100", "RTX 4090", "NVIDIA H100".
@@ -304,6 +304,7 @@ fn model(input: &mut Input<'_>) -> Parsed<Model> {
             name: Some(format!("{} {number}", series.to_ascii_uppercase())),
             memory: None,
             plural: true,
+            capital: true,
         });
     }
     input.reset(&start);
@@ -355,6 +356,7 @@ fn read_model(text: &str) -> Parsed<Option<Model>> {
         name: Some(name),
         memory,
         plural,
+        capital: text.starts_with(|c: char| c.is_ascii_uppercase()),
     }))
 }
 

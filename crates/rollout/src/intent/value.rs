@@ -22,7 +22,7 @@ fn parted(text: &str) -> Option<(&str, &str)> {
 /// A number with digits on both sides of its point, if it has one; finite.
 pub(super) fn decimal(text: &str) -> Option<f64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |part: &str| !part.is_empty() && part.len() <= 15 && part.bytes().all(|b| b.is_ascii_digit());
+    let digits = |part: &str| !part.is_empty() && part.len() <= 20 && part.bytes().all(|b| b.is_ascii_digit());
     (digits(whole) && digits(fraction)).then(|| text.parse().ok()).flatten()
 }
 
@@ -265,7 +265,7 @@ pub(super) fn looks_like_version(text: &str) -> bool {
     }
     // 3.0, 1.2.3-rc1, 2024-11-01, 2024.11; not 2-10 (bounds) and not 15m (a duration).
     let core = low.split(['-', '+']).next().unwrap_or_default();
-    let dotted = core.contains('.') && core.split('.').all(|part| digits(part));
+    let dotted = core.contains('.') && core.split('.').all(digits);
     let date = low.len() >= 10
         && {
             let mut parts = low.splitn(3, '-');

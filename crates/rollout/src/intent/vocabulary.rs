@@ -35,3 +35,16 @@ pub(super) fn slip<'a>(word: &str, of: &[&'a str]) -> Option<&'a str> {
     })
     .then_some(first)
 }
+
+/// The word of these that is most like this one, where it is like it at all: at most a third of it is other.
+pub(super) fn nearest<'a>(word: &str, of: &[&'a str]) -> Option<&'a str> {
+    if word.len() < 3 || word.len() > 30 {
+        return None;
+    }
+    of.iter()
+        .filter(|other| other.len() > 2 && **other != word)
+        .map(|other| (strsim::osa_distance(word, other), *other))
+        .filter(|(distance, other)| distance * 3 <= word.len().max(other.len()))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, other)| other)
+}

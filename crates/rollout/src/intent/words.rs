@@ -40,7 +40,8 @@ tables! {
     ABORT "abort: give up the deployment under way, and go back" ["abort", "cancel", "call off"];
     STOP "abort, of a deployment" ["stop", "halt", "kill", "end"];
     THE_ROLLOUT "the deployment under way" ["rollout", "roll-out", "deployment", "deploy", "release", "update", "canary", "upgrade"];
-    RESTART "restart: start the replicas anew, as they are" ["restart", "re-start", "bounce", "reboot", "rolling restart of"];
+    ROLLING_RESTART "restart, rolling" ["rolling restart", "do a rolling restart"];
+    RESTART "restart: start the replicas anew, as they are" ["restart", "re-start", "bounce", "reboot"];
     ROLL "a verb in two parts: roll X out" ["roll", "bring", "take", "spin", "put"];
     BACK "the second part: back" ["back"];
     OUT "the second part: out" ["out", "up", "live"];
@@ -90,6 +91,7 @@ tables! {
     // Strategies.
     CANARY "canary: a part first, the rest when it has proven itself" ["canary", "canaried", "canary release", "canary deployment", "canary deploy", "canary rollout", "canary strategy", "canary update", "canarying"];
     START_WITH "a canary: the first part" ["start with", "starting with", "starting at", "starting from", "begin with", "beginning with", "beginning at", "begin at", "start at", "first to", "initially", "try on", "try it on", "test on", "test it on"];
+    AT_PART "a part of the requests" ["at"];
     OF_TRAFFIC "a part of the requests" [
         "of traffic", "of the traffic", "of requests", "of the requests", "of users", "of the users", "traffic", "of all traffic", "of load", "of the load",
     ];
@@ -195,7 +197,7 @@ tables! {
     NUMBER_OF "" ["number of", "the number of", "count of", "amount of", "the amount of", "the count of"];
     GPUS "GPUs" ["gpus", "gpu", "cards", "card", "accelerators", "accelerator", "gpu count", "graphics cards"];
     OF_THING "" ["of", "worth of"];
-    ON_MODEL "" ["on", "using", "of"];
+    ON_MODEL "" ["on", "using"];
     BY_X "" ["x", "of"];
     MAKERS "" ["nvidia", "amd", "tesla", "geforce", "quadro"];
     SERIES "a model in two words" ["rtx", "gtx", "instinct"];
@@ -211,7 +213,8 @@ tables! {
     KEEP "the load that is aimed at" ["keep", "keeping", "hold", "holding", "maintain", "target", "targeting"];
     AIM "" ["at", "to", "of", "=", "around", "near", "target"];
     MIN "never fewer" ["min", "minimum", "at least", "minimum of", "a minimum of", "no fewer than", "min replicas", "minimum replicas", "not fewer than", "no less than"];
-    MAX "never more" ["max", "maximum", "at most", "maximum of", "a maximum of", "no more than", "max replicas", "maximum replicas", "up to", "not more than"];
+    UP_TO "never more: with up to 10 replicas" ["up to"];
+    MAX "never more" ["max", "maximum", "at most", "maximum of", "a maximum of", "no more than", "max replicas", "maximum replicas", "not more than"];
 
     // Everything else.
     PRIORITY "priority" ["priority", "prio", "priority of", "priority:", "prio:"];
@@ -219,7 +222,7 @@ tables! {
     NORMAL "normal" ["normal", "default", "medium"];
     HIGH "high" ["high", "highest", "top"];
     TIMEOUT "longest time" ["timeout", "timeout of", "a timeout of", "time out after", "time limit", "time limit of", "a time limit of", "timing out after", "timeout after", "deadline", "deadline of", "give up after"];
-    IMAGE "the image" ["image", "from image", "with image", "using image", "container image", "docker image", "container", "the image", "image of"];
+    IMAGE "the image" ["image", "from image", "with image", "using image", "container image", "docker image", "container", "the image"];
     COMMAND "the command" ["command", "with command", "running", "cmd", "executing", "that runs", "with the command", "running command"];
     ENV "environment" ["env", "environment", "environment variable", "environment variables", "env var", "env vars", "variable", "variables", "envs", "--env", "-e"];
     PORT "the port" ["port", "on port", "listening on port", "listening on", "exposing port", "at port", "using port", "expose port", "serving on port"];

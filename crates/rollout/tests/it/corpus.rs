@@ -41,7 +41,7 @@ pub fn entries() -> Vec<Entry> {
                         ..Entry::default()
                     });
                 }
-                Some(("= ", means)) => all.last_mut().unwrap().means = Some(means.to_owned()),
+                Some(("= ", means)) => all.last_mut().unwrap().means = Some(unescaped(means)),
                 Some(("~ ", note)) => all.last_mut().unwrap().notes.push(note.to_owned()),
                 Some(("! ", refused)) => all.last_mut().unwrap().refused.push(refused.to_owned()),
                 _ => assert!(line.is_empty() || line.starts_with('#'), "{place}: {line}"),

@@ -5,7 +5,10 @@
 mod analysis;
 mod autoscale;
 mod corpus;
+mod dice;
 mod drive;
+mod intents;
+mod mutations;
 mod plan;
 mod random;
 mod sentences;
