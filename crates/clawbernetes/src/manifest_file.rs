@@ -27,12 +27,21 @@ pub(crate) struct Document {
 /// # Errors
 /// `NOT_FOUND` or `INVALID_ARGUMENT`, with what is wrong and where.
 pub(crate) fn read(file: &str) -> Result<Vec<Document>, ApiError> {
+    let text = text_of("manifest", file)?;
+    parse(if file == "-" { "standard input" } else { file }, &text)
+}
+
+/// The text of a file, which is called `what` where it can't be read; `-` is standard input.
+///
+/// # Errors
+/// `NOT_FOUND` or `INVALID_ARGUMENT`.
+pub(crate) fn text_of(what: &str, file: &str) -> Result<String, ApiError> {
     let refuse = |error: std::io::Error| {
         let code = match error.kind() {
             std::io::ErrorKind::NotFound => ErrorCode::NotFound,
             _ => ErrorCode::InvalidArgument,
         };
-        ApiError::new(code, format!("the manifest {file} can't be read")).cause(error.to_string())
+        ApiError::new(code, format!("the {what} {file} can't be read")).cause(error.to_string())
     };
     let mut text = String::new();
     if file == "-" {
@@ -44,10 +53,10 @@ pub(crate) fn read(file: &str) -> Result<Vec<Document>, ApiError> {
     if text.len() as u64 > MAX_BYTES {
         return Err(ApiError::new(
             ErrorCode::InvalidArgument,
-            format!("the manifest {file} is larger than {} MiB", MAX_BYTES >> 20),
+            format!("the {what} {file} is larger than {} MiB", MAX_BYTES >> 20),
         ));
     }
-    parse(if file == "-" { "standard input" } else { file }, &text)
+    Ok(text)
 }
 
 /// Reads all documents of a text that came from `file`.

@@ -25,7 +25,7 @@ use serde::Serialize;
 pub(crate) use self::{
     cells::{ago, dash, moment, span_of},
     certs::cert_status,
-    deploy::{History, Ongoing, PlanShown, changes, gist, replicas, revision, scheduled, sentence},
+    deploy::{Again, History, Ongoing, PlanShown, Replay, changes, gist, replicas, revision, scheduled, sentence},
     health::HealthShown,
     identity::{Reported, identity_fields},
     metrics::MetricsShown,

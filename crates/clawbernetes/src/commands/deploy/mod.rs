@@ -5,6 +5,7 @@ mod history;
 mod list;
 mod pause;
 mod promote;
+mod replay;
 mod resume;
 mod retry;
 mod rollback;
@@ -82,6 +83,7 @@ enum Command {
     Pause(pause::Args),
     Resume(resume::Args),
     Retry(retry::Args),
+    Replay(replay::Args),
 }
 
 impl Args {
@@ -105,6 +107,7 @@ impl Args {
             Command::Pause(args) => args.run(app).await,
             Command::Resume(args) => args.run(app).await,
             Command::Retry(args) => args.run(app).await,
+            Command::Replay(args) => args.run(app).await,
         }
     }
 

@@ -95,6 +95,8 @@ fn a_first_word_that_is_a_command_is_one() {
         (&["pause", "dep-1", "--reason", "looking"], "Pause"),
         (&["resume", "dep-1"], "Resume"),
         (&["retry", "dep-1"], "Retry"),
+        (&["replay", "dep-1"], "Replay"),
+        (&["replay", "--file", "status.json"], "Replay"),
     ] {
         assert_eq!(read(words).unwrap(), command, "{words:?}");
     }
@@ -122,6 +124,8 @@ fn what_is_neither_is_refused_with_what_was_meant() {
         &["promote", "dep-1", "--percentage", "101"],
         &["history", "x", "--limit", "0"],
         &["status"],
+        &["replay"],
+        &["replay", "dep-1", "--file", "status.json"],
     ] {
         assert!(read(words).is_err(), "{words:?}");
     }

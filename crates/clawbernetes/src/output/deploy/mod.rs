@@ -2,6 +2,7 @@
 
 mod list;
 mod plan;
+mod replay;
 mod service;
 mod status;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod words;
 pub(crate) use self::{
     list::History,
     plan::PlanShown,
+    replay::{Again, Replay},
     status::Ongoing,
     watch::{changes, sentence},
     words::{gist, replicas, revision, scheduled},

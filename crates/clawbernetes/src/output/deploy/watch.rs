@@ -2,13 +2,13 @@
 
 use api::{
     Timestamp,
-    deploy::{Moment, Outcome, Verdict},
+    deploy::{Moment, Outcome, Purpose, Verdict},
     op::{DeploymentStatus, RevisionReplicas},
 };
 
 use super::{
     super::cells::{clock, span_of},
-    status::{judged, outcome, share},
+    status::{outcome, share},
     words::revision,
 };
 
@@ -27,10 +27,10 @@ pub(crate) fn changes(before: Option<&DeploymentStatus>, after: &DeploymentStatu
     for verdict in &after.verdicts {
         if before.and_then(|before| found(before, verdict)) != Some(verdict.outcome) {
             lines.push(format!(
-                "{}  {:<11}  {}: {}, {}",
+                "{}  {:<11}  {} {}, {}",
                 clock(verdict.at),
                 "analysis",
-                judged(verdict),
+                purpose(verdict),
                 outcome(verdict.outcome),
                 verdict.message
             ));
@@ -59,6 +59,14 @@ fn found(before: &DeploymentStatus, verdict: &Verdict) -> Option<Outcome> {
         other.evidence.condition == verdict.evidence.condition && other.evidence.purpose == verdict.evidence.purpose
     };
     before.verdicts.iter().rfind(same).map(|other| other.outcome)
+}
+
+/// What a verdict is for. Its message names the condition.
+fn purpose(verdict: &Verdict) -> &'static str {
+    match verdict.evidence.purpose {
+        Purpose::Promote => "to go on:",
+        Purpose::Rollback => "to go back:",
+    }
 }
 
 /// Replicas, shares of the requests, step: all of a standing that is worth a line when it changes.
