@@ -607,7 +607,7 @@ pub struct Setback {
     pub until: Timestamp,
 }
 
-/// How a service is reached.
+/// How a service is reached: a port of the gateway, which leads to the first port that each replica declares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePort {
@@ -615,8 +615,6 @@ pub struct ServicePort {
     pub port: u16,
     /// What is spoken there.
     pub protocol: ServiceProtocol,
-    /// The replicas' port that it leads to, by its number in the manifest.
-    pub target: u16,
 }
 
 /// What is spoken at a service's port.

@@ -313,6 +313,9 @@ impl Agent {
                 let (mut held, mut kept) = (0, 0);
                 for assignment in put {
                     if !self.jobs.insert(assignment.job.clone()) {
+                        if assignment.stop.is_some() {
+                            self.ended(assignment.job);
+                        }
                         continue;
                     }
                     self.observe(assignment.job.clone(), Seen::Started {

@@ -27,6 +27,7 @@ mod openssl;
 mod placements;
 mod process;
 mod reference;
+mod rollouts;
 mod secrets;
 mod submits;
 mod world;
@@ -84,6 +85,8 @@ enum Part {
     Heartbeats,
     /// Metrics of 10,000 simulated agents
     Metrics,
+    /// 1,000 services, a deployment of each at once
+    Rollouts,
     /// Six hours of 80,000 series in a gateway: only when it is named, since it takes long
     Past,
 }
@@ -168,6 +171,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wanted(Part::Metrics) {
             metrics::run(&bench).await.context("metrics")?;
+        }
+        if wanted(Part::Rollouts) {
+            rollouts::run(&bench).await.context("rollouts")?;
         }
         if args.parts.contains(&Part::Past) {
             metrics::past(&bench).await.context("past")?;

@@ -189,12 +189,13 @@ impl Doors {
     /// Where a replica listens, as the gateway reaches it. `None`: it doesn't run, or its node isn't connected.
     #[must_use]
     pub fn endpoint(&self, service: &Service, workload: &Workload) -> Option<SocketAddr> {
-        let port = service.port.as_ref()?;
+        service.port.as_ref()?;
         let member = workload.members.first()?;
         let MemberState::Running { endpoints, .. } = &member.state else {
             return None;
         };
-        let endpoint = endpoints.iter().find(|e| e.port == port.target)?;
+        // The first that its own revision declares: revisions may declare different ones.
+        let endpoint = endpoints.first()?;
         let ip = self.live.address(&member.node)?;
         Some(SocketAddr::new(ip, endpoint.host_port))
     }

@@ -132,7 +132,10 @@ async fn sample(sources: &Sources, service: &Service, question: &Question, revis
             })
         }
         Signal::Metric { name } => metric(sources, service, name, revision, from, to).await,
-        counted => counts_of(sources, service, counted, revision, from, to).await,
+        counted => {
+            let bound = question.condition.threshold;
+            counts_of(sources, service, (counted, bound), revision, from, to).await
+        }
     }
 }
 
@@ -147,28 +150,28 @@ pub async fn requests(
     from: Timestamp,
     to: Timestamp,
 ) -> Result<Sample, ApiError> {
-    counts_of(sources, service, &Signal::ErrorRate, revision, from, to).await
+    counts_of(sources, service, (&Signal::ErrorRate, 0.0), revision, from, to).await
 }
 
 async fn counts_of(
     sources: &Sources,
     service: &Service,
-    signal: &Signal,
+    (signal, bound): (&Signal, f64),
     revision: u32,
     from: Timestamp,
     to: Timestamp,
 ) -> Result<Sample, ApiError> {
     let (metrics, signal) = (Arc::clone(&sources.metrics), signal.clone());
     let labels = counts::labels(&service.namespace, &service.name, revision);
-    let read = tokio::task::spawn_blocking(move || proxied(&metrics.store, &signal, &labels, from, to));
+    let read = tokio::task::spawn_blocking(move || proxied(&metrics.store, (&signal, bound), &labels, from, to));
     read.await
         .map_err(|e| ApiError::internal("the counts couldn't be read").cause(e.to_string()))?
 }
 
-/// What the proxy counted.
+/// What the proxy counted. `bound`: what a latency is compared with, in seconds.
 fn proxied(
     store: &MetricStore,
-    signal: &Signal,
+    (signal, bound): (&Signal, f64),
     labels: &[(&'static str, String)],
     from: Timestamp,
     to: Timestamp,
@@ -201,12 +204,31 @@ fn proxied(
             }
             Ok(Sample {
                 count: buckets.iter().sum(),
-                failed: None,
+                failed: Some(slower(&buckets, bound)),
                 value: proxy::quantile(&buckets, percentile / 100.0).map(|at| at.as_secs_f64()),
             })
         }
         _ => Ok(NOTHING),
     }
+}
+
+/// Answers that took longer than `seconds`: those of the buckets above, and of the one that it falls into the part that is.
+fn slower(buckets: &[u64], seconds: f64) -> u64 {
+    let mut from = 0.0;
+    let mut slower = 0.0;
+    for (place, count) in buckets.iter().enumerate() {
+        let to = proxy::bucket_bound(place).map_or(f64::INFINITY, |bound| bound.as_secs_f64());
+        let above = if seconds <= from {
+            1.0
+        } else if seconds >= to || to.is_infinite() {
+            0.0
+        } else {
+            (to - seconds) / (to - from)
+        };
+        slower += above * *count as f64;
+        from = to;
+    }
+    slower.round() as u64
 }
 
 /// By how much a counter grew in a window, over all of its series.
@@ -368,6 +390,19 @@ mod tests {
         assert_eq!(grown(&points, 1_000), 7.0);
         // Even without its zero.
         assert_eq!(grown(&[(1_000, 50.0), (3_000, 7.0)], 1_000), 7.0);
+    }
+
+    #[test]
+    fn answers_above_a_bound_are_counted_by_their_buckets() {
+        let mut buckets = vec![0; proxy::BUCKETS];
+        // 0 to 64 µs, 64 to 80 µs, 80 to 96 µs.
+        buckets[..3].copy_from_slice(&[100, 10, 1]);
+        for (micros, slower_than) in [(0.0, 111), (64.0, 11), (72.0, 6), (80.0, 1), (96.0, 0), (1e9, 0)] {
+            assert_eq!(slower(&buckets, micros / 1e6), slower_than, "{micros} µs");
+        }
+        // Of what took longer than the last bound nothing more is known.
+        buckets[proxy::BUCKETS - 1] = 7;
+        assert_eq!(slower(&buckets, 1.0), 7);
     }
 
     #[test]

@@ -324,18 +324,14 @@ pub fn begin(
     at: Timestamp,
 ) -> Result<drive::Step, ApiError> {
     let plan = &deployment.plan;
-    let target = plan.spec.ports.first().map(|port| port.port);
     let mut service = match &before.service {
         Some(service) => Service::clone(service),
         None => drive::service(plan, owner, None, at),
     };
-    if service.port.is_none()
-        && let Some(target) = target
-    {
+    if service.port.is_none() && !plan.spec.ports.is_empty() {
         service.port = Some(ServicePort {
             port: app.doors.free_port(view)?,
             protocol: ServiceProtocol::of(&plan.spec),
-            target,
         });
     }
     let after = plan.schedule.as_ref().and_then(|s| s.after.as_ref());
