@@ -891,6 +891,18 @@ fn what_was_bad_is_refused_unless_forced() {
     assert!(plan::looping(&again, world.service.as_ref().unwrap()).is_some());
     world.add(&again, Standing::Good);
     assert!(plan::looping(&again, world.service.as_ref().unwrap()).is_none());
+    // What failed as a restart is no reason to leave the number of replicas as it is, or not to go back.
+    let mut world = World::with(4, 2);
+    let restart = world.plan(&say(Verb::Restart));
+    world.add(&restart, Standing::Bad);
+    let scale = Intent {
+        replicas: Some(Amount::To(8)),
+        ..say(Verb::Scale)
+    };
+    for intent in [scale, say(Verb::Rollback)] {
+        assert!(plan::looping(&world.plan(&intent), world.service.as_ref().unwrap()).is_none());
+    }
+    assert!(plan::looping(&restart, world.service.as_ref().unwrap()).is_some());
     // The very first try may be tried again.
     let mut world = World::with(1, 1);
     world.service().stable = None;
