@@ -5,7 +5,7 @@
 //! [`Outcome::Error`], and only what was shown is [`Outcome::Pass`] or [`Outcome::Fail`].
 //!
 //! - shares of requests (error rate; latency, where the slow ones were counted): a test that holds however often one
-//!   looks, see [`sequential`]. Going back is wrong in at most [`ALPHA_ROLLBACK`] of all deployments whose rate is at the
+//!   looks, see `sequential`. Going back is wrong in at most [`ALPHA_ROLLBACK`] of all deployments whose rate is at the
 //!   bound (and in fewer where it is lower), going on in at most [`ALPHA_PROMOTE`]
 //!   (per window: one that grows is one, one that slides is another each time that none of its requests is the same)
 //! - other measured values: compared as they are, if they stand on enough samples ([`samples_min`])

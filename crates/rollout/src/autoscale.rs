@@ -44,7 +44,7 @@ pub const UP_LEAST: u32 = 4;
 /// In this time replicas are at most halved.
 pub const DOWN_PERIOD: Span = Span::secs(60);
 
-/// How often to decide: what is called for in between is remembered in slots of [`SLOT`].
+/// How often to decide: what is called for in between is remembered in slots of 10 s.
 pub const EVERY: Span = Span::secs(15);
 
 /// Of what was called for within such a time only the most is remembered.

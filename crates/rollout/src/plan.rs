@@ -2,11 +2,11 @@
 //! that can't be carried out is refused here, before anything moves.
 //!
 //! - what it is about: a new service, another revision, a number of replicas, the way back, or a batch job
-//! - [`spec`]: what a replica runs; [`image`]: which image a version means
-//! - [`bounds`]: how many replicas, and between which bounds
-//! - [`strategy`]: how one revision takes another's place, in numbers
-//! - [`changes`] and [`steps`]: the same for people
-//! - [`digest`]: what an applied plan is told by
+//! - `spec`: what a replica runs; `image`: which image a version means
+//! - `bounds`: how many replicas, and between which bounds
+//! - `strategy`: how one revision takes another's place, in numbers
+//! - `changes` and `steps`: the same for people
+//! - `digest`: what an applied plan is told by
 //!
 //! Left to the caller, because it needs the fleet: where replicas would go ([`Plan::placement`]), and whether secrets are
 //! there ([`Plan::missing`]).
@@ -25,7 +25,7 @@ mod strategy;
 
 use api::{
     ApiError, ErrorCode, Size, Span, Timestamp, WorkloadId,
-    deploy::{Course, Deployment, Plan, Revision, Schedule, Service, Standing, Strategy},
+    deploy::{Action, Course, Deployment, Plan, Revision, Schedule, Service, Standing, Strategy},
     id::check_name,
     nearest,
     workload::WorkloadSpec,
@@ -152,9 +152,13 @@ pub fn make(intent: &Intent, facts: &Facts<'_>) -> Result<Plan, ApiError> {
 
 /// Why a plan is refused unless it is forced: it brings back what is known as bad.
 ///
-/// `None`: nothing is known against what it runs, or a later revision of the same was good.
+/// `None`: nothing is known against what it runs, or a later revision of the same was good, or it makes no revision (going
+/// back to a bad one is refused by [`make`]).
 #[must_use]
 pub fn looping(plan: &Plan, service: &Service) -> Option<ApiError> {
+    if !matches!(plan.action, Action::Deploy | Action::Update) {
+        return None;
+    }
     let revision = known_as(&plan.spec, service)?;
     (revision.standing == Standing::Bad).then(|| {
         let message = format!(
@@ -174,7 +178,7 @@ fn known_as<'a>(spec: &WorkloadSpec, service: &'a Service) -> Option<&'a Revisio
 /// The most replicas that exist beyond those that are asked for while a plan is carried out, of its new revision.
 #[must_use]
 pub fn surge(plan: &Plan) -> u32 {
-    if plan.batch || plan.action == api::deploy::Action::Scale {
+    if plan.batch || plan.action == Action::Scale {
         return 0;
     }
     match plan.strategy {

@@ -392,7 +392,7 @@ fn any_evidence() -> impl Strategy<Value = Evidence> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_passes_for_want_of_data(evidence in any_evidence()) {

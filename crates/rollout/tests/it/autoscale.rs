@@ -372,7 +372,7 @@ impl Plant {
 
 #[test]
 fn constant_load_is_followed_and_then_left_alone() {
-    for seed in 0..200u64 {
+    for seed in 0..100u64 {
         let need = 1.0 + (seed % 23) as f64 * 0.83;
         let first = 1 + (seed % 7) as u32 * 4;
         let mut plant = Plant::new(seed, bounds(1, 100), first, 0.08, 0.02);
@@ -434,7 +434,7 @@ fn a_restart_at_any_time_changes_nothing() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn bounds_are_never_left(

@@ -886,9 +886,23 @@ fn what_was_bad_is_refused_unless_forced() {
     });
     assert!(plan::looping(&other, service).is_none());
     assert!(!other.warnings.iter().any(|warning| warning.contains("this is what")));
-    // A later good one of the same speaks for it.
+    // One that is yet to be judged says nothing, a later good one of the same speaks for it.
+    world.add(&again, Standing::New);
+    assert!(plan::looping(&again, world.service.as_ref().unwrap()).is_some());
     world.add(&again, Standing::Good);
     assert!(plan::looping(&again, world.service.as_ref().unwrap()).is_none());
+    // What failed as a restart is no reason to leave the number of replicas as it is, or not to go back.
+    let mut world = World::with(4, 2);
+    let restart = world.plan(&say(Verb::Restart));
+    world.add(&restart, Standing::Bad);
+    let scale = Intent {
+        replicas: Some(Amount::To(8)),
+        ..say(Verb::Scale)
+    };
+    for intent in [scale, say(Verb::Rollback)] {
+        assert!(plan::looping(&world.plan(&intent), world.service.as_ref().unwrap()).is_none());
+    }
+    assert!(plan::looping(&restart, world.service.as_ref().unwrap()).is_some());
     // The very first try may be tried again.
     let mut world = World::with(1, 1);
     world.service().stable = None;
@@ -1358,6 +1372,11 @@ fn the_way_back() {
     };
     assert_eq!(world.plan(&safely).strategy, Strategy::Rolling);
     refused(&world, &say(Verb::Abort), ErrorCode::Conflict, "no deployment");
+
+    // Having gone back once, back is further back, not forth again.
+    let mut gone = World::with(4, 4);
+    gone.service().stable = Some(2);
+    assert_eq!(gone.plan(&back(None)).to_revision, Some(1));
 
     let mut unproven = World::with(4, 1);
     unproven.service().stable = None;
