@@ -2,7 +2,7 @@
 
 use api::{
     ErrorCode, Span,
-    deploy::{Action, Course, Outcome, Phase, Plan, Rolling, Schedule, Standing, Strategy},
+    deploy::{Action, Course, Outcome, Phase, Plan, Purpose, Rolling, Schedule, Standing, Strategy},
     time::after,
 };
 use rollout::drive::{self, DRAIN, Due, State};
@@ -156,11 +156,36 @@ fn a_canary_gets_exactly_its_share_and_goes_on_when_it_is_found_good() {
     let step = drive::step_view(world.last(), &world.service).unwrap();
     assert_eq!((step.number, step.of), (2, 4));
     assert_eq!(step.until, step.since.map(|since| after(since, Span::secs(120))));
-    world.settle();
+    let share = |world: &World| {
+        let all: u32 = world.service.weights.values().sum();
+        f64::from(world.service.weights.get(&2).copied().unwrap_or(0)) / f64::from(all)
+    };
+    let mut was = share(&world);
+    for _ in 0..200 {
+        world.breathe(|_| true);
+        assert!(
+            share(&world) >= was,
+            "the share never falls: {was} {:?}",
+            world.service.weights
+        );
+        was = share(&world);
+    }
     assert_eq!(world.last().phase, Phase::Complete, "{:?}", world.last().message);
     assert_eq!(weights(&world), [(2, 10_000)]);
     assert_eq!(world.ready(2), 3);
-    // A new step is judged anew, and every promotion stands on a verdict of its own step.
+    // What each step was promoted on is on record, and is of that step.
+    let passed = world
+        .last()
+        .verdicts
+        .iter()
+        .filter(|verdict| verdict.evidence.purpose == Purpose::Promote);
+    let windows: Vec<_> = passed
+        .map(|verdict| (verdict.evidence.from, verdict.evidence.to))
+        .collect();
+    let [first, second] = windows[..] else {
+        panic!("{windows:?}");
+    };
+    assert!(first.1 <= second.0, "{windows:?}");
     assert!(
         world
             .last()
