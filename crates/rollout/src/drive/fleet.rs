@@ -3,7 +3,7 @@
 //! A replica *exists* until its workload has ended, *lives* until it retires, is *ready* while it may be sent requests, and
 //! is *settled* when it has been so for [`MIN_READY`](super::MIN_READY).
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashMap};
 
 use api::{
     ErrorCode, Timestamp,
@@ -55,8 +55,9 @@ impl Fleet {
             lost: Vec::new(),
             step: Step::default(),
         };
+        let replicas: HashMap<_, _> = replicas.iter().map(|replica| (&replica.workload, replica)).collect();
         for member in std::mem::take(&mut fleet.service.members) {
-            let state = replicas.iter().find(|replica| replica.workload == member.workload);
+            let state = replicas.get(&member.workload);
             let state = state.map(|replica| (replica.state.clone(), replica.in_flight));
             match state.unwrap_or((
                 State::Ended {

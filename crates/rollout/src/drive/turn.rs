@@ -809,9 +809,12 @@ impl Turn {
                 State::Waiting { .. } | State::Ready { .. } | State::Ended { .. } => None,
             })
         };
-        waits
-            .or_else(ill)
-            .unwrap_or_else(|| (ErrorCode::TimedOut, "there was no room for more".to_owned()))
+        waits.or_else(ill).unwrap_or_else(|| {
+            (
+                ErrorCode::TimedOut,
+                "those that came are ready, and the others had no turn yet".to_owned(),
+            )
+        })
     }
 
     /// Keeps as many replicas as came up, at least as many as there were.

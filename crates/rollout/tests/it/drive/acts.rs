@@ -155,3 +155,24 @@ fn what_waits_for_its_time_is_called_off() {
     assert_eq!(off.phase, Phase::Failed);
     assert!(off.error.unwrap().message.contains("not tonight"));
 }
+
+#[test]
+fn a_hold_adds_its_time_to_the_deadline() {
+    let mut world = World::new(2);
+    world.deploy(plan(Strategy::Rolling, 2));
+    let deadline = world.last().deadline.unwrap();
+    assert!(world.act(|last, now| drive::pause(last, "ada", None, now)));
+    world.now = after(deadline, Span::secs(100));
+    let held = api::time::between(world.last().hold.as_ref().unwrap().at, world.now);
+    assert!(world.act(|last, now| drive::resume(last, "ada", now)));
+    assert_eq!(world.last().deadline, Some(after(deadline, held)));
+    // One that is held because its time was over gets all of it again.
+    let mut world = World::new(2);
+    world.deploy(canary(2, &[(10.0, 1)], false));
+    world.pass(Span::secs(700));
+    assert_eq!(world.last().phase, Phase::Paused);
+    assert!(world.act(|last, now| drive::resume(last, "ada", now)));
+    assert_eq!(world.last().deadline, Some(after(world.now, Span::secs(660))));
+    world.run();
+    assert_eq!(world.last().phase, Phase::Canary);
+}

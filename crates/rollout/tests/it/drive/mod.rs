@@ -4,7 +4,6 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stderr,
-    clippy::print_stdout,
     reason = "a test stops at what it did not expect, and says how it came there"
 )]
 

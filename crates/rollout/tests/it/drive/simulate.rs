@@ -362,6 +362,5 @@ fn whatever_goes_wrong_each_deployment_ends_and_the_service_is_whole() {
             *ends.entry(phase).or_insert(0) += 1;
         }
     }
-    println!("{ends:?}");
     assert_eq!(ends.len(), 3, "all ends are reached: {ends:?}");
 }

@@ -2,7 +2,7 @@
 
 use api::{
     ErrorCode, Span,
-    deploy::{Action, Course, Outcome, Phase, Plan, Rolling, Schedule, Standing, Strategy},
+    deploy::{Action, Course, Outcome, Phase, Plan, Purpose, Rolling, Schedule, Standing, Strategy},
     time::after,
 };
 use rollout::drive::{self, DRAIN, Due, State};
@@ -156,11 +156,36 @@ fn a_canary_gets_exactly_its_share_and_goes_on_when_it_is_found_good() {
     let step = drive::step_view(world.last(), &world.service).unwrap();
     assert_eq!((step.number, step.of), (2, 4));
     assert_eq!(step.until, step.since.map(|since| after(since, Span::secs(120))));
-    world.settle();
+    let share = |world: &World| {
+        let all: u32 = world.service.weights.values().sum();
+        f64::from(world.service.weights.get(&2).copied().unwrap_or(0)) / f64::from(all)
+    };
+    let mut was = share(&world);
+    for _ in 0..200 {
+        world.breathe(|_| true);
+        assert!(
+            share(&world) >= was,
+            "the share never falls: {was} {:?}",
+            world.service.weights
+        );
+        was = share(&world);
+    }
     assert_eq!(world.last().phase, Phase::Complete, "{:?}", world.last().message);
     assert_eq!(weights(&world), [(2, 10_000)]);
     assert_eq!(world.ready(2), 3);
-    // A new step is judged anew, and every promotion stands on a verdict of its own step.
+    // What each step was promoted on is on record, and is of that step.
+    let passed = world
+        .last()
+        .verdicts
+        .iter()
+        .filter(|verdict| verdict.evidence.purpose == Purpose::Promote);
+    let windows: Vec<_> = passed
+        .map(|verdict| (verdict.evidence.from, verdict.evidence.to))
+        .collect();
+    let [first, second] = windows[..] else {
+        panic!("{windows:?}");
+    };
+    assert!(first.1 <= second.0, "{windows:?}");
     assert!(
         world
             .last()
@@ -708,4 +733,59 @@ fn the_time_left_is_told_where_it_is_known() {
     assert_eq!(left(&world), Some(Span::secs(60 + 20 + 60)));
     assert!(world.act(|last, now| drive::pause(last, "ada", None, now)));
     assert_eq!(left(&world), None);
+}
+
+#[test]
+fn a_promotion_stands_on_a_verdict_of_the_whole_step() {
+    let mut world = World::new(2);
+    world.deploy(canary(2, &[(10.0, 1), (50.0, 1)], true));
+    let now = world.now;
+    become_(&mut world, 2, State::Ready { since: now });
+    world.now = after(world.now, Span::secs(1));
+    world.run();
+    let since = world.last().step_since.unwrap();
+    let judged_at = |world: &mut World, seconds: u64| {
+        world.now = after(since, Span::secs(seconds));
+        world.judge(Outcome::Pass, Outcome::Pass);
+        world.run();
+    };
+    judged_at(&mut world, 100);
+    world.now = after(since, Span::secs(130));
+    world.run();
+    assert_eq!(
+        world.last().step,
+        0,
+        "what it was judged on ends before the step's time"
+    );
+    judged_at(&mut world, 131);
+    assert_eq!(world.last().step, 1);
+    // The verdict on the first step says nothing about the second.
+    let begun = world.last().step_since.unwrap();
+    world.now = after(begun, Span::secs(121));
+    world.run();
+    assert_eq!(world.last().step, 1);
+    // A verdict that passed is not for ever.
+    world.now = after(begun, Span::secs(125));
+    world.judge(Outcome::Pass, Outcome::Pass);
+    let passed = std::mem::take(&mut world.verdicts);
+    world.now = after(begun, Span::secs(125 + 61));
+    world.verdicts = passed;
+    world.run();
+    assert_eq!(world.last().step, 1, "too old");
+    world.judge(Outcome::Pass, Outcome::Pass);
+    world.run();
+    assert_eq!(world.last().step, 2);
+}
+
+#[test]
+fn a_revision_that_failed_gets_no_share_of_what_follows() {
+    let mut world = World::new(3);
+    world.deploy(plan(Strategy::Rolling, 3));
+    world.until(|world| world.ready(2) == 1 && world.ready(1) == 2);
+    assert!(world.act(|last, now| drive::roll_back(last, "wrong", "ada", false, now)));
+    world.run();
+    assert!(world.ready(2) > 0);
+    world.deploy(canary(3, &[(10.0, 1)], true));
+    assert!(world.ready(2) > 0, "it goes when the old set is whole");
+    assert_eq!(weights(&world), [(1, 10_000)]);
 }
