@@ -199,20 +199,10 @@ impl Exchange {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        loop {
-            let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-            if polled.is_ready() {
-                return polled;
-            }
-            // What was there has been taken: let more come, and look again.
-            let Some(link) = &mut self.link else {
-                return Poll::Pending;
-            };
-            if link.drive(cx) {
-                self.link = None;
-                continue;
-            }
-            return Pin::new(&mut self.incoming).poll_frame(cx);
+        let incoming = &mut self.incoming;
+        match &mut self.link {
+            Some(link) => link.step(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx)),
+            None => Pin::new(incoming).poll_frame(cx),
         }
     }
 }

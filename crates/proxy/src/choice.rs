@@ -172,6 +172,11 @@ impl Choice {
         Some(Lease::take(&slot.targets[at], &slot.meter))
     }
 
+    /// Whether an endpoint was ever passed over.
+    pub fn is_ejecting(&self) -> bool {
+        self.ejected_until > 0
+    }
+
     /// Notes until when an endpoint is passed over.
     pub fn eject(&mut self, until: u64) {
         self.ejected_until = self.ejected_until.max(until);

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -21,6 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 use crate::clock;
+use crate::headers::Origin;
 use crate::line::Line;
 use crate::options::Options;
 
@@ -29,7 +30,7 @@ const PARTING: Duration = Duration::from_secs(1);
 
 /// What the connection, its requests and its route share.
 pub struct Client {
-    pub ip: IpAddr,
+    pub origin: Origin,
     closing: AtomicBool,
     waker: AtomicWaker,
     /// Requests that are being answered.
@@ -49,7 +50,7 @@ impl Client {
         connections.fetch_add(1, Relaxed);
         let now = clock::now();
         Client {
-            ip: peer.ip().to_canonical(),
+            origin: Origin::new(peer.ip()),
             closing: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             active: AtomicUsize::new(0),

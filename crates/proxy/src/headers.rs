@@ -23,6 +23,24 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+/// A client's address, as it is told to endpoints.
+#[derive(Debug)]
+pub struct Origin {
+    ip: IpAddr,
+    /// Of `X-Forwarded-For`, where nobody was before.
+    alone: Option<HeaderValue>,
+}
+
+impl Origin {
+    pub fn new(ip: IpAddr) -> Self {
+        let ip = ip.to_canonical();
+        Origin {
+            ip,
+            alone: HeaderValue::from_str(&ip.to_string()).ok(),
+        }
+    }
+}
+
 /// How a request is passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -38,7 +56,7 @@ pub enum Way {
 ///
 /// # Errors
 /// Why it can't be passed on.
-pub fn outgoing(parts: &mut Parts, client: IpAddr) -> Result<Way, Failure> {
+pub fn outgoing(parts: &mut Parts, client: &Origin) -> Result<Way, Failure> {
     if parts.method == Method::CONNECT {
         return Err(Failure::Method);
     }
@@ -178,14 +196,18 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
 }
 
-fn forwarded(headers: &mut HeaderMap, client: IpAddr) {
-    let text = client.to_string();
-    append(headers, X_FORWARDED_FOR, &text);
+fn forwarded(headers: &mut HeaderMap, client: &Origin) {
+    if headers.contains_key(X_FORWARDED_FOR) {
+        append(headers, X_FORWARDED_FOR, &client.ip.to_string());
+    } else if let Some(alone) = &client.alone {
+        headers.insert(X_FORWARDED_FOR, alone.clone());
+    }
     if headers.contains_key(FORWARDED) {
-        let node = if client.is_ipv6() {
-            format!("for=\"[{text}]\"")
+        let ip = client.ip;
+        let node = if ip.is_ipv6() {
+            format!("for=\"[{ip}]\"")
         } else {
-            format!("for={text}")
+            format!("for={ip}")
         };
         append(headers, FORWARDED, &node);
     }
@@ -267,7 +289,7 @@ mod tests {
 
     fn passed(version: Version, lines: &[&str]) -> Result<(Way, Vec<String>), Failure> {
         let mut parts = head(version, lines);
-        let way = outgoing(&mut parts, CLIENT)?;
+        let way = outgoing(&mut parts, &Origin::new(CLIENT))?;
         let mut text: Vec<_> = parts
             .headers
             .iter()

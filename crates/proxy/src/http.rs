@@ -15,7 +15,7 @@ use crate::endpoint::{Lease, Target};
 use crate::headers::{self, Way};
 use crate::line::{Line, Search};
 use crate::tunnel;
-use crate::upstream::{self, Link};
+use crate::upstream::{self, Broken, Link};
 
 /// How often a request that was never sent is given to another connection. A connection that is there but can't take a
 /// request is rare; so many in a row are a defect of the endpoint.
@@ -27,7 +27,7 @@ pub async fn serve(line: Arc<Line>, client: Arc<Client>, request: Request<Incomi
     let serving = client.begin();
     let (mut parts, incoming) = request.into_parts();
     let version = parts.version;
-    let way = match headers::outgoing(&mut parts, client.ip) {
+    let way = match headers::outgoing(&mut parts, &client.origin) {
         Ok(way) => way,
         Err(failure) => return passage.failed(failure, serving),
     };
@@ -140,11 +140,12 @@ impl<'a> Passage<'a> {
             };
             let request = self.take()?;
             let spare = if reused { spare(&request) } else { None };
-            match tokio::time::timeout(self.line.options.answer_timeout, link.exchange(request)).await {
-                Err(_) => return Err(Failure::AnswerTimeout),
-                Ok(Ok(response)) => return self.arrived(response, Some(link)),
-                Ok(Err(mut error)) => {
+            match link.exchange(request, self.line.options.answer_timeout).await {
+                Ok(response) => return self.arrived(response, Some(link)),
+                Err(Broken::Timeout) => return Err(Failure::AnswerTimeout),
+                Err(Broken::Failed(mut error)) => {
                     if let Some(request) = error.take_message() {
+                        self.repeated = true;
                         self.give_back(request)?;
                     } else if let Some(request) = spare.filter(|_| !link.heard()) {
                         self.repeated = true;
@@ -294,7 +295,9 @@ impl Drop for Passage<'_> {
 async fn connect(target: &Target, line: &Line) -> std::io::Result<Box<Link>> {
     let stream = upstream::connect(target, line.options.connect_timeout).await?;
     target.reached();
-    let link = Link::new(stream).await.map_err(std::io::Error::other)?;
+    let link = Link::new(stream, line.options.answer_timeout)
+        .await
+        .map_err(std::io::Error::other)?;
     Ok(Box::new(link))
 }
 

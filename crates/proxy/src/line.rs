@@ -150,9 +150,14 @@ impl Line {
     }
 
     fn pick(&self, search: &Search) -> Pick {
-        self.state()
-            .choice
-            .pick(clock::now(), &search.tried, search.group.as_ref())
+        let mut state = self.state();
+        // The time matters only to who is passed over.
+        let now = if state.choice.is_ejecting() {
+            clock::now()
+        } else {
+            u64::MAX
+        };
+        state.choice.pick(now, &search.tried, search.group.as_ref())
     }
 
     /// Notes that a search's endpoint couldn't be connected to.

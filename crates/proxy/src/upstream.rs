@@ -8,16 +8,19 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
 
 use crate::body::RequestBody;
 use crate::clock;
@@ -34,44 +37,79 @@ type Connection = http1::Connection<TokioIo<Wire>, RequestBody>;
 /// An HTTP/1 connection, for one exchange at a time.
 pub struct Link {
     sender: http1::SendRequest<RequestBody>,
-    connection: Connection,
-    /// The connection has ended: it mustn't be polled again.
-    ended: bool,
+    /// `None`: it has ended. (Only when it is dropped does it give back a request that it didn't send.)
+    connection: Option<Connection>,
     /// Whether anything was read since this was last put to false.
     heard: Arc<AtomicBool>,
+    relay: Arc<Relay>,
+    /// Of the relay.
+    waker: Waker,
+    /// One for all exchanges: it is set anew when it has fired, and so hardly ever.
+    timer: Pin<Box<Sleep>>,
     /// Since when it has been idle, by [`clock::now`].
     pub idle_since: u64,
 }
 
+/// Why an exchange came to nothing.
+pub enum Broken {
+    /// The answer didn't begin in time.
+    Timeout,
+    /// Hyper's reason, with the request if it wasn't sent.
+    Failed(Box<Unanswered>),
+}
+
 impl Link {
-    /// Shakes hands (which says nothing on the wire).
-    pub async fn new(stream: TcpStream) -> hyper::Result<Self> {
+    /// Shakes hands (which says nothing on the wire). `patience`: about how long answers may take to begin.
+    ///
+    /// # Errors
+    /// Hyper's.
+    pub async fn new(stream: TcpStream, patience: Duration) -> hyper::Result<Self> {
         let heard = Arc::new(AtomicBool::new(false));
         let wire = Wire {
             stream,
             heard: Arc::clone(&heard),
         };
         let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(wire)).await?;
+        let relay = Arc::<Relay>::default();
         Ok(Link {
             sender,
-            connection,
-            ended: false,
+            connection: Some(connection),
             heard,
+            waker: Waker::from(Arc::clone(&relay)),
+            relay,
+            timer: Box::pin(tokio::time::sleep(patience)),
             idle_since: 0,
         })
     }
 
-    /// Lets the connection go on as far as it can. `true`: it has ended.
-    pub fn drive(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.ended {
-            self.ended = Pin::new(&mut self.connection).poll(cx).is_ready();
+    /// Takes a step of the exchange: the connection goes on as far as it can, then `look` at what came of it. Whenever the
+    /// step is pending, `cx` is woken for the next.
+    pub fn step<T>(&mut self, cx: &mut Context<'_>, mut look: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        self.relay.outer.register(cx.waker());
+        for _ in 0..STEPS {
+            self.relay.polling.store(true, SeqCst);
+            self.relay.again.store(false, SeqCst);
+            let inner = &mut Context::from_waker(&self.waker);
+            drive(&mut self.connection, inner);
+            let seen = look(inner);
+            self.relay.polling.store(false, SeqCst);
+            if seen.is_ready() {
+                return seen;
+            }
+            if !self.relay.again.load(SeqCst) {
+                return Poll::Pending;
+            }
         }
-        self.ended
+        // Others want their turn too.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
-    /// Whether it is open, and waits for a request.
+    /// Whether it waits for a request; lets it go on for that.
     pub fn is_usable(&mut self) -> bool {
-        !self.drive(&mut Context::from_waker(Waker::noop())) && self.sender.is_ready()
+        self.relay.outer.take();
+        drive(&mut self.connection, &mut Context::from_waker(&self.waker));
+        self.connection.is_some() && self.sender.is_ready()
     }
 
     /// Whether the endpoint has sent anything since the last request was.
@@ -79,19 +117,30 @@ impl Link {
         self.heard.load(Relaxed)
     }
 
-    /// Sends a request; ends when the answer's head is there. Its body comes while the link is [driven](Self::drive).
+    /// Sends a request; ends when the answer's head is there. Its body comes by further [steps](Self::step). A connection
+    /// that was closed while it was idle gives the request back.
     ///
     /// # Errors
-    /// Hyper's, with the request if nothing of it was sent.
-    pub async fn exchange(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
+    /// [`Broken`].
+    pub async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+        timeout: Duration,
+    ) -> Result<Response<Incoming>, Broken> {
         self.heard.store(false, Relaxed);
+        let started = Instant::now();
         let mut answer = pin!(self.sender.try_send_request(request));
-        let (connection, ended) = (&mut self.connection, &mut self.ended);
         std::future::poll_fn(|cx| {
-            if !*ended {
-                *ended = Pin::new(&mut *connection).poll(cx).is_ready();
+            if let Poll::Ready(answer) = self.step(cx, |cx| answer.as_mut().poll(cx)) {
+                return Poll::Ready(answer.map_err(|error| Broken::Failed(Box::new(error))));
             }
-            answer.as_mut().poll(cx)
+            while self.timer.as_mut().poll(cx).is_ready() {
+                if started.elapsed() >= timeout {
+                    return Poll::Ready(Err(Broken::Timeout));
+                }
+                self.timer.as_mut().reset(started + timeout);
+            }
+            Poll::Pending
         })
         .await
     }
@@ -106,13 +155,49 @@ impl Link {
 
     /// Lets it go on by itself until its exchange is over; then it closes.
     pub fn detach(self: Box<Self>) {
-        if !self.ended {
-            let connection = self.connection;
+        if let Some(connection) = self.connection {
             drop(self.sender);
             tokio::spawn(async move {
                 // The exchange's own body tells of a failure.
                 drop(connection.await);
             });
+        }
+    }
+}
+
+/// Lets a connection go on as far as it can.
+fn drive(connection: &mut Option<Connection>, cx: &mut Context<'_>) {
+    if let Some(going) = connection
+        && Pin::new(going).poll(cx).is_ready()
+    {
+        *connection = None;
+    }
+}
+
+/// How often a step is repeated at once because its parts woke one another.
+const STEPS: usize = 4;
+
+/// Wakes whoever drives a link. The link's parts (connection, answer, body) wake one another all the time, but they are
+/// driven together: a wake-up in the middle of a step only repeats the step, and the task isn't scheduled once more.
+#[derive(Default)]
+struct Relay {
+    outer: AtomicWaker,
+    /// A step is being taken.
+    polling: AtomicBool,
+    /// Somebody woke since it began.
+    again: AtomicBool,
+}
+
+impl Wake for Relay {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // In this order: either the step sees this, or this sees that the step is over.
+        self.again.store(true, SeqCst);
+        if !self.polling.load(SeqCst) {
+            self.outer.wake();
         }
     }
 }

@@ -232,7 +232,7 @@ async fn kept_connections_that_ended_are_seen_before_they_are_used() {
     });
     // A POST is never repeated: that it comes through shows that the dead connection wasn't used.
     let request = client.request("POST", "/", text("x"));
-    let (status, body) = client.whole(request).await.unwrap();
+    let (status, body) = soon("the answer", client.whole(request)).await.unwrap();
     assert_eq!((status, &body[..]), (StatusCode::OK, &b"again"[..]));
     assert_eq!((again.seen(), proxy.in_flight("web", "a")), (1, 0));
 }
