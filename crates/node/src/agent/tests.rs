@@ -1427,6 +1427,7 @@ impl World {
                     self.mono_ms = self.mono_ms.max(due);
                     let effects = self.agent.tick(self.now());
                     self.carry_out(effects);
+                    self.note_told();
                 }
                 self.mono_ms = end;
             }
@@ -1439,7 +1440,8 @@ impl World {
         }
     }
 
-    fn check(&mut self) {
+    /// Looks whether too much is said of readiness.
+    fn note_told(&mut self) {
         let mut waiting = BTreeSet::new();
         let mut said = Vec::new();
         for observation in self.agent.unacknowledged() {
@@ -1460,6 +1462,10 @@ impl World {
                 self.told.insert(job, (number, Some(self.mono_ms)));
             }
         }
+    }
+
+    fn check(&mut self) {
+        self.note_told();
         let mut ready = BTreeMap::new();
         for observation in self.received.values() {
             if let Seen::Readiness { ready: now, why } = &observation.seen {
