@@ -337,6 +337,9 @@ impl Agent {
                 } else if let Some(at) = started_at {
                     self.started(key, at, now, out);
                 }
+                if self.jobs.get(key).is_some_and(|job| job.record.stop.is_some()) {
+                    self.unready_for_good(key, now, out);
+                }
             }
             None if job.record.started_at.is_some() => {
                 let why = "the engine has lost it: it ran when the agent was last here, and nothing is left of it";
@@ -826,6 +829,7 @@ impl Agent {
             job: key.clone(),
             grace,
         });
+        self.unready_for_good(key, now, out);
     }
 
     fn started(&mut self, key: &JobKey, at: Timestamp, now: Now, out: &mut Effects) {

@@ -27,10 +27,22 @@ pub(super) struct Untold {
 }
 
 impl Agent {
-    /// A job's readiness check has come to this. `why`: why it isn't ready. Ignored for jobs that don't run or have no
-    /// such check.
+    /// A job's readiness check has come to this. `why`: why it isn't ready. Ignored for jobs that don't run, are to stop
+    /// or have no such check.
     pub fn readiness(&mut self, key: &JobKey, ready: bool, why: Option<String>, now: Now) -> Effects {
         let mut out = Effects::default();
+        if self.jobs.get(key).is_some_and(|job| job.record.stop.is_none()) {
+            self.set_readiness(key, ready, why.filter(|_| !ready), now, &mut out);
+        }
+        out
+    }
+
+    /// A job that is to stop serves no more: it may be the node itself that stops it, of which nobody else knows.
+    pub(super) fn unready_for_good(&mut self, key: &JobKey, now: Now, out: &mut Effects) {
+        self.set_readiness(key, false, Some("it is being stopped".to_owned()), now, out);
+    }
+
+    fn set_readiness(&mut self, key: &JobKey, ready: bool, why: Option<String>, now: Now, out: &mut Effects) {
         if let Some(job) = self.jobs.get_mut(key)
             && job.live()
             && job.record.started_at.is_some()
@@ -38,13 +50,12 @@ impl Agent {
         {
             job.untold = Some(Untold {
                 ready,
-                why: why.filter(|_| !ready),
+                why,
                 due_ms: None,
             });
             self.untold.insert(key.clone());
-            self.tell_readiness(key, now, &mut out);
+            self.tell_readiness(key, now, out);
         }
-        out
     }
 
     /// Tells of what can be told now.

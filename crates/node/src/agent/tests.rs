@@ -843,9 +843,17 @@ fn of_readiness_the_latest_is_told_and_never_more_than_once_a_second() {
     assert_eq!(unacked_readiness(&agent), [(4, false, why("503"))]);
     let view = agent.job(&job).unwrap();
     assert!(!view.ready && view.was_ready);
+    // One that the node stops serves no more, whatever its check says.
+    drop(agent.observations_acked(4, now(9_210)));
+    drop(agent.readiness(&job, true, None, now(10_300)));
+    assert_eq!(unacked_readiness(&agent), [(5, true, None)]);
+    drop(agent.observations_acked(5, now(10_400)));
+    drop(agent.unhealthy(&job, now(11_500)));
+    assert_eq!(unacked_readiness(&agent), [(6, false, why("it is being stopped"))]);
+    assert!(agent.readiness(&job, true, None, now(11_600)).is_empty());
     // Of one that has ended there is nothing to say.
-    drop(agent.engine_event(event("wl-a.1.0", exit(now(9_300), 0)), Left::default(), now(9_300)));
-    drop(agent.observations_acked(5, now(9_400)));
+    drop(agent.engine_event(event("wl-a.1.0", exit(now(12_000), 0)), Left::default(), now(12_000)));
+    drop(agent.observations_acked(7, now(12_100)));
     assert!(agent.readiness(&job, true, None, now(20_000)).is_empty());
     assert_eq!(agent.next_deadline(), None);
 }
@@ -961,8 +969,8 @@ struct World {
     finding: Vec<JobKey>,
     /// What the readiness checks of jobs came to last.
     ready: BTreeMap<JobKey, bool>,
-    /// When the agent last changed its word about a job's readiness, and what it was; in this life.
-    told: BTreeMap<JobKey, (u64, u64)>,
+    /// The number of the agent's last word about a job's readiness, and when it was said; `None`: in an earlier life.
+    told: BTreeMap<JobKey, (u64, Option<u64>)>,
     received: BTreeMap<u64, Observation>,
 }
 
@@ -1027,7 +1035,6 @@ impl World {
         self.events.clear();
         self.asked.clear();
         self.finding.clear();
-        self.told.clear();
         for carried in self.carried.values_mut() {
             carried.wants_secrets = carried.secretive && carried.ended.is_none();
         }
@@ -1045,6 +1052,15 @@ impl World {
         let last = |job: &JobKey| self::lines(lines.get(job).copied().unwrap_or(0));
         let (agent, effects) = Agent::new(self.disk.clone(), found, last, now(self.mono_ms)).unwrap();
         self.agent = agent;
+        for (_, at) in self.told.values_mut() {
+            *at = None;
+        }
+        let kept = self.disk.iter().filter(|(key, _)| key.starts_with("obs/"));
+        for observation in kept.map(|(_, value)| serde_json::from_slice::<Observation>(value).unwrap()) {
+            if let Seen::Readiness { .. } = observation.seen {
+                self.told.insert(observation.job, (observation.number, None));
+            }
+        }
         for (job, carried) in self.carried.iter().filter(|(_, carried)| carried.ended.is_none()) {
             let kept = self.agent.job(job).map(|job| job.assignment.host_ports.clone());
             assert!(
@@ -1061,7 +1077,8 @@ impl World {
 
     /// A readiness check comes to this; only those of jobs that run are tried.
     fn check_says(&mut self, job: &JobKey, ready: bool) {
-        if self.agent.job(job).is_some_and(|job| job.running()) {
+        let tried = |job: JobView<'_>| job.running() && job.assignment.readiness.is_some();
+        if self.agent.job(job).is_some_and(tried) {
             self.ready.insert(job.clone(), ready);
             let why = (!ready).then(|| "503".to_owned());
             let effects = self.agent.readiness(job, ready, why, self.now());
@@ -1410,6 +1427,7 @@ impl World {
                     self.mono_ms = self.mono_ms.max(due);
                     let effects = self.agent.tick(self.now());
                     self.carry_out(effects);
+                    self.note_told();
                 }
                 self.mono_ms = end;
             }
@@ -1422,7 +1440,8 @@ impl World {
         }
     }
 
-    fn check(&mut self) {
+    /// Looks whether too much is said of readiness.
+    fn note_told(&mut self) {
         let mut waiting = BTreeSet::new();
         let mut said = Vec::new();
         for observation in self.agent.unacknowledged() {
@@ -1435,11 +1454,18 @@ impl World {
         for (job, number) in said {
             let before = self.told.get(&job).copied();
             if before.is_none_or(|(before, _)| before != number) {
-                let since = before.map_or(u64::MAX, |(_, at)| self.mono_ms - at);
-                assert!(since >= 1_000, "{job}: said again after {since} ms");
-                self.told.insert(job, (number, self.mono_ms));
+                let since = before.and_then(|(_, at)| Some(self.mono_ms - at?));
+                assert!(
+                    since.is_none_or(|ms| ms >= 1_000),
+                    "{job}: said again after {since:?} ms"
+                );
+                self.told.insert(job, (number, Some(self.mono_ms)));
             }
         }
+    }
+
+    fn check(&mut self) {
+        self.note_told();
         let mut ready = BTreeMap::new();
         for observation in self.received.values() {
             if let Seen::Readiness { ready: now, why } = &observation.seen {
@@ -1473,12 +1499,13 @@ impl World {
             self.check();
         }
         for (job, ready) in &self.ready {
-            if self.agent.job(job).is_some_and(|job| job.last_line.is_none()) {
+            if let Some(view) = self.agent.job(job).filter(|job| job.last_line.is_none()) {
+                let ready = *ready && view.stop.is_none();
                 let said = self.received.values().rev().find_map(|o| match &o.seen {
                     Seen::Readiness { ready, .. } if o.job == *job => Some(*ready),
                     _ => None,
                 });
-                assert_eq!(said.unwrap_or(false), *ready, "{job}: the gateway has something else");
+                assert_eq!(said.unwrap_or(false), ready, "{job}: the gateway has something else");
             }
         }
         for round in 0..4 * JOBS {
