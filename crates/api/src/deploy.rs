@@ -317,6 +317,18 @@ pub enum Load {
     Queue,
 }
 
+/// As a person would say it.
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "CPU use",
+            Self::Gpu => "GPU use",
+            Self::RequestRate => "requests per second and replica",
+            Self::Queue => "requests under way per replica",
+        })
+    }
+}
+
 /// Bounds between which the number of replicas follows the load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -580,6 +592,19 @@ pub struct Replica {
     pub since: Timestamp,
     /// Since when it gets no new requests, because it is to end. `None`: it is wanted.
     pub retiring: Option<Timestamp>,
+    /// When it was told to end. `None`: not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Timestamp>,
+}
+
+/// How often replicas of a revision ended by themselves of late, and the rest before the next one is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Setback {
+    /// So many ended, without the revision having been whole and well for a while in between.
+    pub failures: u32,
+    /// No other is started before.
+    pub until: Timestamp,
 }
 
 /// How a service is reached.
@@ -603,6 +628,18 @@ pub enum ServiceProtocol {
     Http,
     /// Anything else over TCP: by connection.
     Tcp,
+}
+
+impl ServiceProtocol {
+    /// What replicas speak at their first port: TCP where its name says so (`tcp`, `tcp-…`), else HTTP.
+    #[must_use]
+    pub fn of(spec: &WorkloadSpec) -> Self {
+        let named = |name: &str| name == "tcp" || name.starts_with("tcp-");
+        match spec.ports.first() {
+            Some(port) if named(&port.name) => Self::Tcp,
+            _ => Self::Http,
+        }
+    }
 }
 
 /// A service as the gateway keeps it.
@@ -633,6 +670,9 @@ pub struct Service {
     pub deployment: Option<DeploymentId>,
     /// Bounds of the number of replicas. `None`: it is fixed.
     pub autoscale: Option<Autoscale>,
+    /// By revision: replicas that ended by themselves, and when others may be started in their place.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub setbacks: BTreeMap<u32, Setback>,
 }
 
 /// Which way a deployment goes.
@@ -734,8 +774,21 @@ pub struct Deployment {
     pub step: u32,
     /// Since when everything that the step needs is there. `None`: not yet.
     pub step_since: Option<Timestamp>,
-    /// When the last replica was replaced: the rest between batches counts from here.
+    /// When the last batch was whole: the rest between batches counts from here.
     pub moved_at: Option<Timestamp>,
+    /// Replicas of the new revision that were ready then.
+    #[serde(default)]
+    pub moved: u32,
+    /// The canary's steps as they are now: the plan's, and those that a person put in. Empty: it has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub canary_steps: Vec<CanaryStep>,
+    /// By when it must be done: the plan's time and the waits that the plan itself asks for. Going back has a time of its
+    /// own. Time on hold doesn't count. `None`: not begun, or no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// Whether replicas are stopped on the way forward without waiting for their requests.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub immediate: bool,
     /// Why it waits for a person. `None`: it doesn't.
     pub hold: Option<Hold>,
     /// A person's word that it may go on, until it is acted upon.

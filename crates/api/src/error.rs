@@ -48,6 +48,12 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// The code of this name, as it is written.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        serde_json::from_value(serde_json::Value::String(name.to_owned())).ok()
+    }
+
     /// The code as printed: `NOT_FOUND`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

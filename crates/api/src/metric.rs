@@ -306,6 +306,10 @@ catalogue! {
     "workload.oom_kills", "clawbernetes_workload_oom_kills_total" * 1.0, Count, Counter, Gateway, Max, "Attempts of a workload that ended for want of memory, since the gateway's start.";
     "workload.crashes", "clawbernetes_workload_crashes_total" * 1.0, Count, Counter, Gateway, Max, "Attempts of a workload that failed and were followed by another one, since the gateway's start.";
     "cert.remaining", "clawbernetes_certificate_remaining_seconds" * 1.0, Seconds, Gauge, Gateway, Min, "Until a certificate ends that was issued on request, isn't revoked, and has no successor (label name).";
+    "service.requests", "clawbernetes_service_requests_total" * 1.0, Count, Counter, Gateway, Max, "Requests of a service's revision that were proxied, since the gateway's start (labels namespace, service, revision).";
+    "service.errors", "clawbernetes_service_errors_total" * 1.0, Count, Counter, Gateway, Max, "Of them, those that failed: status 5xx, or no answer.";
+    "service.latency", "clawbernetes_service_latency_seconds" * 1.0, Seconds, Gauge, Gateway, Max, "Time until their answers began, over a second (label quantile).";
+    "service.latency.buckets", "clawbernetes_service_latency_bucket_total" * 1.0, Count, Counter, Gateway, Max, "Answers by that time, in steps of a quarter (label bucket).";
     "gateway.memory", "clawbernetes_gateway_memory_bytes" * 1.0, Bytes, Gauge, Gateway, Avg, "Memory that the gateway takes.";
     "gateway.cpu", "clawbernetes_gateway_cpu_seconds_total" * 1.0, Seconds, Counter, Gateway, Max, "CPU time that the gateway took since its start.";
     "gateway.disk.used", "clawbernetes_gateway_disk_used_bytes" * 1.0, Bytes, Gauge, Gateway, Max, "Space that isn't free where the gateway keeps its data.";

@@ -53,6 +53,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// 64 random bits: what an id is made from.
+///
+/// # Errors
+/// The kernel gives none.
+pub fn random_number() -> Result<u64, ApiError> {
+    random::<8>().map(u64::from_le_bytes)
+}
+
 /// A new credential and the hash to keep of it.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use api::{
     GpuIndex, NodeName, Timestamp, WorkloadId,
+    deploy::{Deployment, Service},
     event::{Event, Severity},
     node::Node,
     workload::Workload,
@@ -136,6 +137,53 @@ impl Draft {
     pub fn delete_workload(&mut self, workload: &Versioned<Workload>) {
         let key = keys::workload(&workload.id);
         self.with(|txn| txn.unchanged(&key, workload.revision).delete(key.clone()));
+    }
+
+    /// A service as it should be. `seen`: its revision when this was decided; `None`: it didn't exist, and takes its
+    /// name among workloads too.
+    pub fn put_service(&mut self, seen: Option<Revision>, service: &Service) {
+        let key = keys::service(&service.namespace, &service.name);
+        self.with(|txn| match seen {
+            Some(revision) => txn.unchanged(&key, revision),
+            None => {
+                let name = keys::name(&service.namespace, &service.name);
+                txn.absent(&key).absent(&name).put(name.clone(), "service".to_owned())
+            }
+        });
+        self.with(|txn| txn.put(key.clone(), json(service)));
+    }
+
+    /// Removes a service, and lets go of its name.
+    pub fn delete_service(&mut self, service: &Versioned<Service>) {
+        let key = keys::service(&service.namespace, &service.name);
+        self.with(|txn| {
+            txn.unchanged(&key, service.revision)
+                .delete(key.clone())
+                .delete(keys::name(&service.namespace, &service.name))
+                .delete(keys::scaling(&service.namespace, &service.name))
+        });
+    }
+
+    /// Holds only if a service hasn't changed since it was seen.
+    pub fn service_unchanged(&mut self, service: &Versioned<Service>) {
+        let key = keys::service(&service.namespace, &service.name);
+        self.with(|txn| txn.unchanged(key, service.revision));
+    }
+
+    /// A deployment as it should be. `seen`: its revision when this was decided; `None`: it didn't exist.
+    pub fn put_deployment(&mut self, seen: Option<Revision>, deployment: &Deployment) {
+        let key = keys::deployment(&deployment.id);
+        self.with(|txn| match seen {
+            Some(revision) => txn.unchanged(&key, revision),
+            None => txn.absent(&key),
+        });
+        self.with(|txn| txn.put(key.clone(), json(deployment)));
+    }
+
+    /// Forgets a deployment.
+    pub fn delete_deployment(&mut self, deployment: &Versioned<Deployment>) {
+        let key = keys::deployment(&deployment.id);
+        self.with(|txn| txn.unchanged(&key, deployment.revision).delete(key.clone()));
     }
 
     /// A token as it should be. `seen`: its revision when this was decided; `None`: it didn't exist.

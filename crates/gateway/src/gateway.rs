@@ -20,6 +20,7 @@ use crate::{
     auth,
     control::{self, start_planner},
     decide::{nodes::Patience, sweep::Retention},
+    deploy::{self, Doors, Prometheus, Reader},
     diagnose,
     draft::Draft,
     happenings,
@@ -76,6 +77,12 @@ pub struct Options {
     pub trust: trust::Options,
     /// The identity provider at which people log in. `None`: tokens are made by admins alone.
     pub oidc: Option<oidc::Options>,
+    /// Where services are reached.
+    pub services: deploy::Options,
+    /// The language model that reads what the grammar can't. `None`: none.
+    pub reader: Option<deploy::ReaderOptions>,
+    /// The Prometheus that conditions of deployments may query. `None`: none.
+    pub prometheus: Option<String>,
     /// Make a new admin token, in place of the one that the first start (or an earlier reset) made: for whoever has lost
     /// all of them.
     pub reset_admin_token: bool,
@@ -104,6 +111,9 @@ impl Default for Options {
             limits: Limits::default(),
             trust: trust::Options::default(),
             oidc: None,
+            services: deploy::Options::default(),
+            reader: None,
+            prometheus: None,
             reset_admin_token: false,
         }
     }
@@ -145,6 +155,12 @@ pub enum StartError {
     /// Nothing can be sent to receivers of alerts.
     #[error("alerts can't be sent")]
     Sender(#[from] SenderError),
+    /// The language model can't be asked.
+    #[error("language model: {0}")]
+    Model(String),
+    /// Prometheus can't be called.
+    #[error("prometheus: {0}")]
+    Prometheus(String),
     /// The identity provider can't be called.
     #[error("identity provider: {0}")]
     Oidc(String),
@@ -257,6 +273,10 @@ impl Gateway {
             lost: options.lost_after,
         };
         let journal = Arc::new(diagnose::Journal::default());
+        let doors = Arc::new(Doors::new(&options.services, address, Arc::clone(&live)));
+        let reader = options.reader.map(Reader::new).transpose().map_err(StartError::Model)?;
+        let prometheus = options.prometheus.as_deref().map(Prometheus::new).transpose();
+        let prometheus = prometheus.map_err(StartError::Prometheus)?;
         let app = Arc::new(App {
             hub: Arc::clone(&hub),
             live: Arc::clone(&live),
@@ -268,6 +288,8 @@ impl Gateway {
             oidc,
             audit: Arc::clone(&audit),
             planner: planner.clone(),
+            doors: Arc::clone(&doors),
+            reader,
             intakes: tokio::sync::Semaphore::new(INTAKES),
             rows: serve::Rows::default(),
             access: serve::Access::new(options.limits),
@@ -306,6 +328,13 @@ impl Gateway {
             retention,
             stop.clone(),
         );
+        let sources = deploy::Sources {
+            hub: Arc::clone(&hub),
+            metrics: Arc::clone(&metrics),
+            prometheus,
+        };
+        let deploying = deploy::run(sources, Arc::clone(&doors), stop.clone());
+        let counting = deploy::count(doors, Arc::clone(&metrics), stop.clone());
         let keeping = upkeep::keep(Arc::clone(&app), stop.clone());
         let door = serve::Door {
             tls: trust.tls.clone(),
@@ -320,6 +349,8 @@ impl Gateway {
             tokio::spawn(evaluating),
             tokio::spawn(delivering),
             tokio::spawn(keeping),
+            tokio::spawn(deploying),
+            tokio::spawn(counting),
         ];
         if let Some(target) = options.remote_write {
             let writing = remote_write::run(Arc::clone(&metrics), target, options.data.clone(), stop.clone());

@@ -1,7 +1,13 @@
 //! How the gateway's records are named in the store.
 
-use api::{GpuIndex, NodeName, WorkloadId};
+use api::{DeploymentId, GpuIndex, NodeName, WorkloadId};
 
+/// Every service: [`api::deploy::Service`].
+pub const SERVICES: &str = "/service/";
+/// Every deployment: [`api::deploy::Deployment`].
+pub const DEPLOYMENTS: &str = "/deploy/";
+/// What each service's autoscaler has seen: [`rollout::autoscale::History`].
+pub const SCALING: &str = "/scaling/";
 /// Every node: [`api::node::Node`].
 pub const NODES: &str = "/node/";
 /// Every workload: [`api::workload::Workload`].
@@ -41,6 +47,21 @@ pub const CERTS: &str = "/cert/";
 pub const AUDIT: &str = "/audit/";
 /// Where the kept part of the audit log begins.
 pub const AUDIT_BASE: &str = "/audit-base";
+
+/// Key of a service.
+pub fn service(namespace: &str, name: &str) -> String {
+    format!("{SERVICES}{namespace}/{name}")
+}
+
+/// Key of a deployment.
+pub fn deployment(id: &DeploymentId) -> String {
+    format!("{DEPLOYMENTS}{id}")
+}
+
+/// Key of what a service's autoscaler has seen.
+pub fn scaling(namespace: &str, name: &str) -> String {
+    format!("{SCALING}{namespace}/{name}")
+}
 
 /// Key of a secret.
 pub fn secret(namespace: &str, name: &str) -> String {

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod auth;
 pub mod control;
 pub mod decide;
+pub mod deploy;
 pub mod diagnose;
 pub mod draft;
 pub mod gateway;

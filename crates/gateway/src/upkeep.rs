@@ -1,11 +1,18 @@
 //! What trust needs over time: certificates renewed, what has ended destroyed, what is long over forgotten.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use api::{ApiError, Span, Timestamp, time};
+use api::{ApiError, Span, Timestamp, deploy::Deployment, time};
 use tokio_util::sync::CancellationToken;
 
-use crate::{draft::Draft, hub::now, oidc, secrets::Secrets, serve::App, view::View};
+use crate::{
+    draft::Draft,
+    hub::now,
+    oidc,
+    secrets::Secrets,
+    serve::App,
+    view::{Versioned, View},
+};
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(60);
@@ -15,6 +22,8 @@ const TOGETHER: usize = 1_000;
 const TOKENS_TOLD: Span = Span::secs(90 * 86_400);
 /// How long whoever bears a token of an identity provider is told that it has expired. Each login makes one.
 const LOGINS_TOLD: Span = Span::secs(86_400);
+/// Deployments that are kept of each service and batch job.
+const DEPLOYMENTS_KEPT: usize = 100;
 /// How long certificates are remembered after their end.
 const CERTS_KEPT: Span = Span::secs(30 * 86_400);
 
@@ -71,11 +80,29 @@ fn over(view: &View, at: Timestamp) -> Option<Draft> {
         .filter(|cert| cert.not_after < kept)
         .take(TOGETHER)
         .collect();
+    let deployments: Vec<_> = past(view).take(TOGETHER).collect();
+    for deployment in &deployments {
+        draft.delete_deployment(deployment);
+    }
     for token in &tokens {
         draft.delete_token(token);
     }
     for cert in &certs {
         draft.delete_cert(cert);
     }
-    (!tokens.is_empty() || !certs.is_empty()).then_some(draft)
+    (!tokens.is_empty() || !certs.is_empty() || !deployments.is_empty()).then_some(draft)
+}
+
+/// Deployments that have ended and aren't among the latest of their service.
+fn past(view: &View) -> impl Iterator<Item = &Versioned<Deployment>> {
+    let mut by_name: HashMap<(&str, &str), Vec<&Versioned<Deployment>>> = HashMap::new();
+    for deployment in view.deployments() {
+        let name = (deployment.namespace.as_str(), deployment.plan.workload.as_str());
+        by_name.entry(name).or_default().push(deployment);
+    }
+    by_name.into_values().flat_map(|mut all| {
+        all.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+        let ended = all.into_iter().skip(DEPLOYMENTS_KEPT);
+        ended.filter(|deployment| deployment.phase.ended())
+    })
 }

@@ -9,7 +9,8 @@ use std::{
 };
 
 use api::{
-    ApiError, ErrorCode, GpuIndex, NodeName, WorkloadId,
+    ApiError, DeploymentId, ErrorCode, GpuIndex, NodeName, WorkloadId,
+    deploy::{Deployment, Service},
     node::Node,
     workload::{JobKey, Member, Phase, Workload},
 };
@@ -64,9 +65,16 @@ pub enum Touched {
     Node(NodeName, Option<Versioned<Node>>),
     /// A workload, and the nodes that it is on or was on; `None` when it was removed.
     Workload(WorkloadId, Option<Versioned<Workload>>, Vec<NodeName>),
+    /// A service; `None` when it was removed.
+    Service(ServiceName, Option<Versioned<Service>>),
+    /// A deployment, of this service.
+    Deployment(DeploymentId, ServiceName),
     /// Something that no controller waits for.
     Other,
 }
+
+/// A service's namespace and name.
+pub type ServiceName = (String, String);
 
 /// A stored record that this version can't read.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +105,12 @@ pub struct View {
     tokens: BTreeMap<String, Versioned<Token>>,
     joins: BTreeMap<String, Versioned<JoinToken>>,
     certs: BTreeMap<String, Versioned<Certificate>>,
+    services: BTreeMap<ServiceName, Versioned<Service>>,
+    /// The service that a workload is a replica of.
+    replicas: HashMap<WorkloadId, ServiceName>,
+    deployments: BTreeMap<DeploymentId, Versioned<Deployment>>,
+    /// Deployments by service or batch job.
+    of_service: BTreeMap<ServiceName, BTreeSet<DeploymentId>>,
 }
 
 fn read<T: DeserializeOwned>(record: &Record) -> Result<Versioned<T>, Unreadable> {
@@ -124,6 +138,8 @@ enum Read {
     Join(String, Versioned<JoinToken>),
     Cert(String, Versioned<Certificate>),
     Bound(NodeName, Revision),
+    Service(ServiceName, Versioned<Service>),
+    Deployment(DeploymentId, Versioned<Deployment>),
     Deleted(store::Key),
     /// Of a kind that isn't in the view.
     Other,
@@ -160,6 +176,11 @@ impl News {
             Read::Cert(serial.to_owned(), read(record)?)
         } else if let Some(node) = key.strip_prefix(keys::BOUND) {
             Read::Bound(NodeName::new(node), record.modified)
+        } else if key.starts_with(keys::SERVICES) {
+            let service: Versioned<Service> = read(record)?;
+            Read::Service((service.namespace.clone(), service.name.clone()), service)
+        } else if let Some(id) = key.strip_prefix(keys::DEPLOYMENTS) {
+            Read::Deployment(DeploymentId::new(id), read(record)?)
         } else {
             Read::Other
         };
@@ -215,6 +236,8 @@ impl View {
             Read::Bound(node, revision) => {
                 self.bound.insert(node, revision);
             }
+            Read::Service(name, service) => return self.put_service(name, service),
+            Read::Deployment(id, deployment) => return self.put_deployment(id, deployment),
             Read::Deleted(key) => return self.delete(&key),
             Read::Other => {}
         }
@@ -251,6 +274,25 @@ impl View {
         Touched::Workload(id, Some(new), touched)
     }
 
+    fn put_service(&mut self, name: ServiceName, new: Versioned<Service>) -> Touched {
+        if let Some(old) = self.services.insert(name.clone(), new.clone()) {
+            for replica in &old.members {
+                self.replicas.remove(&replica.workload);
+            }
+        }
+        for replica in &new.members {
+            self.replicas.insert(replica.workload.clone(), name.clone());
+        }
+        Touched::Service(name, Some(new))
+    }
+
+    fn put_deployment(&mut self, id: DeploymentId, new: Versioned<Deployment>) -> Touched {
+        let name = (new.namespace.clone(), new.plan.workload.clone());
+        self.of_service.entry(name.clone()).or_default().insert(id.clone());
+        self.deployments.insert(id.clone(), new);
+        Touched::Deployment(id, name)
+    }
+
     fn delete(&mut self, key: &str) -> Touched {
         if let Some(id) = key.strip_prefix(keys::WORKLOADS) {
             let id = WorkloadId::new(id);
@@ -277,6 +319,28 @@ impl View {
             let name = NodeName::new(name);
             self.nodes.remove(&name);
             return Touched::Node(name, None);
+        }
+        if let Some((namespace, name)) = key.strip_prefix(keys::SERVICES).and_then(|rest| rest.split_once('/')) {
+            let name = (namespace.to_owned(), name.to_owned());
+            if let Some(old) = self.services.remove(&name) {
+                for replica in &old.members {
+                    self.replicas.remove(&replica.workload);
+                }
+            }
+            return Touched::Service(name, None);
+        }
+        if let Some(id) = key.strip_prefix(keys::DEPLOYMENTS) {
+            let id = DeploymentId::new(id);
+            if let Some(old) = self.deployments.remove(&id) {
+                let name = (old.namespace.clone(), old.plan.workload.clone());
+                if let Some(ids) = self.of_service.get_mut(&name) {
+                    ids.remove(&id);
+                    if ids.is_empty() {
+                        self.of_service.remove(&name);
+                    }
+                }
+                return Touched::Deployment(id, name);
+            }
         }
         if let Some(claim) = keys::parse_claim(key) {
             self.claims.remove(&claim);
@@ -412,6 +476,43 @@ impl View {
             .filter(move |cert| cert.kind == Kind::Node && cert.name.as_str() == node.as_str())
     }
 
+    /// Every service, by namespace and name.
+    pub fn services(&self) -> impl Iterator<Item = &Versioned<Service>> {
+        self.services.values()
+    }
+
+    /// A service.
+    #[must_use]
+    pub fn service(&self, name: &ServiceName) -> Option<&Versioned<Service>> {
+        self.services.get(name)
+    }
+
+    /// The service that a workload is a replica of. `None`: it is no replica, or no longer.
+    #[must_use]
+    pub fn replica_of(&self, workload: &WorkloadId) -> Option<&ServiceName> {
+        self.replicas.get(workload)
+    }
+
+    /// Every deployment, by id.
+    pub fn deployments(&self) -> impl Iterator<Item = &Versioned<Deployment>> {
+        self.deployments.values()
+    }
+
+    /// A deployment.
+    #[must_use]
+    pub fn deployment(&self, id: &DeploymentId) -> Option<&Versioned<Deployment>> {
+        self.deployments.get(id)
+    }
+
+    /// The deployments of a service or batch job, in no order that means anything.
+    pub fn deployments_of(&self, name: &ServiceName) -> impl Iterator<Item = &Versioned<Deployment>> {
+        self.of_service
+            .get(name)
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.deployments.get(id))
+    }
+
     /// A certificate, by its serial number.
     #[must_use]
     pub fn cert(&self, serial: &str) -> Option<&Versioned<Certificate>> {
@@ -440,7 +541,7 @@ impl View {
                 .filter_map(|id| self.workloads.get(id))
                 .max_by_key(|w| (!w.phase.ended(), w.submitted_at, w.id.clone()))
         };
-        if let Some(workload) = self.names.get(&(namespace.to_owned(), text.to_owned())).and_then(named) {
+        if let Some(workload) = self.named(namespace, text) {
             return Ok(workload);
         }
         let by_id = self
@@ -511,6 +612,16 @@ impl View {
             .find(|w| !w.phase.ended())
     }
 
+    /// The workload of a name: the active one, else the youngest.
+    #[must_use]
+    pub fn named(&self, namespace: &str, name: &str) -> Option<&Versioned<Workload>> {
+        self.names
+            .get(&(namespace.to_owned(), name.to_owned()))?
+            .iter()
+            .filter_map(|id| self.workloads.get(id))
+            .max_by_key(|w| (!w.phase.ended(), w.submitted_at, w.id.clone()))
+    }
+
     /// What this view holds and a later one no longer does, as removals.
     pub fn missing_from(&self, later: &Self) -> Vec<Touched> {
         let nodes = self.nodes.keys().filter(|name| !later.nodes.contains_key(*name));
@@ -518,8 +629,10 @@ impl View {
             .workloads
             .iter()
             .filter(|(id, _)| !later.workloads.contains_key(*id));
+        let services = self.services.keys().filter(|name| !later.services.contains_key(*name));
         nodes
             .map(|name| Touched::Node(name.clone(), None))
+            .chain(services.map(|name| Touched::Service(name.clone(), None)))
             .chain(workloads.map(|(id, w)| Touched::Workload(id.clone(), None, nodes_of(w).cloned().collect())))
             .collect()
     }

@@ -13,7 +13,7 @@ use api::{
     ApiError, Size, Span, Timestamp,
     node::EngineInfo,
     wire::{Assignment, ExecEvent, PullProgress},
-    workload::{JobKey, Outcome, Usage},
+    workload::{HOST_IMAGE, JobKey, Outcome, Usage},
 };
 use tokio::sync::mpsc;
 
@@ -21,6 +21,13 @@ use crate::secret::Secrets;
 
 /// A boxed future, so that engines can stand behind one trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Whether a job's ports are those of its container, published on the node's: where ports are picked for a container.
+/// Members of a gang use the node's network, by which they find each other.
+#[must_use]
+pub(crate) fn published(job: &Assignment) -> bool {
+    job.dynamic_ports && job.image != HOST_IMAGE && job.gang.is_none()
+}
 
 /// What happened to a job.
 #[derive(Debug, Clone, PartialEq, Eq)]

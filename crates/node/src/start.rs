@@ -185,6 +185,7 @@ pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<()
         hostname: &hostname,
     };
     let identity = session::identify(&data, &wish).await?;
+    let at: session::Address = identity.gateway.parse().map_err(AgentError::from)?;
     let metrics = match options.metrics_listen {
         Some(address) => {
             let listener = TcpListener::bind(address).await;
@@ -217,6 +218,7 @@ pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<()
     if options.engines != Engines::Native {
         let docker_options = docker::Options {
             socket: options.docker_socket,
+            publish_at: at.bind(),
             ..docker::Options::new(identity.name.clone())
         };
         let sinks = Arc::clone(&spool);

@@ -116,6 +116,19 @@ pub fn samples_min(signal: &Signal) -> u64 {
     }
 }
 
+/// Above this share of failed requests a revision fails often, whatever its conditions say.
+const OFTEN: f64 = 0.05;
+
+/// Whether a revision is shown to fail often: more than 5 % of its requests, wrong in at most [`ALPHA_ROLLBACK`].
+pub(crate) fn fails_often(failed: u64, of: u64) -> bool {
+    of >= REQUESTS_MIN && failed <= of && Counts::new(failed, of).show(Side::Above, OFTEN, ALPHA_ROLLBACK)
+}
+
+/// Whether one revision is shown to fail more than another (failed, of so many), wrong in at most [`ALPHA_ROLLBACK`].
+pub(crate) fn fails_more(one: (u64, u64), other: (u64, u64)) -> bool {
+    larger(Counts::new(one.0, one.1), Counts::new(other.0, other.1), ALPHA_ROLLBACK)
+}
+
 const fn alpha(purpose: Purpose) -> f64 {
     match purpose {
         Purpose::Promote => ALPHA_PROMOTE,

@@ -1,4 +1,26 @@
-//! What a sentence asks for, as far as the sentence itself says.
+//! What a sentence asks for, as far as the sentence itself says: a grammar of clauses in any order. A word that is no
+//! part of it is refused, with the nearest that is; nothing is guessed.
+//!
+//! A sentence is cut into tokens, the tokens are read as clauses, and the clauses are put together into one
+//! [`Intent`] or found to contradict each other.
+
+mod clause;
+mod condition;
+mod draft;
+mod grammar;
+mod misread;
+mod moment;
+mod reading;
+mod resource;
+mod token;
+mod value;
+mod vocabulary;
+mod words;
+mod write;
+
+pub use misread::Misread;
+pub use reading::{Reading, read};
+pub use write::condition as written_condition;
 
 use api::{
     Cpu, DeploymentId, Size, Span, Timestamp,
@@ -17,6 +39,8 @@ pub struct Intent {
     pub target: String,
     /// What the new revision is called: `v2.1`.
     pub version: Option<String>,
+    /// What the revision that is replaced is said to be called: "from v1 to v2". To be checked against what is there.
+    pub from_version: Option<String>,
     /// The image.
     pub image: Option<String>,
     /// Its command, split into words.
@@ -77,6 +101,49 @@ pub struct Intent {
     pub back_to: Option<String>,
     /// Why, in the sentence's own words: "because errors went up".
     pub reason: Option<String>,
+}
+
+impl Intent {
+    /// One that says nothing but what is to be done with what.
+    #[must_use]
+    pub fn new(verb: Verb, target: impl Into<String>) -> Self {
+        Self {
+            verb,
+            target: target.into(),
+            version: None,
+            from_version: None,
+            image: None,
+            command: Vec::new(),
+            replicas: None,
+            min_replicas: None,
+            max_replicas: None,
+            follow: None,
+            gpus: None,
+            gpu_model: None,
+            gpu_memory: None,
+            memory: None,
+            cpu: None,
+            priority: None,
+            timeout: None,
+            env: Vec::new(),
+            port: None,
+            namespace: None,
+            strategy: None,
+            canary_steps: Vec::new(),
+            batch: None,
+            pause_between: None,
+            promote_after: None,
+            promote_if: Vec::new(),
+            promote_by_hand: false,
+            rollback_if: Vec::new(),
+            keep_old_for: None,
+            care: None,
+            when: None,
+            batch_job: false,
+            back_to: None,
+            reason: None,
+        }
+    }
 }
 
 /// What is to be done.

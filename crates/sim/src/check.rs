@@ -234,7 +234,7 @@ impl World {
                     let state = node.map_or_else(|| "removed".to_owned(), |n| format!("{:?}", n.reach));
                     self.trace(|| format!("store: node {name} is {state}"));
                 }
-                Touched::Other => {}
+                Touched::Service(..) | Touched::Deployment(..) | Touched::Other => {}
             }
         }
         if let Err(wrong) = self.checks.truth.check() {

@@ -20,6 +20,8 @@ pub(crate) struct Process {
     /// No two processes of the world share it.
     pub(crate) id: u64,
     pub(crate) gpus: Vec<u32>,
+    /// Ports that its node picked.
+    pub(crate) ports: Vec<u16>,
     /// It uses its GPUs at this moment.
     pub(crate) alive: bool,
     pub(crate) started_at: Option<Timestamp>,
@@ -73,6 +75,16 @@ impl World {
         if self.nodes[at].engine.processes.contains_key(&key) {
             return;
         }
+        let missing = job.dynamic_ports && job.host_ports.len() != job.ports.len();
+        let others = self.nodes[at].engine.processes.iter();
+        let mut alive = others.filter(|(_, process)| process.ended.is_none());
+        let shared = alive.find(|(_, process)| process.ports.iter().any(|port| job.host_ports.contains(port)));
+        if let Some(other) = shared.map(|(other, _)| other.clone()) {
+            return self.fail(format!("{key} and {other} on one port of n{at}"));
+        }
+        if missing {
+            return self.fail(format!("{key} begins without its ports"));
+        }
         let faults = self.faulty();
         let random = &mut self.random;
         let (run, outcome) = behaviour(job, random);
@@ -86,6 +98,7 @@ impl World {
         let process = Process {
             id: self.next_id,
             gpus: job.gpus.iter().map(|g| g.index).collect(),
+            ports: job.host_ports.clone(),
             alive: false,
             started_at: None,
             started: 0,

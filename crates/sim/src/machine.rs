@@ -1,7 +1,7 @@
 //! The agent's shell, without its sockets and threads: records go to the disk before anything is done, both take
 //! time, and the agent may be killed between any two effects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     ErrorCode, NodeName, Size,
@@ -361,6 +361,11 @@ impl World {
             }
             match effect {
                 Effect::Start(job, _) => self.engine_start(at, &job),
+                Effect::FindPorts { job, count, taken } => {
+                    let ports = self.free_ports(count, &taken);
+                    let wait = if self.faulty() { self.random.delay(0, 3, 50) } else { 0 };
+                    self.schedule(self.now + wait, Event::Ports(at, life, job, ports));
+                }
                 Effect::AskSecrets(job) => self.say(at, FromNode::SecretsWanted { job }),
                 Effect::Stop { job, grace } => self.engine_stop(at, &job, grace),
                 Effect::Forget(job) => {
@@ -371,6 +376,22 @@ impl World {
                 Effect::Lease { stop_ms } => self.engine_lease(at, stop_ms),
                 Effect::SetMemory { .. } | Effect::SendObservations | Effect::Secrets { .. } => {}
             }
+        }
+    }
+
+    /// Nothing but a machine's own jobs listens there. From a small range, so that they meet.
+    fn free_ports(&mut self, count: usize, taken: &BTreeSet<u16>) -> Option<Vec<u16>> {
+        let first = 20_000 + u16::try_from(self.random.below(64)).unwrap_or(0);
+        let ports: Vec<u16> = (first..).filter(|port| !taken.contains(port)).take(count).collect();
+        // Rarely there is none.
+        (ports.len() == count && !(self.faulty() && self.random.chance(5))).then_some(ports)
+    }
+
+    pub(crate) fn ports(&mut self, at: usize, life: u64, job: &JobKey, found: Option<Vec<u16>>) {
+        let now = self.nodes[at].now(self.now);
+        if let Some(run) = self.alive(at, life) {
+            let effects = run.agent.ports(job, found, now);
+            self.decided(at, effects);
         }
     }
 
@@ -579,7 +600,7 @@ impl World {
                 if session.observations.is_some_and(|last| last <= through) {
                     session.observations = None;
                 }
-                run.agent.observations_acked(through)
+                run.agent.observations_acked(through, now)
             }
             ToNode::LogsAck { through } => {
                 session.lines = false;

@@ -4,7 +4,7 @@ use api::{
     Cpu, NodeName, Size, Span, WorkloadId,
     node::Reach,
     op::Submission,
-    workload::{GpuRequest, Phase, Priority, RestartPolicy, StopOrder, StopReason, WorkloadSpec},
+    workload::{GpuRequest, Phase, Port, Priority, RestartPolicy, StopOrder, StopReason, WorkloadSpec},
 };
 use gateway::{
     decide::{nodes, submit, update},
@@ -95,6 +95,13 @@ impl World {
             1 if word == "flaky" => RestartPolicy::OnFailure,
             _ => RestartPolicy::Never,
         };
+        let dynamic_ports = random.chance(300);
+        let ports = (0..if dynamic_ports { random.range(1, 4) as u16 } else { 0 }).map(|port| Port {
+            name: String::new(),
+            port: 8_000 + port,
+            protocol: "TCP".to_owned(),
+        });
+        let ports = ports.collect();
         let spec = WorkloadSpec {
             image: "host".to_owned(),
             command: vec![word.to_owned(), run.to_string(), code.to_string()],
@@ -117,6 +124,8 @@ impl World {
             grace: random
                 .chance(700)
                 .then(|| Span(random.pick(&[0, 500, 5_000, 30_000, 120_000]))),
+            ports,
+            dynamic_ports,
             ..WorkloadSpec::default()
         };
         let submission = Submission {

@@ -56,6 +56,8 @@ pub(crate) enum Event {
     Pulse(usize, u64, u64),
     Engine(usize, u64, Box<EngineEvent>),
     Forgotten(usize, u64, JobKey),
+    /// Ports were looked for.
+    Ports(usize, u64, JobKey, Option<Vec<u16>>),
     Begin(usize, JobKey, u64, bool),
     Exit(usize, JobKey, u64),
     Lease(usize),
@@ -246,6 +248,7 @@ impl World {
             Event::Pulse(at, life, connection) => self.pulse(at, life, connection),
             Event::Engine(at, life, event) => self.engine_event(at, life, *event),
             Event::Forgotten(at, life, job) => self.forgotten(at, life, &job),
+            Event::Ports(at, life, job, ports) => self.ports(at, life, &job, ports),
             Event::Begin(at, job, id, fails) => self.engine_begin(at, job, id, fails),
             Event::Exit(at, job, id) => self.engine_exit(at, &job, id),
             Event::Lease(at) => self.engine_lease_due(at),

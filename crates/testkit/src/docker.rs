@@ -22,6 +22,7 @@ use std::{
 
 use bollard::{
     API_DEFAULT_VERSION, Docker,
+    models::NetworkCreateRequest,
     query_parameters::{
         CreateImageOptionsBuilder, ListContainersOptionsBuilder, PushImageOptionsBuilder,
         RemoveContainerOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder,
@@ -44,7 +45,7 @@ const NEEDS: [(&str, &str); 3] = [
     ("busybox", "busybox-static"),
 ];
 
-/// Names nothing but what it made: the folder and the cgroup.
+/// Names nothing but what it made: the folder, the cgroup and the bridge.
 const GUARDIAN: &str = r#"
 trap '' HUP INT TERM
 mkdir -p "$DIR/data" "$DIR/exec" "$DIR/registry"
@@ -52,7 +53,7 @@ mkdir -p "$DIR/data" "$DIR/exec" "$DIR/registry"
 mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /etc/docker || exit 1
 start() {
     dockerd --data-root "$DIR/data" --exec-root "$DIR/exec" --pidfile "$DIR/dockerd.pid" \
-        --host "unix://$DIR/docker.sock" --iptables=false --ip6tables=false --bridge=none \
+        --host "unix://$DIR/docker.sock" --iptables=false --ip6tables=false --bridge=none --ip-forward=false --ip-masq=false \
         --cgroup-parent "/$NAME/other" --exec-opt native.cgroupdriver=cgroupfs --shutdown-timeout 2 $FLAGS \
         </dev/null >>"$DIR/dockerd.log" 2>&1 &
     dockerd=$!
@@ -70,6 +71,7 @@ kill -TERM $registry $dockerd 2>/dev/null
 pids=$(find /sys/fs/cgroup -path "*/$NAME/*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u)
 [ -z "$pids" ] || kill -KILL $pids 2>/dev/null
 wait
+ip link delete "$NAME" 2>/dev/null
 for process in /proc/[0-9]*; do
     line=$(tr '\0' ' ' <"$process/cmdline" 2>/dev/null)
     case $line in *"$DIR"*) kill -KILL "${process#/proc/}" 2>/dev/null ;; esac
@@ -111,6 +113,7 @@ pub struct Fixture {
     /// The registry's address, `127.0.0.1:port`.
     pub registry: String,
     guardian: usize,
+    bridge: tokio::sync::OnceCell<()>,
 }
 
 /// The fixture of all tests of this process that don't harm it. `None`, with a line that says why: Docker isn't here.
@@ -190,6 +193,7 @@ impl Fixture {
             name,
             registry,
             guardian: index,
+            bridge: tokio::sync::OnceCell::new(),
         };
         fixture.wait_up();
         fixture.on_runtime(fixture.make_images());
@@ -237,6 +241,28 @@ impl Fixture {
     /// A client beside the engine's.
     pub fn docker(&self) -> Docker {
         Docker::connect_with_unix(&self.socket().to_string_lossy(), 60, API_DEFAULT_VERSION).unwrap()
+    }
+
+    /// A network in which containers can publish ports on the machine's, made by the first call. It goes with the fixture.
+    ///
+    /// # Panics
+    /// The daemon makes none.
+    pub async fn bridge(&self) -> String {
+        let network = NetworkCreateRequest {
+            name: self.name.clone(),
+            driver: Some("bridge".to_owned()),
+            options: Some(HashMap::from([(
+                "com.docker.network.bridge.name".to_owned(),
+                self.name.clone(),
+            )])),
+            ..Default::default()
+        };
+        let make = || async {
+            let docker = self.docker().negotiate_version().await.unwrap();
+            docker.create_network(network).await.unwrap();
+        };
+        self.bridge.get_or_init(make).await;
+        self.name.clone()
     }
 
     fn command(&self, command: &str) {

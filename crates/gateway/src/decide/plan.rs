@@ -109,7 +109,7 @@ impl Planner {
                 self.fleet.remove_node(&name.as_str().into());
             }
             Touched::Workload(id, workload, _) => self.apply_workload(id, workload.as_deref(), now),
-            Touched::Other => {}
+            Touched::Service(..) | Touched::Deployment(..) | Touched::Other => {}
         }
     }
 

@@ -8,7 +8,7 @@ use api::{
     manifest::{check_env_name, check_mount_path, check_mount_source},
     op::Submission,
     secret::{SecretTarget, SecretUse},
-    workload::{HOST_IMAGE, Phase, Port, Probe, RestartPolicy, Volume, VolumeSource, Workload, WorkloadSpec},
+    workload::{HOST_IMAGE, HealthCheck, Phase, Probe, RestartPolicy, Volume, VolumeSource, Workload, WorkloadSpec},
 };
 
 /// Namespace of a workload that names none.
@@ -62,9 +62,6 @@ pub fn workload(submission: Submission, random: u64, owner: &str, now: Timestamp
     let mut warnings = Vec::new();
     if spec.timeout.is_none() && spec.restart != RestartPolicy::Always {
         warnings.push("no timeout was given: a job that hangs keeps its GPUs until somebody cancels it".to_owned());
-    }
-    if spec.metrics_port.is_some() {
-        warnings.push("metricsPort is kept, but this version doesn't read a workload's metrics".to_owned());
     }
     Ok(Workload {
         id,
@@ -226,7 +223,7 @@ fn check_spec(spec: &WorkloadSpec) -> Result<(), ApiError> {
         }
     }
     if spec.dynamic_ports {
-        check_dynamic_ports(&spec.ports)?;
+        check_dynamic_ports(spec)?;
     }
     if let Some(world) = spec.distributed.as_ref().and_then(|d| d.world_size)
         && world < spec.node_count()
@@ -246,8 +243,9 @@ fn check_spec(spec: &WorkloadSpec) -> Result<(), ApiError> {
 }
 
 /// Checks ports whose numbers are names.
-fn check_dynamic_ports(ports: &[Port]) -> Result<(), ApiError> {
+fn check_dynamic_ports(spec: &WorkloadSpec) -> Result<(), ApiError> {
     const FIELD: &str = "spec.networking.ports";
+    let ports = &spec.ports;
     if ports.is_empty() {
         return Err(ApiError::invalid(
             "spec.networking.dynamicPorts",
@@ -260,13 +258,34 @@ fn check_dynamic_ports(ports: &[Port]) -> Result<(), ApiError> {
         return Err(ApiError::invalid(FIELD, message));
     }
     let mut numbers = std::collections::BTreeSet::new();
-    match ports.iter().find(|port| !numbers.insert(port.port)) {
-        Some(twice) => Err(ApiError::invalid(
-            FIELD,
-            format!("port {} is declared twice", twice.port),
-        )),
-        None => Ok(()),
+    if let Some(twice) = ports.iter().find(|port| !numbers.insert(port.port)) {
+        let message = format!("port {} is declared twice", twice.port);
+        return Err(ApiError::invalid(FIELD, message));
     }
+    if numbers.contains(&0) {
+        return Err(ApiError::invalid(
+            FIELD,
+            "a port's number is 1 to 65535, also as a name",
+        ));
+    }
+    // Only declared ports have a real one: replicas would meet on any other, and containers can't be reached there.
+    let tried = |check: &Option<HealthCheck>| match check.as_ref().map(|check| &check.probe) {
+        Some(Probe::Tcp(port)) => Some(*port),
+        _ => None,
+    };
+    for (field, port) in [
+        ("spec.metricsPort", spec.metrics_port),
+        ("spec.healthCheck.tcp", tried(&spec.health_check)),
+        ("spec.readinessCheck.tcp", tried(&spec.readiness)),
+    ] {
+        if let Some(port) = port.filter(|port| !numbers.contains(port)) {
+            let message = format!("with dynamicPorts only declared ports can be reached, and {port} isn't declared");
+            return Err(
+                ApiError::invalid(field, message).hint(format!("networking: {{ports: [{{name: …, port: {port}}}]}}"))
+            );
+        }
+    }
+    Ok(())
 }
 
 fn check_volume(volume: &Volume) -> Result<(), ApiError> {
@@ -301,7 +320,7 @@ pub fn name_taken(name: &str, namespace: &str, holder: Option<&WorkloadId>) -> A
 
 #[cfg(test)]
 mod tests {
-    use api::workload::{EnvVar, HealthCheck};
+    use api::workload::{EnvVar, Port};
 
     use super::*;
 
@@ -417,6 +436,23 @@ mod tests {
             timeout: Span::secs(1),
             failures,
         };
+        assert_eq!(refused(dynamic(&[0])), "spec.networking.ports");
+        let metrics_port = Some(9400);
+        assert_eq!(
+            refused(WorkloadSpec {
+                metrics_port,
+                ..dynamic(&[80])
+            }),
+            "spec.metricsPort"
+        );
+        let readiness = Some(check(Probe::Tcp(81), 1));
+        assert_eq!(
+            refused(WorkloadSpec {
+                readiness,
+                ..dynamic(&[80])
+            }),
+            "spec.readinessCheck.tcp"
+        );
         for (probe, failures, field) in [
             (Probe::Tcp(80), 0, "spec.readinessCheck"),
             (Probe::Command(Vec::new()), 1, "spec.readinessCheck.command"),

@@ -2,10 +2,12 @@
 
 mod access;
 mod alert_ops;
+mod answers;
 mod audit_ops;
 mod cert_ops;
 mod channel;
 mod deliver;
+mod deploy_ops;
 mod events;
 mod exec;
 mod face;
@@ -20,6 +22,7 @@ mod places;
 mod prometheus;
 mod rows;
 mod secret_ops;
+mod service_ops;
 mod session;
 mod stream;
 mod tokens;
@@ -47,6 +50,7 @@ use crate::{
     alerting::Alerting,
     audit::{self, Audit},
     control::PlannerHandle,
+    deploy::{Doors, Reader},
     diagnose::Journal,
     hub::Hub,
     live::Nodes,
@@ -77,6 +81,10 @@ pub struct App {
     pub audit: Arc<Audit>,
     /// The scheduler's ear.
     pub planner: PlannerHandle,
+    /// Where services are reached.
+    pub doors: Arc<Doors>,
+    /// The model that reads what the grammar can't. `None`: none was named.
+    pub reader: Option<Reader>,
     /// Batches of measurements that are taken in at once.
     pub intakes: tokio::sync::Semaphore,
     /// Rows of lists that are already written.
@@ -194,9 +202,22 @@ pub fn router(app: Arc<App>) -> Router {
     faces.unary::<AlertSilence, _, _, _>(alert_ops::silence);
     faces.unary::<AlertSilenceList, _, _, _>(alert_ops::silences);
     faces.unary::<AlertSilenceEnd, _, _, _>(alert_ops::end);
+    faces.unary::<DeployPlan, _, _, _>(deploy_ops::plan);
+    faces.unary::<DeployApply, _, _, _>(deploy_ops::apply);
+    faces.unary::<DeployGet, _, _, _>(deploy_ops::get);
+    faces.unary::<DeployList, _, _, _>(deploy_ops::list);
+    faces.unary::<DeployPromote, _, _, _>(deploy_ops::promote);
+    faces.unary::<DeployRollback, _, _, _>(deploy_ops::rollback);
+    faces.unary::<DeployPause, _, _, _>(deploy_ops::pause);
+    faces.unary::<DeployResume, _, _, _>(deploy_ops::resume);
+    faces.unary::<DeployRetry, _, _, _>(deploy_ops::retry);
+    faces.unary::<ServiceList, _, _, _>(service_ops::list);
+    faces.unary::<ServiceGet, _, _, _>(service_ops::get);
+    faces.unary::<ServiceDelete, _, _, _>(service_ops::delete);
     faces.unary::<EventList, _, _, _>(events::list);
     faces.streaming::<WorkloadLogs, _, _>(stream::logs);
     faces.streaming::<WorkloadWatch, _, _>(stream::watch);
+    faces.streaming::<DeployWatch, _, _>(deploy_ops::watch);
     faces.streaming::<EventWatch, _, _>(events::watch);
     faces.finish().fallback(face::no_such_path).with_state(app)
 }

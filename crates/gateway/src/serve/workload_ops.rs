@@ -13,17 +13,17 @@ use api::{
     time,
     workload::{HOST_IMAGE, JobKey, Member, MemberState, Phase, StopOrder, StopReason, Workload, WorkloadSummary},
 };
-use store::{FailedCondition, LeaseId};
+use store::FailedCondition;
 
 use super::{
-    App,
+    App, answers,
     face::{Call, Written},
 };
 use crate::{
     auth,
     decide::{submit, update},
     draft::Draft,
-    hub::{Committed, now, store_error},
+    hub::{Committed, now},
     keys, lifecycle,
     secrets::{Place, Secrets, unreadable},
     view::{Versioned, View, gone},
@@ -31,8 +31,6 @@ use crate::{
 
 /// Most workloads of one submission, and most ids of one cancellation.
 const AT_ONCE_MAX: usize = 10_000;
-/// How long the answer to a creating call is kept.
-const ANSWER_KEPT: Span = Span::secs(86_400);
 /// What a sum of usage looks back on where nothing is asked for.
 const USAGE_WINDOW: Span = Span::secs(30 * 86_400);
 
@@ -49,7 +47,7 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
     }
     // Before anything else: what the first call made would stand in the way of its own repetition.
     if let Some(key) = call.idempotency.as_ref().filter(|_| !request.dry_run)
-        && let Some(earlier) = earlier_answer(&call, key).await?
+        && let Some(earlier) = answers::earlier::<Vec<WorkloadId>>(&call, key).await?
     {
         return made_earlier(&call.app.hub.view(), &earlier);
     }
@@ -58,7 +56,7 @@ pub async fn submit(call: Call, request: SubmitRequest) -> Result<Vec<Submitted>
     for mut submission in request.workloads {
         let namespace = auth::namespace(&call.identity, submission.namespace.as_deref())?.to_owned();
         submission.namespace = Some(namespace);
-        let random = u64::from_le_bytes(auth::random::<8>()?);
+        let random = auth::random_number()?;
         workloads.push(submit::workload(submission, random, &call.identity.name, at)?);
     }
     let app = &call.app;
@@ -117,7 +115,7 @@ async fn create(call: &Call, workloads: &[Workload], ids: &[WorkloadId]) -> Resu
     let identity = &call.identity.token_id;
     let lease = match &call.idempotency {
         None => None,
-        Some(_) => Some(answer_lease(&call.app).await?),
+        Some(_) => Some(answers::lease(&call.app).await?),
     };
     let mut draft = Draft::new();
     for workload in workloads {
@@ -130,7 +128,7 @@ async fn create(call: &Call, workloads: &[Workload], ids: &[WorkloadId]) -> Resu
         Committed::Done => Ok(None),
         Committed::Overtaken(failed) => {
             if let Some(key) = &call.idempotency
-                && let Some(ids) = earlier_answer(call, key).await?
+                && let Some(ids) = answers::earlier::<Vec<WorkloadId>>(call, key).await?
             {
                 return Ok(Some(ids));
             }
@@ -151,44 +149,8 @@ fn taken(view: &View, workloads: &[Workload], failed: &[FailedCondition]) -> Api
     }
 }
 
-async fn earlier_answer(call: &Call, key: &str) -> Result<Option<Vec<WorkloadId>>, ApiError> {
-    let key = keys::answer(&call.identity.token_id, key);
-    let record = call
-        .app
-        .hub
-        .store()
-        .get(key.as_str())
-        .await
-        .map_err(|e| store_error(&e))?;
-    let Some(record) = record else { return Ok(None) };
-    // The call that made them may still be on its way into the view.
-    call.app.hub.until_seen(record.modified).await?;
-    let ids = serde_json::from_slice(&record.value);
-    ids.map(Some)
-        .map_err(|e| ApiError::internal("a kept answer can't be read").cause(e.to_string()))
-}
-
-/// A lease for answers: one an hour is shared by all of them, so that a call costs no lease of its own.
-async fn answer_lease(app: &App) -> Result<LeaseId, ApiError> {
-    let mut shared = app.access.answer_lease.lock().await;
-    let fresh = shared
-        .as_ref()
-        .filter(|(_, at)| time::between(*at, now()) < Span::secs(3600));
-    if let Some((lease, _)) = fresh {
-        return Ok(*lease);
-    }
-    let lease = app
-        .hub
-        .store()
-        .grant(ANSWER_KEPT.duration() * 2)
-        .await
-        .map_err(|e| store_error(&e))?;
-    *shared = Some((lease, now()));
-    Ok(lease)
-}
-
 /// Checks that the secrets that workloads use are there, and that the caller may use them.
-async fn check_secrets(call: &Call, workloads: &[Workload]) -> Result<(), ApiError> {
+pub(super) async fn check_secrets(call: &Call, workloads: &[Workload]) -> Result<(), ApiError> {
     let secrets = Secrets {
         store: call.app.hub.store(),
         trust: &call.app.trust,

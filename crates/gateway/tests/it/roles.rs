@@ -35,6 +35,8 @@ struct World<'a> {
     workload_id: String,
     token: String,
     silence: String,
+    service: String,
+    deployment: String,
     cert: String,
     csr: String,
 }
@@ -48,6 +50,8 @@ impl<'a> World<'a> {
             workload_id: String::new(),
             token: String::new(),
             silence: String::new(),
+            service: String::new(),
+            deployment: String::new(),
             cert: String::new(),
             csr: Csr::new(Algorithm::EcdsaP256).unwrap().request_pem,
         };
@@ -58,6 +62,7 @@ impl<'a> World<'a> {
             "cert.revoke",
             "secret.delete",
             "node.remove",
+            "deploy.rollback",
         ] {
             world.renew(used).await;
         }
@@ -103,6 +108,13 @@ impl<'a> World<'a> {
                     let secret = json!({"name": "db", "namespace": SPACE, "value": VALUE, "description": DESCRIPTION});
                     self.made("secret.set", secret).await;
                 }
+            }
+            // Each of them changes what the next would be about.
+            "deploy.apply" | "deploy.promote" | "deploy.rollback" | "deploy.pause" | "deploy.resume"
+            | "deploy.retry" | "service.delete" => {
+                self.service = self.next("api");
+                let made = self.made("deploy.apply", deployment(&self.service)).await;
+                self.deployment = made["id"].as_str().unwrap().to_owned();
             }
             "node.remove" => {
                 self.made("node.join", json!({"name": "n1", "exact": true})).await;
@@ -153,14 +165,24 @@ impl<'a> World<'a> {
             "metrics.query" => json!({"name": "gpu.temperature", "workload": self.workload, "namespace": SPACE}),
             "alert.silence" => silence(),
             "alert.silence.end" => json!({"id": self.silence}),
+            "deploy.plan" => deployment("other")["request"].clone(),
+            "deploy.apply" => deployment(&self.next("api")),
+            "deploy.list" | "service.list" => json!({"namespace": SPACE}),
+            "deploy.get" | "deploy.watch" | "deploy.promote" | "deploy.rollback" | "deploy.pause" | "deploy.resume"
+            | "deploy.retry" => json!({"id": self.deployment, "namespace": SPACE}),
+            "service.get" | "service.delete" => json!({"name": self.service, "namespace": SPACE}),
             other => panic!("{other} is new: say here how it is called, so that it is tried with every role"),
         }
     }
 
-    /// The same call, with the workload by its id: ids fit in every namespace.
+    /// The same call, with the workload or deployment by its id alone: ids fit in every namespace.
     fn by_id(&self, request: &Value) -> Option<Value> {
         let mut by_id = request.clone();
         let fields = by_id.as_object_mut()?;
+        if fields.get("id").is_some_and(|id| *id == self.deployment) {
+            fields.remove("namespace")?;
+            return Some(by_id);
+        }
         for (key, value) in [
             ("id", json!(self.workload_id)),
             ("workload", json!(self.workload_id)),
@@ -192,6 +214,12 @@ fn submission(name: &str) -> Value {
     // Nothing here has a GPU: it waits.
     let spec = json!({"image": "host", "command": ["echo", COMMAND], "gpus": {"count": 1}, "timeout": "1m"});
     json!({"workloads": [{"name": name, "namespace": SPACE, "spec": spec}]})
+}
+
+fn deployment(name: &str) -> Value {
+    let template = json!({"image": "host", "command": ["echo", COMMAND], "gpus": {"count": 1}});
+    let intent = format!("deploy {name} with 1 replica");
+    json!({"request": {"intent": intent, "namespace": SPACE, "template": template}})
 }
 
 fn silence() -> Value {
@@ -367,6 +395,8 @@ async fn every_operation_is_for_those_it_is_for() {
         "fleet.status",
         "event.list",
         "workload.watch",
+        "deploy.get",
+        "deploy.watch",
     ] {
         assert!(
             telling.contains(told),

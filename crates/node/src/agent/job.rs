@@ -5,7 +5,7 @@ use api::{
     workload::{Outcome, Usage},
 };
 
-use super::{JobView, Left, record::JobRecord};
+use super::{JobView, Left, readiness::Untold, record::JobRecord};
 
 /// A job: its record, and what needn't outlive the agent.
 #[derive(Debug)]
@@ -24,6 +24,12 @@ pub(super) struct Job {
     pub(super) wants_secrets: bool,
     /// Its secrets were asked for in this session, and there is no answer yet.
     pub(super) asked: bool,
+    /// Ports are looked for.
+    pub(super) finding_ports: bool,
+    /// What its readiness check came to last. `None`: the gateway has been told, or there is nothing to tell.
+    pub(super) untold: Option<Untold>,
+    /// Monotonic time at which something was last said of its readiness, in this life of the agent.
+    pub(super) told_ms: Option<u64>,
     /// Monotonic time at which the shortest grace so far is over. `None`: it may run.
     pub(super) kill_ms: Option<u64>,
     /// Monotonic time of its start. `None`: it hasn't started.
@@ -42,6 +48,9 @@ impl Job {
             forgetting: false,
             wants_secrets: false,
             asked: false,
+            finding_ports: false,
+            untold: None,
+            told_ms: None,
             kill_ms: None,
             started_ms: None,
             timeout_ms: None,
@@ -60,6 +69,9 @@ impl Job {
             stop: self.record.stop.map(|stop| stop.reason),
             last_line: self.record.ended.map(|end| end.last_line),
             lines_acked: self.record.lines_acked,
+            started_ms: self.started_ms,
+            ready: self.record.readiness.as_ref().is_some_and(|said| said.ready),
+            was_ready: self.record.readiness.as_ref().is_some_and(|said| said.was_ready),
         }
     }
 }

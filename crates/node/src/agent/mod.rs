@@ -13,6 +13,8 @@
 //!   as soon as the gateway has acknowledged that.
 //! - A job that uses secrets isn't started without their values, which no record holds; they are asked for when it could
 //!   start, and again in each new session. What an engine waits for, it is told, or that it never will be.
+//! - No port is picked for two jobs, and a job keeps its ports for as long as anything is known of it.
+//! - Of a job's readiness the gateway learns the latest, at most once a second.
 //! - Without a word from the gateway everything stops in time; `fence.rs` says when.
 
 mod environment;
@@ -20,6 +22,8 @@ mod fence;
 mod job;
 mod outbox;
 mod pieces;
+mod ports;
+mod readiness;
 mod record;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -103,6 +107,15 @@ impl Effects {
 pub enum Effect {
     /// Begin this job: `Engine::start`, with [`environment`], and with its secrets if it uses any.
     Start(Arc<Assignment>, Option<Arc<Secrets>>),
+    /// Look for free ports of this machine, and tell [`Agent::ports`].
+    FindPorts {
+        /// For which job.
+        job: JobKey,
+        /// How many.
+        count: usize,
+        /// None of these.
+        taken: BTreeSet<u16>,
+    },
     /// Ask the gateway for a job's secrets; without a session it means nothing.
     AskSecrets(JobKey),
     /// `Engine::secrets`.
@@ -164,6 +177,12 @@ pub struct JobView<'a> {
     pub last_line: Option<u64>,
     /// Number of the last line that the gateway has.
     pub lines_acked: u64,
+    /// Monotonic time of its start, in milliseconds. `None`: it hasn't started, or has ended.
+    pub started_ms: Option<u64>,
+    /// The last that was said of its readiness is that it is ready.
+    pub ready: bool,
+    /// It was said to be ready before, or is.
+    pub was_ready: bool,
 }
 
 impl JobView<'_> {
@@ -190,6 +209,8 @@ pub struct Agent {
     fence: Fence,
     /// Monotonic time at which a job has run too long.
     timeouts: BTreeSet<(u64, JobKey)>,
+    /// Jobs of whose readiness there is something to tell.
+    untold: BTreeSet<JobKey>,
     /// Jobs whose acknowledged lines aren't written down.
     lines_unsaved: BTreeSet<JobKey>,
     /// When they are to be written down.
@@ -230,6 +251,7 @@ impl Agent {
             outbox: Outbox::new(loaded.observations.into_values(), loaded.acked),
             fence: Fence::new(loaded.fence, now),
             timeouts: BTreeSet::new(),
+            untold: BTreeSet::new(),
             lines_unsaved: BTreeSet::new(),
             lines_save_ms: None,
             generation: None,
@@ -322,7 +344,11 @@ impl Agent {
                 self.end(key, now.wall, outcome, Usage::default(), left(key), out);
             }
             None if job.record.stop.is_some() => self.end_unstarted(key, now, out),
-            None => self.waiting.push(key.clone()),
+            None => {
+                // Whoever else listens on them by now: others are picked.
+                Arc::make_mut(&mut job.record.assignment).host_ports.clear();
+                self.waiting.push(key.clone());
+            }
         }
     }
 
@@ -439,9 +465,10 @@ impl Agent {
     }
 
     /// Observations up to this number are on the gateway's disk.
-    pub fn observations_acked(&mut self, through: u64) -> Effects {
+    pub fn observations_acked(&mut self, through: u64, now: Now) -> Effects {
         let mut out = Effects::default();
         self.outbox.ack(through, &mut out);
+        self.tell_all_readiness(now, &mut out);
         out
     }
 
@@ -591,6 +618,9 @@ impl Agent {
             self.ask_ms = None;
             self.ask_for_engines(&mut out);
         }
+        if self.readiness_due_ms().is_some_and(|due| due <= now.mono_ms) {
+            self.tell_all_readiness(now, &mut out);
+        }
         if self.lines_save_ms.is_some_and(|due| due <= now.mono_ms) {
             self.lines_save_ms = None;
             for key in std::mem::take(&mut self.lines_unsaved) {
@@ -608,7 +638,7 @@ impl Agent {
     pub fn next_deadline(&self) -> Option<u64> {
         let fence = self.grace_max().and_then(|grace| self.fence.begins_ms(grace));
         let timeout = self.timeouts.first().map(|(due, _)| *due);
-        [fence, timeout, self.lines_save_ms, self.ask_ms]
+        [fence, timeout, self.lines_save_ms, self.ask_ms, self.readiness_due_ms()]
             .into_iter()
             .flatten()
             .min()
@@ -670,11 +700,13 @@ impl Agent {
             let record = JobRecord {
                 assignment: Arc::new(Assignment {
                     stop: None,
+                    host_ports: Vec::new(),
                     ..assignment
                 }),
                 pulling: false,
                 started_at: None,
                 started_mono: None,
+                readiness: None,
                 stop: None,
                 ended: None,
                 lines_acked: 0,
@@ -837,6 +869,8 @@ impl Agent {
         }
         self.live.remove(key);
         self.waiting.retain(|waiting| waiting != key);
+        job.untold = None;
+        self.untold.remove(key);
         self.held.retain(|(_, holder)| holder != key);
         job.record.ended = Some(EndRecord {
             last_line: left.last_line,
@@ -859,7 +893,7 @@ impl Agent {
         self.forget_if_done(key, out);
     }
 
-    /// Hands over every waiting job whose GPUs nobody holds.
+    /// Hands over every waiting job whose GPUs nobody holds, and that has what else it needs.
     fn start_waiting(&mut self, out: &mut Effects) {
         if self.waiting.is_empty() {
             return;
@@ -867,6 +901,11 @@ impl Agent {
         for key in std::mem::take(&mut self.waiting) {
             let startable = self.startable(&key);
             let Some(job) = self.jobs.get_mut(&key) else { continue };
+            if startable && ports::lacks_ports(job) {
+                self.find_ports(&key, out);
+                self.waiting.push(key);
+                continue;
+            }
             let needs = !job.record.assignment.secrets.is_empty();
             if startable && !needs {
                 self.start(&key, None, out);

@@ -27,16 +27,19 @@ impl Outbox {
         Self { waiting, next }
     }
 
-    pub(super) fn push(&mut self, job: JobKey, seen: Seen, out: &mut Effects) {
+    /// Takes it in, and returns its number.
+    pub(super) fn push(&mut self, job: JobKey, seen: Seen, out: &mut Effects) -> u64 {
         let observation = Observation {
             number: self.next,
             job,
             seen,
         };
         self.next += 1;
+        let number = observation.number;
         out.persist.push(put_observation(&observation));
         self.waiting.push_back(observation);
         out.send_observations();
+        number
     }
 
     /// Drops what is acknowledged. A number that was never given is taken for the last one that was.
@@ -56,6 +59,11 @@ impl Outbox {
 
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Observation> + '_ {
         self.waiting.iter()
+    }
+
+    /// Whether the observation of this number isn't acknowledged.
+    pub(super) fn holds(&self, number: u64) -> bool {
+        self.waiting.front().is_some_and(|first| first.number <= number)
     }
 
     pub(super) fn is_empty(&self) -> bool {

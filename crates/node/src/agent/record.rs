@@ -60,7 +60,7 @@ pub struct LoadError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct JobRecord {
-    /// What was asked for; without orders to stop.
+    /// What was asked for; without orders to stop, with the ports that were picked.
     pub(super) assignment: Arc<Assignment>,
     /// `Pulling` was observed.
     #[serde(default)]
@@ -71,6 +71,9 @@ pub(super) struct JobRecord {
     /// When the agent learned of its start, by the clock that is never set. `None`: it hasn't.
     #[serde(default)]
     pub(super) started_mono: Option<Mono>,
+    /// What was said of its readiness. `None`: nothing.
+    #[serde(default)]
+    pub(super) readiness: Option<ReadinessRecord>,
     /// The order to stop it. `None`: it may run.
     #[serde(default)]
     pub(super) stop: Option<StopRecord>,
@@ -102,6 +105,20 @@ impl Mono {
     pub(super) fn in_boot_of(self, now: Now) -> Option<u64> {
         (self.boot == now.boot && self.boot != 0 && self.ms <= now.mono_ms).then_some(self.ms)
     }
+}
+
+/// What was said last of a job's readiness.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ReadinessRecord {
+    pub(super) ready: bool,
+    /// Why not. `None`: it is.
+    #[serde(default)]
+    pub(super) why: Option<String>,
+    /// It was ready before, or is.
+    pub(super) was_ready: bool,
+    /// The observation's number.
+    pub(super) number: u64,
 }
 
 /// An order to stop, as it is kept.

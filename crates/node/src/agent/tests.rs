@@ -6,7 +6,7 @@ use api::{
     Span, Timestamp,
     secret::{SecretTarget, SecretUse, SecretValue},
     wire::{Assignment, Desired, Observation, PullProgress, SecretsAnswer, Seen, Stop},
-    workload::{HeldGpu, JobKey, Outcome, StopReason, Usage},
+    workload::{HealthCheck, HeldGpu, JobKey, Outcome, Port, Probe, StopReason, Usage},
 };
 use proptest::prelude::*;
 
@@ -57,6 +57,51 @@ fn secretive(job: &str, gpus: &[u32]) -> Assignment {
         }],
         ..assignment(job, gpus)
     }
+}
+
+/// A job with two ports that are to be picked.
+fn dynamic(job: &str) -> Assignment {
+    let port = |port| Port {
+        name: String::new(),
+        port,
+        protocol: "TCP".to_owned(),
+    };
+    Assignment {
+        ports: vec![port(8000), port(9000)],
+        dynamic_ports: true,
+        ..assignment(job, &[])
+    }
+}
+
+/// A job whose readiness is asked for.
+fn watched(job: &str) -> Assignment {
+    Assignment {
+        readiness: Some(HealthCheck {
+            probe: Probe::Tcp(8000),
+            interval: Span::secs(1),
+            timeout: Span::secs(1),
+            failures: 1,
+        }),
+        ..assignment(job, &[])
+    }
+}
+
+/// What of its readiness waits to be acknowledged, with the numbers.
+fn unacked_readiness(agent: &Agent) -> Vec<(u64, bool, Option<String>)> {
+    let said = |o: &Observation| match &o.seen {
+        Seen::Readiness { ready, why } => Some((o.number, *ready, why.clone())),
+        _ => None,
+    };
+    agent.unacknowledged().filter_map(said).collect()
+}
+
+/// Which ports are looked for.
+fn looks(effects: &Effects) -> Vec<(JobKey, usize, Vec<u16>)> {
+    let look = |effect: &Effect| match effect {
+        Effect::FindPorts { job, count, taken } => Some((job.clone(), *count, taken.iter().copied().collect())),
+        _ => None,
+    };
+    effects.then.iter().filter_map(look).collect()
 }
 
 const VALUE: &[u8] = b"hunter2-hunter2";
@@ -661,6 +706,150 @@ fn what_an_engine_waits_for_is_asked_for_until_there_is_an_answer_or_none_can_be
     assert_eq!(told(&agent.secrets(&job, values(), now(11))), Some(true));
 }
 
+#[test]
+fn a_job_begins_with_ports_that_are_on_disk_and_no_other_has() {
+    let mut fixed = dynamic("wl-c.1.0");
+    fixed.dynamic_ports = false;
+    let mut claims = dynamic("wl-a.1.0");
+    claims.host_ports = vec![1, 2];
+    let (mut agent, effects) = agent_with(vec![claims, dynamic("wl-b.1.0"), fixed]);
+    let declared = vec![8000, 9000];
+    assert_eq!(
+        looks(&effects),
+        [
+            (key("wl-a.1.0"), 2, declared.clone()),
+            (key("wl-b.1.0"), 2, declared.clone())
+        ],
+        "nobody but the node itself picks ports"
+    );
+    let with = |job: &str, ports: [u16; 2]| Assignment {
+        host_ports: ports.to_vec(),
+        ..dynamic(job)
+    };
+    let begun = agent.ports(&key("wl-a.1.0"), Some(vec![20_001, 20_002]), now(1));
+    let start = Effect::Start(Arc::new(with("wl-a.1.0", [20_001, 20_002])), None);
+    assert_eq!(begun.then, [start]);
+    let on_disk = |effects: &Effects| {
+        let text: Vec<String> = records(&[effects])
+            .into_iter()
+            .map(|(_, value)| String::from_utf8(value).unwrap())
+            .collect();
+        text.iter()
+            .any(|record| record.contains(r#""hostPorts":[20001,20002]"#))
+    };
+    assert!(on_disk(&begun), "before it begins");
+    assert!(
+        agent.ports(&key("wl-a.1.0"), Some(vec![7, 8]), now(1)).is_empty(),
+        "doubled"
+    );
+    // What was found for the other before is partly taken by now.
+    let again = agent.ports(&key("wl-b.1.0"), Some(vec![20_002, 20_003]), now(2));
+    assert_eq!(looks(&again), [(key("wl-b.1.0"), 2, vec![8000, 9000, 20_001, 20_002])]);
+    let begun_too = agent.ports(&key("wl-b.1.0"), Some(vec![20_003, 20_004]), now(3));
+    assert_eq!(begun_too.then.len(), 1);
+    let started = agent.engine_event(
+        event("wl-a.1.0", What::Started { at: now(4).wall }),
+        Left::default(),
+        now(4),
+    );
+    let told = agent.unacknowledged().find_map(|o| match &o.seen {
+        Seen::Started { endpoints, .. } => Some(endpoints.iter().map(|e| (e.port, e.host_port)).collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(told, Some(vec![(8000, 20_001), (9000, 20_002)]));
+
+    // Over a restart whoever began keeps its ports, and who didn't is given others.
+    let found = Found {
+        job: key("wl-a.1.0"),
+        started_at: Some(now(4).wall),
+        ended: None,
+        wants_secrets: false,
+    };
+    let kept = records(&[&effects, &begun, &begun_too, &started]);
+    let (mut agent, _) = Agent::new(kept, [found], |_| Left::default(), now(9)).unwrap();
+    let ports = |agent: &Agent, job: &str| agent.job(&key(job)).unwrap().assignment.host_ports.clone();
+    assert_eq!(ports(&agent, "wl-a.1.0"), [20_001, 20_002]);
+    drop(agent.connected(Span::secs(300), false, 9));
+    let put = vec![dynamic("wl-a.1.0"), dynamic("wl-b.1.0")];
+    let effects = agent.desired(said(1, None, put.clone(), &[]), now(10));
+    assert_eq!(
+        looks(&effects),
+        [(key("wl-b.1.0"), 2, vec![8000, 9000, 20_001, 20_002])]
+    );
+    // Ports of one that has ended are given to nobody before the gateway has let go of it.
+    drop(agent.engine_event(event("wl-a.1.0", exit(now(11), 0)), Left::default(), now(11)));
+    let effects = agent.ports(&key("wl-b.1.0"), Some(vec![20_001, 20_005]), now(12));
+    assert_eq!(
+        looks(&effects),
+        [(key("wl-b.1.0"), 2, vec![8000, 9000, 20_001, 20_002])]
+    );
+
+    drop(agent.ports(&key("wl-b.1.0"), None, now(13)));
+    let (_, outcome, _) = ends(&agent).pop().unwrap();
+    assert!(
+        matches!(outcome, Outcome::StartFailed { retryable: true, .. }),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn of_readiness_the_latest_is_told_and_never_more_than_once_a_second() {
+    let (mut agent, accepted) = agent_with(vec![watched("wl-a.1.0")]);
+    let job = key("wl-a.1.0");
+    let why = |text: &str| Some(text.to_owned());
+    let idle = agent.next_deadline();
+    assert!(agent.readiness(&job, true, None, now(1)).is_empty(), "it hasn't begun");
+    let started = agent.engine_event(
+        event("wl-a.1.0", What::Started { at: now(1_000).wall }),
+        Left::default(),
+        now(1_000),
+    );
+    // Not ready is what everybody takes it for: only why is news, and can wait.
+    assert!(agent.readiness(&job, false, why("refused"), now(1_100)).is_empty());
+    assert_eq!(agent.next_deadline(), Some(6_000));
+    let said_why = agent.tick(now(6_000));
+    assert_eq!(unacked_readiness(&agent), [(2, false, why("refused"))]);
+    // Until that is acknowledged nothing more is said, whatever happens.
+    for (ms, ready) in [(6_100, true), (6_200, false), (6_300, true)] {
+        assert!(agent.readiness(&job, ready, None, now(ms)).is_empty());
+    }
+    assert_eq!(unacked_readiness(&agent).len(), 1);
+    let acked = agent.observations_acked(2, now(6_400));
+    assert_eq!(
+        (unacked_readiness(&agent).len(), agent.next_deadline()),
+        (0, Some(7_000))
+    );
+    let said_ready = agent.tick(now(7_000));
+    assert_eq!(unacked_readiness(&agent), [(3, true, None)]);
+    let again = agent.observations_acked(3, now(7_050));
+    // There and back within a second is no news.
+    assert!(agent.readiness(&job, false, why("503"), now(7_100)).is_empty());
+    assert!(agent.readiness(&job, true, None, now(7_200)).is_empty());
+    assert_eq!(agent.next_deadline(), idle);
+    assert!(agent.readiness(&job, false, why("503"), now(7_300)).is_empty());
+    // The agent is killed before it was told: the next one finds out by itself, and knows what was said.
+    let found = Found {
+        job: job.clone(),
+        started_at: Some(now(1_000).wall),
+        ended: None,
+        wants_secrets: false,
+    };
+    let kept = records(&[&accepted, &started, &said_why, &acked, &said_ready, &again]);
+    let (mut agent, _) = Agent::new(kept, [found], |_| Left::default(), now(9_000)).unwrap();
+    let view = agent.job(&job).unwrap();
+    assert!(view.ready && view.was_ready);
+    assert!(agent.readiness(&job, true, None, now(9_100)).is_empty());
+    drop(agent.readiness(&job, false, why("503"), now(9_200)));
+    assert_eq!(unacked_readiness(&agent), [(4, false, why("503"))]);
+    let view = agent.job(&job).unwrap();
+    assert!(!view.ready && view.was_ready);
+    // Of one that has ended there is nothing to say.
+    drop(agent.engine_event(event("wl-a.1.0", exit(now(9_300), 0)), Left::default(), now(9_300)));
+    drop(agent.observations_acked(5, now(9_400)));
+    assert!(agent.readiness(&job, true, None, now(20_000)).is_empty());
+    assert_eq!(agent.next_deadline(), None);
+}
+
 // ---- The model ----------------------------------------------------------------------------------------------
 
 #[derive(Debug, Clone)]
@@ -686,6 +875,10 @@ enum Step {
     AckLogs,
     /// The gateway answers what it was asked first: with values, or with a refusal that passes or doesn't.
     Answer(Option<bool>),
+    /// Free ports are found for the job that has waited longest: these two of a few, or none.
+    Find(Option<(u16, u16)>),
+    /// A job's readiness check comes to this.
+    Readiness(usize, bool),
     Heartbeat,
     Refused,
     Connect,
@@ -715,6 +908,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::AckLogs),
         3 => proptest::option::of(any::<bool>()).prop_map(Step::Answer),
         1 => Just(Step::Answer(None)),
+        4 => (0u16..8, 0u16..8).prop_map(|pair| Step::Find(Some(pair))),
+        1 => Just(Step::Find(None)),
+        4 => (job.clone(), any::<bool>()).prop_map(|(j, ready)| Step::Readiness(j, ready)),
         1 => job.clone().prop_map(Step::EngineLoses),
         1 => Just(Step::Heartbeat),
         1 => Just(Step::Refused),
@@ -729,6 +925,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 struct Carried {
     gpus: Vec<u32>,
+    ports: Vec<u16>,
     started_at: Option<Timestamp>,
     ended: Option<(Timestamp, Outcome, Usage)>,
     secretive: bool,
@@ -760,6 +957,12 @@ struct World {
     sent: Vec<Message>,
     resync: bool,
     asked: Vec<JobKey>,
+    /// Ports are looked for, for these.
+    finding: Vec<JobKey>,
+    /// What the readiness checks of jobs came to last.
+    ready: BTreeMap<JobKey, bool>,
+    /// When the agent last changed its word about a job's readiness, and what it was; in this life.
+    told: BTreeMap<JobKey, (u64, u64)>,
     received: BTreeMap<u64, Observation>,
 }
 
@@ -767,10 +970,22 @@ fn job(index: usize) -> Assignment {
     // Neighbours share a GPU, on purpose.
     let gpus = [u32::try_from(index / 2).unwrap(), u32::try_from(index % 3).unwrap() + 3];
     let name = format!("wl-{index}.1.0");
-    if index % 2 == 1 {
+    let job = if index % 2 == 1 {
         secretive(&name, &gpus)
     } else {
         assignment(&name, &gpus)
+    };
+    // Half of them have ports picked, and most say when they are ready.
+    let ports = if index < JOBS / 2 {
+        dynamic(&name)
+    } else {
+        assignment(&name, &[])
+    };
+    Assignment {
+        ports: ports.ports,
+        dynamic_ports: ports.dynamic_ports,
+        readiness: watched(&name).readiness.filter(|_| index % 3 != 2),
+        ..job
     }
 }
 
@@ -795,6 +1010,9 @@ impl World {
             sent: Vec::new(),
             resync: false,
             asked: Vec::new(),
+            finding: Vec::new(),
+            ready: BTreeMap::new(),
+            told: BTreeMap::new(),
             received: BTreeMap::new(),
         }
     }
@@ -808,6 +1026,8 @@ impl World {
         self.crash_after = None;
         self.events.clear();
         self.asked.clear();
+        self.finding.clear();
+        self.told.clear();
         for carried in self.carried.values_mut() {
             carried.wants_secrets = carried.secretive && carried.ended.is_none();
         }
@@ -825,7 +1045,37 @@ impl World {
         let last = |job: &JobKey| self::lines(lines.get(job).copied().unwrap_or(0));
         let (agent, effects) = Agent::new(self.disk.clone(), found, last, now(self.mono_ms)).unwrap();
         self.agent = agent;
+        for (job, carried) in self.carried.iter().filter(|(_, carried)| carried.ended.is_none()) {
+            let kept = self.agent.job(job).map(|job| job.assignment.host_ports.clone());
+            assert!(
+                kept.is_none_or(|kept| kept == carried.ports),
+                "{job} has lost its ports"
+            );
+        }
         self.carry_out(effects);
+        // Its checks begin anew.
+        for (job, ready) in self.ready.clone() {
+            self.check_says(&job, ready);
+        }
+    }
+
+    /// A readiness check comes to this; only those of jobs that run are tried.
+    fn check_says(&mut self, job: &JobKey, ready: bool) {
+        if self.agent.job(job).is_some_and(|job| job.running()) {
+            self.ready.insert(job.clone(), ready);
+            let why = (!ready).then(|| "503".to_owned());
+            let effects = self.agent.readiness(job, ready, why, self.now());
+            self.carry_out(effects);
+        }
+    }
+
+    fn find(&mut self, found: Option<(u16, u16)>) {
+        if !self.finding.is_empty() {
+            let job = self.finding.remove(0);
+            let ports = found.map(|(a, b)| vec![20_000 + a, 20_000 + b]);
+            let effects = self.agent.ports(&job, ports, self.now());
+            self.carry_out(effects);
+        }
     }
 
     fn carry_out(&mut self, effects: Effects) {
@@ -856,6 +1106,14 @@ impl World {
 
     fn carry_out_one(&mut self, effect: Effect) {
         match effect {
+            Effect::FindPorts { job, count, taken } => {
+                assert_eq!(count, 2);
+                for (other, carried) in self.carried.iter().filter(|(_, carried)| carried.ended.is_none()) {
+                    let known = self.agent.job(other).is_some();
+                    assert!(!known || carried.ports.iter().all(|port| taken.contains(port)));
+                }
+                self.finding.push(job);
+            }
             Effect::AskSecrets(job) => {
                 if self.connected {
                     self.asked.push(job);
@@ -875,14 +1133,18 @@ impl World {
                     return;
                 }
                 let gpus: Vec<u32> = job.gpus.iter().map(|g| g.index).collect();
+                assert_eq!(job.host_ports.len(), if job.dynamic_ports { 2 } else { 0 });
                 for (other, carried) in &self.carried {
                     let shared = carried.ended.is_none() && carried.gpus.iter().any(|g| gpus.contains(g));
                     assert!(!shared, "{} and {other} on one GPU", job.job);
+                    let shared = carried.ports.iter().any(|port| job.host_ports.contains(port));
+                    assert!(!shared, "{} and {other} on one port", job.job);
                 }
                 *self.starts.entry(job.job.clone()).or_default() += 1;
                 assert_eq!(self.starts[&job.job], 1, "{} was started again", job.job);
                 let carried = Carried {
                     gpus,
+                    ports: job.host_ports.clone(),
                     started_at: None,
                     ended: None,
                     secretive: secrets.is_some(),
@@ -1031,7 +1293,7 @@ impl World {
         if self.connected
             && let Some(last) = self.received.keys().last().copied()
         {
-            let effects = self.agent.observations_acked(last);
+            let effects = self.agent.observations_acked(last, self.now());
             self.carry_out(effects);
         }
     }
@@ -1121,6 +1383,8 @@ impl World {
             Step::AckObservations => self.ack_observations(),
             Step::AckLogs => self.ack_logs(),
             Step::Answer(how) => self.answer(how),
+            Step::Find(found) => self.find(found),
+            Step::Readiness(index, ready) => self.check_says(&job(index).job, ready),
             Step::Heartbeat => {
                 if self.connected {
                     self.agent.heartbeat_sent(self.mono_ms, self.mono_ms);
@@ -1158,7 +1422,32 @@ impl World {
         }
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
+        let mut waiting = BTreeSet::new();
+        let mut said = Vec::new();
+        for observation in self.agent.unacknowledged() {
+            if let Seen::Readiness { .. } = observation.seen {
+                let job = &observation.job;
+                assert!(waiting.insert(job.clone()), "{job}: more than one waits");
+                said.push((job.clone(), observation.number));
+            }
+        }
+        for (job, number) in said {
+            let before = self.told.get(&job).copied();
+            if before.is_none_or(|(before, _)| before != number) {
+                let since = before.map_or(u64::MAX, |(_, at)| self.mono_ms - at);
+                assert!(since >= 1_000, "{job}: said again after {since} ms");
+                self.told.insert(job, (number, self.mono_ms));
+            }
+        }
+        let mut ready = BTreeMap::new();
+        for observation in self.received.values() {
+            if let Seen::Readiness { ready: now, why } = &observation.seen {
+                let before = ready.insert(observation.job.clone(), (*now, why.clone()));
+                let before = before.unwrap_or((false, None));
+                assert_ne!(before, (*now, why.clone()), "{} is no news", observation.job);
+            }
+        }
         let mut ended = BTreeSet::new();
         for observation in self.received.values() {
             assert!(
@@ -1176,8 +1465,28 @@ impl World {
     fn finish(mut self) {
         self.crash_after = None;
         self.connect();
-        for _ in 0..4 * JOBS {
+        self.deliver();
+        // What checks came to last is what the gateway has in the end.
+        for _ in 0..2 {
+            self.ack_observations();
+            self.step(Step::Pass(5_000));
+            self.check();
+        }
+        for (job, ready) in &self.ready {
+            if self.agent.job(job).is_some_and(|job| job.last_line.is_none()) {
+                let said = self.received.values().rev().find_map(|o| match &o.seen {
+                    Seen::Readiness { ready, .. } if o.job == *job => Some(*ready),
+                    _ => None,
+                });
+                assert_eq!(said.unwrap_or(false), *ready, "{job}: the gateway has something else");
+            }
+        }
+        for round in 0..4 * JOBS {
             self.deliver();
+            for port in 0..2 * self.finding.len() {
+                let port = u16::try_from(100 * round + 2 * port).unwrap();
+                self.find(Some((port, port + 1)));
+            }
             while !self.asked.is_empty() {
                 self.answer(None);
             }

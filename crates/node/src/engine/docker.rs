@@ -7,7 +7,8 @@
 //!   command ends at the job's grace (at least 10 s).
 //! - An empty folder on disk is a nameless volume; its size limit isn't enforced (that of one in memory is).
 //! - Containers use the node's network: the ports that a workload listens on are the node's, gang members reach each
-//!   other by the nodes' addresses, just as with the native engine.
+//!   other by the nodes' addresses, just as with the native engine. Only where the node picks ports has a container a
+//!   network of its own, out of which the declared ports are published.
 //! - A daemon that is away ends no job: every wait goes on when it is back. A job whose SIGKILL is due meanwhile is
 //!   killed by its cgroup, where there is one ([`Options::cgroup`]); its end is reported when the daemon is back.
 //! - Secrets as variables stand in the container's configuration, and so in Docker's own files; as files they are in
@@ -29,6 +30,7 @@ mod usage;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -89,6 +91,10 @@ pub struct Options {
     pub device_files: BTreeMap<String, Vec<String>>,
     /// Network mode of containers.
     pub network: String,
+    /// Network mode of containers whose ports are picked by the node.
+    pub publish_network: String,
+    /// At which address of the node picked ports are published.
+    pub publish_at: IpAddr,
     /// Where secrets that jobs get as files lie. Must be in memory (tmpfs); as root the agent sees to that.
     pub secrets: PathBuf,
     /// The cgroup above those of jobs. Used only where the daemon makes cgroups itself and the agent is root.
@@ -106,6 +112,8 @@ impl Options {
             gpus: None,
             device_files: BTreeMap::new(),
             network: "host".to_owned(),
+            publish_network: "bridge".to_owned(),
+            publish_at: Ipv4Addr::UNSPECIFIED.into(),
             cgroup: "/clawbernetes".to_owned(),
         }
     }
@@ -534,6 +542,8 @@ fn shared(
             gpus,
             device_files: options.device_files,
             network: options.network,
+            publish_network: options.publish_network,
+            publish_at: options.publish_at,
             // `local` exists only in Docker, and older ones lose lines of it when files are changed.
             log_driver: if podman { "k8s-file" } else { "json-file" },
             lock_memory,

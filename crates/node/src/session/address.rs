@@ -1,6 +1,10 @@
 //! Where the gateway is.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
 /// The port where an address names none.
 const PORT: u16 = 9000;
@@ -45,6 +49,20 @@ impl Address {
     #[must_use]
     pub fn loopback(&self) -> bool {
         loopback(self.host())
+    }
+}
+
+impl Address {
+    /// Where jobs of this machine listen for what the gateway sends them: at the loopback where the gateway is there, else
+    /// everywhere.
+    #[must_use]
+    pub fn bind(&self) -> IpAddr {
+        let at = if self.loopback() {
+            Ipv4Addr::LOCALHOST
+        } else {
+            Ipv4Addr::UNSPECIFIED
+        };
+        at.into()
     }
 }
 

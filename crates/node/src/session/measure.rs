@@ -45,6 +45,7 @@ pub(super) struct Job {
     pub(super) key: JobKey,
     pub(super) engine: Option<Arc<dyn Engine>>,
     pub(super) memory: Option<Size>,
+    /// The real one.
     pub(super) metrics_port: Option<u16>,
 }
 
@@ -184,7 +185,7 @@ async fn look_at(job: Job) -> (JobKey, Vec<Reading>, Option<Vec<Sample>>) {
     (job.key, readings, page)
 }
 
-/// A workload's page. Workloads of every engine use the node's network.
+/// A workload's page: workloads of every engine are reached at the node's own address.
 async fn scrape(port: u16) -> Result<String, String> {
     let authority = format!("127.0.0.1:{port}");
     let request = Request::get("/metrics")

@@ -20,6 +20,7 @@ mod link;
 mod measure;
 mod output;
 mod papers;
+mod ports;
 mod probe;
 mod shell;
 mod ship;

@@ -2,6 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    net::IpAddr,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -16,22 +19,25 @@ use store::{Limits, Range, Store, StoreError, Txn, TxnOutcome, embedded};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
-    time::{MissedTickBehavior, sleep, timeout},
+    time::{Instant, MissedTickBehavior, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Address, AgentError, AgentOptions, Fenced, Identity, OnHeld, OnLease, Output, Wish, clock,
     exec::Execs,
-    expose, health, identity,
+    expose,
+    health::{self, Checks, Target},
+    identity,
     link::{self, FRAMES, FromLink, Up},
     measure::{self, Measured, Measuring},
+    ports::Finder,
     probe::Probe,
     ship::{self, Ship},
 };
 use crate::{
     agent::{Agent, Effect, Effects, JobView, Left, Write, environment, recorded},
-    engine::{BoxFuture, Engine, EngineEvent, Found, What},
+    engine::{BoxFuture, Engine, EngineEvent, Found, What, published},
     sample::{
         SERIES,
         kernel::{
@@ -58,6 +64,12 @@ const INVENTORY_EVERY: Duration = Duration::from_secs(60);
 /// After a failed commit.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How long an agent waits at its start for another one that has its records.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Between two looks whether it has let go.
+const LOCK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Shortest time between two measurements.
 const MEASURE_MIN: Duration = Duration::from_millis(10);
 
@@ -79,6 +91,10 @@ enum Input {
     Forgotten(JobKey),
     /// A job's check has failed too often.
     Unhealthy(JobKey),
+    /// What a job's readiness check comes to: whether it is ready, and why not.
+    Readiness(JobKey, bool, Option<String>),
+    /// Free ports for a job, if there are so many.
+    Ports(JobKey, Option<Vec<u16>>),
     /// These jobs have new lines.
     Changed(Vec<JobKey>),
     /// Lines for the next frame.
@@ -103,7 +119,7 @@ struct Session {
     /// Number of the last heartbeat.
     heartbeats: u64,
     /// Number and monotonic time of the oldest one that isn't acknowledged.
-    unanswered: BTreeMap<u64, tokio::time::Instant>,
+    unanswered: BTreeMap<u64, Instant>,
     round_trip_ms: Option<f64>,
     /// Number of the last observation of the frame that isn't acknowledged.
     observations: Option<u64>,
@@ -132,6 +148,9 @@ struct Shell {
     agent: Agent,
     name: NodeName,
     labels: BTreeMap<String, String>,
+    /// Where jobs whose ports the node picks are to listen.
+    bind: IpAddr,
+    ports: Finder,
     store: Store,
     engines: Vec<Arc<dyn Engine>>,
     output: Arc<dyn Output>,
@@ -192,8 +211,7 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
             history_bytes: 1 << 10,
             ..embedded::Options::default()
         };
-        let file = options.data.join("agent.redb");
-        let store = blocking(move || Store::open(file, settings)).await?;
+        let store = open(options.data.join("agent.redb"), settings).await?;
         let page = store.range(Range::all(), usize::MAX, store::Order::Ascending).await?;
         let records: Vec<(String, Vec<u8>)> = page
             .records
@@ -243,6 +261,8 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
             agent,
             name: identity.name.clone(),
             labels: options.labels,
+            bind: gateway.bind(),
+            ports: Finder::new(RandomState::new().build_hasher().finish()),
             store,
             engines: options.engines,
             output: options.output,
@@ -340,6 +360,19 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Opens the agent's records. What an agent was about to become when it was killed (a copy of it, on its way to a
+/// command in a job's control group) still holds them for a moment.
+async fn open(file: PathBuf, settings: embedded::Options) -> Result<Store, StoreError> {
+    let since = Instant::now();
+    loop {
+        let (file, settings) = (file.clone(), settings.clone());
+        match blocking(move || Store::open(file, settings)).await {
+            Err(StoreError::Locked { .. }) if since.elapsed() < LOCK_PATIENCE => sleep(LOCK_AGAIN).await,
+            opened => return opened,
+        }
     }
 }
 
@@ -499,7 +532,10 @@ impl Shell {
             key: key.clone(),
             engine: engine_for(&self.engines, &job.assignment.image).map(Arc::clone),
             memory: job.assignment.memory,
-            metrics_port: job.assignment.metrics_port,
+            metrics_port: job
+                .assignment
+                .metrics_port
+                .map(|port| health::real(&job.assignment.endpoints(), port)),
         });
         let volumes = self.measuring.volumes.clone();
         let look = measure::look(clock::now(), Arc::clone(&self.probe), volumes, jobs.collect());
@@ -679,6 +715,11 @@ impl Shell {
         for effect in effects {
             match effect {
                 Effect::Start(job, secrets) => self.start(&job, secrets),
+                // Here and now: what is found must still be free when the job begins.
+                Effect::FindPorts { job, count, taken } => {
+                    let found = self.ports.find(count, &taken);
+                    drop(self.to_self.send(Input::Ports(job, found)));
+                }
                 Effect::AskSecrets(job) => self.say(FromNode::SecretsWanted { job }),
                 Effect::Secrets { job, answer } => match self.engine_of(&job) {
                     Some(engine) => engine.secrets(&job, answer),
@@ -718,7 +759,7 @@ impl Shell {
 
     fn start(&self, job: &Arc<Assignment>, secrets: Option<Arc<Secrets>>) {
         if let Some(engine) = engine_for(&self.engines, &job.image) {
-            let env = environment(job, &self.name);
+            let env = environment(job, &self.name, self.bind);
             let job = Assignment {
                 env,
                 ..Assignment::clone(job)
@@ -804,6 +845,17 @@ impl Shell {
                     self.decided.append(effects);
                 }
             }
+            Input::Readiness(job, ready, why) => {
+                // Its check may have ended while this was on its way.
+                if self.checks.contains_key(&job) {
+                    let effects = self.agent.readiness(&job, ready, why, now);
+                    self.decided.append(effects);
+                }
+            }
+            Input::Ports(job, found) => {
+                let effects = self.agent.ports(&job, found, now);
+                self.decided.append(effects);
+            }
             Input::Changed(jobs) => self.ship.changed(jobs),
             Input::Lines(read) => self.lines(read),
             Input::Pulse(session, sample) => self.heartbeat(session, sample),
@@ -856,14 +908,29 @@ impl Shell {
         let Some(view) = self.agent.job(job).filter(|view| view.running()) else {
             return;
         };
-        let Some(check) = view.assignment.health_check.clone() else {
+        let assignment = view.assignment;
+        if assignment.health_check.is_none() && assignment.readiness.is_none() {
             return;
+        }
+        let now_ms = clock::now().mono_ms;
+        let checks = Checks {
+            job: job.clone(),
+            liveness: assignment.health_check.clone(),
+            readiness: assignment.readiness.clone(),
+            target: Target {
+                engine: self.engine_of(job),
+                endpoints: assignment.endpoints(),
+                published: published(assignment),
+            },
+            ready: view.ready,
+            was_ready: view.was_ready,
+            ran: Duration::from_millis(view.started_ms.map_or(0, |started| now_ms.saturating_sub(started))),
         };
-        let engine = self.engine_of(job);
         let to_self = self.to_self.clone();
         let key = job.clone();
         let task = self.tasks.spawn(async move {
-            health::watch(key.clone(), check, engine).await;
+            let changed = |ready, why| drop(to_self.send(Input::Readiness(key.clone(), ready, why)));
+            health::watch(checks, changed).await;
             drop(to_self.send(Input::Unhealthy(key)));
         });
         if let Some(old) = self.checks.insert(job.clone(), task) {
@@ -968,7 +1035,7 @@ impl Shell {
                 if session.observations.is_some_and(|last| last <= through) {
                     session.observations = None;
                 }
-                self.agent.observations_acked(through)
+                self.agent.observations_acked(through, now)
             }
             ToNode::LogsAck { through } => {
                 self.ship.acked();
@@ -1032,7 +1099,7 @@ impl Shell {
         }
         session.heartbeats += 1;
         let number = session.heartbeats;
-        session.unanswered.insert(number, tokio::time::Instant::now());
+        session.unanswered.insert(number, Instant::now());
         let now = clock::now();
         let frame = FromNode::Heartbeat {
             number,

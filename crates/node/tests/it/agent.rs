@@ -1,7 +1,7 @@
 //! The smallest binary that jobs can be run by, for the tests: the helper of an engine, or an agent that runs the
 //! assignments on its standard input, tells of what happens on its standard output, and waits to be killed: of native
 //! jobs with the argument `agent` and a folder, of containers with `containers`, a folder, Docker's socket and the node's
-//! name. A number instead of an assignment is a lease in milliseconds.
+//! name; or a job itself, which serves a folder at `HOST` and `PORT`, with the argument `serve`. A number instead of an assignment is a lease in milliseconds.
 
 use std::{io::BufRead, process::ExitCode, sync::Arc};
 
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     match (arguments.next().as_deref(), arguments.next()) {
         (Some("agent"), Some(folder)) => end(agent(&folder)),
         (Some("containers"), Some(folder)) => end(containers(&folder, arguments)),
+        (Some("serve"), Some(folder)) => end(serve(&folder)),
         _ => ExitCode::FAILURE,
     }
 }
@@ -91,6 +92,33 @@ fn containers(folder: &str, mut arguments: impl Iterator<Item = String>) -> std:
         telling.abort();
         ended
     })
+}
+
+fn serve(folder: &str) -> std::io::Result<()> {
+    use std::io::{BufReader, Error, Write};
+    let own = |name: &str| std::env::var(name).map_err(Error::other);
+    let listener = std::net::TcpListener::bind(format!("{}:{}", own("HOST")?, own("PORT")?))?;
+    for stream in listener.incoming() {
+        let mut stream = stream?;
+        let mut lines = BufReader::new(stream.try_clone()?).lines().map_while(Result::ok);
+        let first = lines.next().unwrap_or_default();
+        // To the end of the head: what is closed with something unread is reset.
+        lines.find(String::is_empty);
+        let path = first
+            .split_whitespace()
+            .nth(1)
+            .unwrap_or_default()
+            .trim_start_matches('/');
+        let file = std::fs::read(std::path::Path::new(folder).join(path));
+        let (status, body) = file.map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body));
+        // Whoever only wanted to see whether anybody listens has gone.
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)));
+    }
+    Ok(())
 }
 
 async fn tell(mut events: tokio::sync::mpsc::UnboundedReceiver<EngineEvent>) -> std::io::Result<()> {

@@ -3,7 +3,7 @@
 use testkit::docker as fixture;
 
 mod guard;
-mod life;
+pub(super) mod life;
 mod logs;
 mod pull;
 mod restart;

@@ -12,3 +12,4 @@ mod docker;
 mod gpu_amd;
 mod gpu_nvidia;
 mod native;
+mod replicas;

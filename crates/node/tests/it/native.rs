@@ -31,14 +31,14 @@ struct Rig {
 }
 
 /// A folder whose processes go with it, also when a test fails.
-struct Folder(tempfile::TempDir);
+pub(super) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 }
@@ -57,7 +57,7 @@ fn key(name: &str) -> JobKey {
     format!("wl-{name}.1.0").parse().unwrap()
 }
 
-fn assignment(name: &str, command: &[&str]) -> Assignment {
+pub(super) fn assignment(name: &str, command: &[&str]) -> Assignment {
     Assignment {
         job: key(name),
         name: name.to_owned(),
@@ -89,7 +89,7 @@ fn shell(name: &str, script: &str) -> Assignment {
     assignment(name, &["sh", "-c", script])
 }
 
-fn config(folder: &std::path::Path) -> Config {
+pub(super) fn config(folder: &std::path::Path) -> Config {
     Config {
         helper: Some(PathBuf::from(env!("CARGO_BIN_EXE_clawbernetes-test-agent"))),
         ..Config::new(folder.join("data"))

@@ -65,7 +65,7 @@ pub(super) fn count(
             if let Some(load) = &old.load {
                 notes.warn(format!(
                     "{name} follows its {}, which may change {} again",
-                    steps::load(load),
+                    load,
                     steps::replicas(asked)
                 ));
             }
@@ -155,15 +155,14 @@ fn nothing_left(name: &str) -> ApiError {
 
 fn check_load(load: &Load, target: f64, has_port: bool, gpus: u32) -> Result<(), ApiError> {
     let refuse = |message: String| Err(ApiError::invalid("intent", message));
-    let what = steps::load(load);
     if !(target.is_finite() && target > 0.0) {
-        return refuse(format!("the {what} to aim at must be above 0"));
+        return refuse(format!("the {load} to aim at must be above 0"));
     }
     match load {
         Load::Gpu if gpus == 0 => refuse("it has no GPUs to follow".to_owned()),
         Load::Gpu if target > 100.0 => refuse(format!("no GPU is used to {target} %")),
         Load::RequestRate | Load::Queue if !has_port => refuse(format!(
-            "its {what} isn't known: it has no port through which requests come"
+            "its {load} isn't known: it has no port through which requests come"
         )),
         Load::Cpu | Load::Gpu | Load::RequestRate | Load::Queue => Ok(()),
     }

@@ -193,8 +193,9 @@ fn no_op(action: Action, service: &Service, facts: &Facts<'_>) -> ApiError {
         Some(deployment) if action != Action::Scale => error
             .cause(format!("{} is on its way there ({})", deployment.id, deployment.phase))
             .hint(format!("clawbernetes deploy status {}", deployment.id)),
+        _ if action == Action::Scale => error,
         _ => error.hint(format!(
-            "to start its replicas anew: clawbernetes deploy \"restart {name}\""
+            "name another version, or --image; to start its replicas anew: clawbernetes deploy \"restart {name}\""
         )),
     }
 }

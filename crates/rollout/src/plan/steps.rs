@@ -35,25 +35,15 @@ pub(super) fn called(number: u32, version: Option<&str>) -> String {
     }
 }
 
-/// What an autoscaler follows.
-pub(super) fn load(load: &Load) -> &'static str {
-    match load {
-        Load::Cpu => "CPU use",
-        Load::Gpu => "GPU use",
-        Load::RequestRate => "requests per second and replica",
-        Load::Queue => "requests under way per replica",
-    }
-}
-
 /// `2 to 10, CPU use about 70 %`.
 pub(super) fn bounds(bounds: &Autoscale) -> String {
     let range = format!("{} to {}", bounds.min, bounds.max);
     match &bounds.load {
         None => range,
         Some(followed @ (Load::Cpu | Load::Gpu)) => {
-            format!("{range}, {} about {} %", load(followed), number(bounds.target))
+            format!("{range}, {} about {} %", followed, number(bounds.target))
         }
-        Some(followed) => format!("{range}, {} about {}", load(followed), number(bounds.target)),
+        Some(followed) => format!("{range}, {} about {}", followed, number(bounds.target)),
     }
 }
 

@@ -3,5 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 mod analysis;
+mod autoscale;
+mod corpus;
+mod dice;
+mod drive;
+mod intents;
+mod mutations;
 mod plan;
 mod random;
+mod sentences;

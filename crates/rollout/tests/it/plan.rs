@@ -1,6 +1,6 @@
 //! What sentences become on what is there.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use api::{
     ApiError, Cpu, DeploymentId, ErrorCode, Size, Span, Timestamp, WorkloadId,
@@ -15,45 +15,12 @@ use rollout::{
     intent::{Amount, Batch, Care, Intent, Verb, When},
     plan::{self, DEFAULT_TIMEOUT, Facts, Standalone},
 };
+use serde_json::json;
 
 const NAME: &str = "model-server";
 
 fn say(verb: Verb) -> Intent {
-    Intent {
-        verb,
-        target: NAME.to_owned(),
-        version: None,
-        image: None,
-        command: Vec::new(),
-        replicas: None,
-        min_replicas: None,
-        max_replicas: None,
-        follow: None,
-        gpus: None,
-        gpu_model: None,
-        gpu_memory: None,
-        memory: None,
-        cpu: None,
-        priority: None,
-        timeout: None,
-        env: Vec::new(),
-        port: None,
-        namespace: None,
-        strategy: None,
-        canary_steps: Vec::new(),
-        batch: None,
-        pause_between: None,
-        promote_after: None,
-        promote_if: Vec::new(),
-        promote_by_hand: false,
-        rollback_if: Vec::new(),
-        keep_old_for: None,
-        care: None,
-        when: None,
-        batch_job: false,
-        back_to: None,
-        reason: None,
-    }
+    Intent::new(verb, NAME)
 }
 
 fn to_version(version: &str) -> Intent {
@@ -117,20 +84,12 @@ impl World {
         };
         let plan = Self::empty().plan(&first);
         let mut world = Self::empty();
-        world.service = Some(Service {
-            name: NAME.to_owned(),
-            namespace: "default".to_owned(),
-            owner: "ada".to_owned(),
-            created_at: now(),
-            revisions: Vec::new(),
-            stable: None,
-            replicas,
-            members: Vec::new(),
-            weights: BTreeMap::new(),
-            port: None,
-            deployment: None,
-            autoscale: None,
-        });
+        // As it is kept: fields that came later have their defaults.
+        world.service = serde_json::from_value(json!({
+            "name": NAME, "namespace": "default", "owner": "ada", "createdAt": now(), "revisions": [],
+            "replicas": replicas, "members": [], "weights": {},
+        }))
+        .unwrap();
         world.add(&plan, Standing::Good);
         for n in 2..=revisions {
             let plan = world.plan(&to_version(&format!("v{n}")));
@@ -172,33 +131,12 @@ impl World {
             _ => Some(self.add(&plan, Standing::New)),
         };
         self.service().deployment = Some(DeploymentId::new("dep-x"));
-        self.under_way = Some(Deployment {
-            id: DeploymentId::new("dep-x"),
-            namespace: "default".to_owned(),
-            intent: String::new(),
-            read_by: None,
-            by: "ada".to_owned(),
-            reason: None,
-            created_at: now(),
-            started_at: None,
-            finished_at: None,
-            phase,
-            message: None,
-            error: None,
-            revision,
-            from,
-            replicas_before: plan.replicas,
-            course: Course::Forward,
-            step: 0,
-            step_since: None,
-            moved_at: None,
-            hold: None,
-            promotion: None,
-            verdicts: Vec::new(),
-            timeline: Vec::new(),
-            job: None,
-            plan: Arc::new(plan),
-        });
+        self.under_way = serde_json::from_value(json!({
+            "id": "dep-x", "namespace": "default", "intent": "", "by": "ada", "createdAt": now(), "phase": phase,
+            "revision": revision, "from": from, "replicasBefore": plan.replicas, "course": Course::Forward, "step": 0,
+            "verdicts": [], "timeline": [], "plan": plan,
+        }))
+        .unwrap();
     }
 
     fn make(&self, intent: &Intent) -> Result<Plan, ApiError> {

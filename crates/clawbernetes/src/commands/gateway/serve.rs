@@ -1,10 +1,15 @@
 //! `clawbernetes gateway serve`
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use api::{ApiError, ErrorCode, Size, Span};
 use gateway::{
-    AlertsFile, Gateway, Options, StartError,
+    AlertsFile, Gateway, Options, StartError, deploy,
     oidc::{self, NameClaim, RoleRule},
     remote_write::Target,
     trust::{self, AuthorityFiles, KeySource},
@@ -118,6 +123,74 @@ pub(crate) struct Args {
     /// How long such a login lasts
     #[arg(long, value_name = "DURATION", default_value = "12h")]
     oidc_session: Span,
+    /// Where services are reached [default: where the gateway listens]
+    #[arg(long, value_name = "IP")]
+    service_listen: Option<IpAddr>,
+    /// The ports that services get, one each
+    #[arg(long, value_name = "FIRST-LAST", default_value = "10000-10999", value_parser = port_range)]
+    service_ports: RangeInclusive<u16>,
+    /// The Prometheus that conditions of deployments may query: http://127.0.0.1:9090
+    #[arg(long, value_name = "URL", env = "PROMETHEUS_URL")]
+    prometheus_url: Option<String>,
+    /// Let a language model read what the deployment grammar can't: claude, openai or zai; its reading is always shown first
+    #[arg(long, value_name = "PROVIDER")]
+    llm: Option<llm::Provider>,
+    /// The model to ask [default: the provider's small one]
+    #[arg(long, value_name = "MODEL", requires = "llm")]
+    llm_model: Option<String>,
+    /// Where it is asked, if not at its provider: a server that speaks the same
+    #[arg(long, value_name = "URL", requires = "llm")]
+    llm_url: Option<llm::Url>,
+    /// The secret with its key, in the namespace default [default: ANTHROPIC_API_KEY, OPENAI_API_KEY or ZAI_API_KEY]
+    #[arg(long, value_name = "NAME", requires = "llm")]
+    llm_key_secret: Option<String>,
+}
+
+/// `10000-10999`
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let wanted = || format!("'{text}' is no range of ports (accepted: 10000-10999)");
+    let (first, last) = text.split_once('-').ok_or_else(wanted)?;
+    let port = |text: &str| {
+        text.trim()
+            .parse::<u16>()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(wanted)
+    };
+    let (first, last) = (port(first)?, port(last)?);
+    if first > last {
+        return Err(wanted());
+    }
+    Ok(first..=last)
+}
+
+/// Which model is asked, and by which key.
+fn reader(
+    provider: llm::Provider,
+    model: Option<String>,
+    url: Option<llm::Url>,
+    key_secret: Option<String>,
+) -> Result<deploy::ReaderOptions, ApiError> {
+    let defaults = llm::Options::of(provider);
+    let key = match key_secret {
+        Some(name) => deploy::ModelKey::Secret(name),
+        None => match std::env::var(provider.key_env()) {
+            Ok(key) if !key.is_empty() => deploy::ModelKey::Given(key.into()),
+            _ => {
+                let message = format!("{provider} asks for a key, and {} isn't set", provider.key_env());
+                return Err(ApiError::invalid("llm", message)
+                    .hint("set it, or keep the key as a secret and name it: --llm-key-secret NAME"));
+            }
+        },
+    };
+    Ok(deploy::ReaderOptions {
+        model: llm::Options {
+            model: model.unwrap_or(defaults.model),
+            base_url: url.or(defaults.base_url),
+            ..llm::Options::of(provider)
+        },
+        key,
+    })
 }
 
 impl Args {
@@ -154,6 +227,8 @@ impl Args {
             url: self.pki_url,
             insecure,
         };
+        let (model, url, key) = (self.llm_model, self.llm_url, self.llm_key_secret);
+        let reader = self.llm.map(|provider| reader(provider, model, url, key)).transpose()?;
         let alerts = match &self.alerts {
             Some(path) => AlertsFile::read(path).map_err(|error| {
                 let told = serving::chain(ErrorCode::InvalidArgument, &error);
@@ -196,6 +271,12 @@ impl Args {
                 session,
                 keys_settled: oidc::Options::KEYS_SETTLED,
             }),
+            services: deploy::Options {
+                listen: self.service_listen,
+                ports: self.service_ports,
+            },
+            prometheus: self.prometheus_url,
+            reader,
             ..Options::default()
         })
     }
@@ -234,6 +315,8 @@ fn start_error(error: &StartError) -> ApiError {
         StartError::Times(message) => ApiError::invalid("heartbeat", message.clone()),
         StartError::State(error) => error.clone(),
         StartError::Oidc(message) => ApiError::invalid("oidc-issuer", message.clone()),
+        StartError::Model(message) => ApiError::invalid("llm", message.clone()),
+        StartError::Prometheus(message) => ApiError::invalid("prometheus-url", message.clone()),
         StartError::Alerts(message) => ApiError::invalid("alerts", message.clone()),
         StartError::Names(_) => serving::chain(ErrorCode::InvalidArgument, error),
         StartError::Trust(trust::OpenError::Key(_)) => serving::chain(ErrorCode::AuthFailed, error).hint(

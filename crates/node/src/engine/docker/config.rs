@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     path::PathBuf,
 };
 
@@ -9,12 +10,14 @@ use api::{
     Size,
     secret::SecretValue,
     wire::Assignment,
-    workload::{HeldGpu, JobKey, Volume, VolumeSource},
+    workload::{HeldGpu, JobKey, Port, Volume, VolumeSource},
 };
 use bollard::models::{
     ContainerCreateBody, DeviceMapping, DeviceRequest, HostConfig, HostConfigLogConfig, Mount, MountTmpfsOptions,
-    MountType, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    MountType, PortBinding, PortMap, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
+
+use crate::engine::published;
 
 /// Whose container it is: the agent adopts only its own.
 pub(super) const LABEL_NODE: &str = "io.clawbernetes.node";
@@ -111,6 +114,10 @@ pub(super) struct Surroundings {
     pub(super) device_files: BTreeMap<String, Vec<String>>,
     /// Docker's network mode: `host`, `bridge`, `none` or a network's name.
     pub(super) network: String,
+    /// The same where ports are published.
+    pub(super) publish_network: String,
+    /// Where they are published.
+    pub(super) publish_at: IpAddr,
     /// Docker's log driver; must be one that keeps lines with their times and can be read back.
     pub(super) log_driver: &'static str,
     /// Whether the daemon may lift the limit on locked memory for a container.
@@ -164,6 +171,7 @@ pub(super) fn main_container(job: &Assignment, around: &Surroundings, secrets: G
         cgroup_permissions: Some("rw".to_owned()),
     }));
     let memory = job.memory.map(bytes);
+    let bindings = published(job).then(|| port_bindings(job, around));
     let files = secrets.files.iter().map(|(from, at)| Mount {
         target: Some(at.clone()),
         source: Some(from.to_string_lossy().into_owned()),
@@ -176,6 +184,7 @@ pub(super) fn main_container(job: &Assignment, around: &Surroundings, secrets: G
         entrypoint: (!job.command.is_empty()).then(|| job.command.clone()),
         env: Some(environment(job, around, secrets.env)),
         labels: Some(labels),
+        exposed_ports: bindings.as_ref().map(|bindings| bindings.keys().cloned().collect()),
         attach_stdin: Some(false),
         open_stdin: Some(false),
         tty: Some(false),
@@ -197,10 +206,28 @@ pub(super) fn main_container(job: &Assignment, around: &Surroundings, secrets: G
                     hard: Some(-1),
                 }]
             }),
+            network_mode: Some(match bindings {
+                Some(_) => around.publish_network.clone(),
+                None => around.network.clone(),
+            }),
+            port_bindings: bindings,
             ..host_config(around)
         }),
         ..Default::default()
     }
+}
+
+/// Which port of the node stands for which of the container.
+fn port_bindings(job: &Assignment, around: &Surroundings) -> PortMap {
+    let binding = |(port, host_port): (&Port, &u16)| {
+        let inside = format!("{}/{}", port.port, port.protocol.to_lowercase());
+        let outside = PortBinding {
+            host_ip: Some(around.publish_at.to_string()),
+            host_port: Some(host_port.to_string()),
+        };
+        (inside, Some(vec![outside]))
+    };
+    job.ports.iter().zip(&job.host_ports).map(binding).collect()
 }
 
 /// The container that runs one of a job's hooks, made after the job's main container: the same image, environment,
@@ -232,7 +259,6 @@ pub(super) fn hook_container(
 
 fn host_config(around: &Surroundings) -> HostConfig {
     HostConfig {
-        network_mode: Some(around.network.clone()),
         cgroup_parent: around.cgroup_parent.clone(),
         // A reaper as process 1: hands signals on, and the command dies of a signal that it doesn't handle.
         init: Some(true),
@@ -406,6 +432,8 @@ mod tests {
             gpus: GpuAccess::Nvidia,
             device_files: BTreeMap::new(),
             network: "host".to_owned(),
+            publish_network: "bridge".to_owned(),
+            publish_at: std::net::Ipv4Addr::LOCALHOST.into(),
             log_driver: "json-file",
             lock_memory: true,
             memory_total: Some(Size::gib(64)),
@@ -537,6 +565,45 @@ mod tests {
         assert_eq!(paths, ["/dev/dri/renderD128", "/dev/dri/renderD129", "/dev/kfd"]);
         assert_eq!(seen(&body), ["void", "0,1", "0,1", "0,1"]);
         assert_eq!(host(&body).device_requests, None);
+    }
+
+    #[test]
+    fn picked_ports_are_published_and_others_are_the_nodes() {
+        let mut job = job(&[]);
+        let port = |name: &str, port, protocol: &str| Port {
+            name: name.to_owned(),
+            port,
+            protocol: protocol.to_owned(),
+        };
+        job.ports = vec![port("http", 8000, "TCP"), port("dns", 53, "UDP")];
+        let body = main_container(&job, &around(), Given::default());
+        assert_eq!(host(&body).network_mode.as_deref(), Some("host"));
+        assert_eq!((&host(&body).port_bindings, &body.exposed_ports), (&None, &None));
+
+        job.dynamic_ports = true;
+        job.host_ports = vec![20_001, 20_002];
+        let body = main_container(&job, &around(), Given::default());
+        assert_eq!(host(&body).network_mode.as_deref(), Some("bridge"));
+        let bindings = host(&body).port_bindings.clone().unwrap();
+        let at = |port: &str| {
+            let [binding] = bindings[port].as_deref().unwrap() else {
+                panic!("one binding");
+            };
+            (binding.host_ip.clone().unwrap(), binding.host_port.clone().unwrap())
+        };
+        assert_eq!(at("8000/tcp"), ("127.0.0.1".to_owned(), "20001".to_owned()));
+        assert_eq!(at("53/udp"), ("127.0.0.1".to_owned(), "20002".to_owned()));
+        assert_eq!(body.exposed_ports.map(|ports| ports.len()), Some(2));
+
+        // A gang finds itself by the nodes' addresses.
+        job.gang = Some(api::wire::Gang {
+            world_size: 2,
+            master_address: "10.0.0.1".to_owned(),
+            distributed: None,
+        });
+        let body = main_container(&job, &around(), Given::default());
+        assert_eq!(host(&body).network_mode.as_deref(), Some("host"));
+        assert_eq!(host(&body).port_bindings, None);
     }
 
     #[test]

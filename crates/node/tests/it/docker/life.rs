@@ -197,12 +197,12 @@ impl Life {
 }
 
 /// Where a node's secrets lie: in memory that the daemon sees, whose own `/run` is another.
-pub(super) fn secrets_of(fixture: &Fixture, node: &str) -> PathBuf {
+pub(crate) fn secrets_of(fixture: &Fixture, node: &str) -> PathBuf {
     Path::new("/dev/shm").join(&fixture.name).join(node)
 }
 
 /// A job of a shell script.
-pub(super) fn script(workload: &str, text: &str) -> Assignment {
+pub(crate) fn script(workload: &str, text: &str) -> Assignment {
     let words = ["/bin/sh", "-c", text];
     Assignment {
         job: JobKey {
@@ -249,7 +249,7 @@ pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A folder of the node, mounted at `/gate`.
-pub(super) fn gate(folder: &Path) -> Volume {
+pub(crate) fn gate(folder: &Path) -> Volume {
     Volume {
         name: String::new(),
         mount_path: "/gate".to_owned(),

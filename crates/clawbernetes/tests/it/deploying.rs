@@ -1,0 +1,325 @@
+//! Services rolled out by real processes: a gateway, agents, replicas that answer HTTP, and callers that never rest.
+
+use std::{net::SocketAddr, sync::Mutex, time::Duration};
+
+use serde_json::Value;
+
+use crate::{
+    answering::{Answering, Callers, Manners},
+    cluster::{Cluster, wait_for},
+    kill::Dice,
+};
+
+/// Callers and rollouts share two cores: one such test at a time keeps them from being each other's noise.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// A gateway, an agent and the service.
+struct Stage {
+    cluster: Cluster,
+    answering: Answering,
+    _one: std::sync::MutexGuard<'static, ()>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut cluster = Cluster::start();
+        cluster.join("one", &["--engine", "native"]);
+        let answering = Answering::new();
+        let mut env = String::new();
+        for (name, value) in answering.env() {
+            env.push_str(&format!("    {name}: {value:?}\n"));
+        }
+        let command = serde_json::to_string(&Answering::command()).unwrap();
+        let manifest = format!(
+            "apiVersion: clawbernetes/v1\nkind: Workload\nmetadata: {{name: api}}\nspec:\n  image: host\n  \
+             command: {command}\n  env:\n{env}  networking: {{ports: [{{name: http, port: 8080}}]}}\n  \
+             readinessCheck: {{http: /ready, interval: 200ms, timeout: 2s, failures: 3}}\n"
+        );
+        cluster.home.write("api.yaml", &manifest);
+        Self {
+            cluster,
+            answering,
+            _one: one,
+        }
+    }
+
+    /// `deploy` with these words; the deployment's id.
+    #[track_caller]
+    fn deploy(&self, sentence: &str, flags: &[&str]) -> String {
+        let done = self.cluster.home.words(&[&["deploy", sentence], flags].concat());
+        done.ok().lines().next().unwrap().to_owned()
+    }
+
+    fn status(&self, id: &str) -> Value {
+        self.cluster.home.run(&format!("deploy status {id} --json")).json()
+    }
+
+    /// Waits until a deployment is in this phase.
+    #[track_caller]
+    fn until(&self, id: &str, phase: &str) -> Value {
+        wait_for(&format!("{id} to be {phase}"), || {
+            let status = self.status(id);
+            let now = status["phase"].as_str().unwrap();
+            let over = ["complete", "failed", "rolled-back"].contains(&now);
+            assert!(now == phase || !over, "{id} is to be {phase}, but: {status:#}");
+            (now == phase).then_some(status)
+        })
+    }
+
+    /// The first deployment: three replicas of v1.
+    fn first(&self) -> SocketAddr {
+        let id = self.deploy("deploy api v1 with 3 replicas", &["--file", "api.yaml"]);
+        self.until(&id, "complete");
+        self.address()
+    }
+
+    fn address(&self) -> SocketAddr {
+        let service = self.cluster.home.run("service status api --json").json();
+        let address = service["address"].as_str().unwrap();
+        address.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    /// Ready replicas by version.
+    fn ready(&self) -> Vec<(String, u64)> {
+        let service = self.cluster.home.run("service status api --json").json();
+        let revisions = service["revisions"].as_array().unwrap();
+        let of = |r: &Value| (r["version"].as_str().unwrap().to_owned(), r["ready"].as_u64().unwrap());
+        revisions.iter().map(of).filter(|(_, ready)| *ready > 0).collect()
+    }
+
+    fn end(self) {
+        self.cluster.home.run("service delete api --yes").ok();
+        // An agent that stops leaves its jobs running.
+        wait_for("the replicas to end", || {
+            let nodes = self.cluster.home.run("status --json").json();
+            nodes["workloads"].as_array()?.is_empty().then_some(())
+        });
+        self.cluster.end();
+    }
+}
+
+#[test]
+fn a_service_answers_and_is_updated_without_a_failed_request() {
+    let stage = Stage::new();
+    let address = stage.first();
+    let callers = Callers::start(address, 8, 200);
+    wait_for("answers of v1", || {
+        callers.tally().good.contains_key("v1").then_some(())
+    });
+    let id = stage.deploy("update api to v2", &[]);
+    let status = stage.until(&id, "complete");
+    assert_eq!(status["strategy"], "rolling");
+    assert_eq!(stage.ready(), [("v2".to_owned(), 3)]);
+    // Only v2 answers now.
+    let before = callers.tally().good;
+    wait_for("more answers of v2", || {
+        (callers.tally().good.get("v2")? > &(before.get("v2")? + 200)).then_some(())
+    });
+    let tally = callers.stop();
+    assert_eq!(tally.bad(), 0, "{tally:?}");
+    assert_eq!(
+        tally.good["v1"], before["v1"],
+        "v1 answered after the update was complete"
+    );
+
+    let history = stage.cluster.home.run("deploy history api --json").json();
+    let versions: Vec<&str> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["version"].as_str().unwrap())
+        .collect();
+    assert_eq!(versions, ["v2", "v1"]);
+    stage.end();
+}
+
+#[test]
+fn a_good_canary_is_promoted_and_a_bad_one_is_taken_back() {
+    let stage = Stage::new();
+    let address = stage.first();
+    let callers = Callers::start(address, 8, 100);
+    let sentence = "update api to v2, canary 20%, promote after 5s if error_rate < 5%, rollback if errors > 10%";
+    let id = stage.deploy(sentence, &[]);
+    stage.until(&id, "canary");
+    let status = stage.until(&id, "complete");
+    let passed = status["verdicts"].as_array().unwrap().iter().any(|v| {
+        v["outcome"] == "pass"
+            && v["evidence"]["purpose"] == "promote"
+            && v["evidence"]["subject"]["count"].as_u64() > Some(0)
+    });
+    assert!(passed, "{status:#}");
+    assert_eq!(stage.ready(), [("v2".to_owned(), 3)]);
+    assert_eq!(callers.tally().bad(), 0, "{:?}", callers.tally());
+
+    stage.answering.set(
+        "v3",
+        Manners {
+            errors_percent: 50,
+            ..Manners::default()
+        },
+    );
+    let id = stage.deploy(&sentence.replace("v2", "v3"), &[]);
+    let status = stage.until(&id, "rolled-back");
+    let failed = status["verdicts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|v| v["outcome"] == "fail");
+    assert!(failed, "{status:#}");
+    assert_eq!(stage.ready(), [("v2".to_owned(), 3)]);
+    let tally = callers.stop();
+    assert_eq!(tally.broken.len(), 0, "{tally:?}");
+    assert_eq!(tally.failed.keys().collect::<Vec<_>>(), ["v3"], "{tally:?}");
+    // What failed isn't tried again by mistake.
+    let again = stage.cluster.home.words(&["deploy", &sentence.replace("v2", "v3")]);
+    again.failed(8, "--force");
+    stage.end();
+}
+
+#[test]
+fn a_canary_that_nobody_calls_waits_for_a_person() {
+    let stage = Stage::new();
+    stage.first();
+    let sentence = "update api to v2, canary 50%, promote after 1s if error_rate < 5%";
+    let id = stage.deploy(sentence, &["--timeout", "15s"]);
+    let status = stage.until(&id, "paused");
+    assert!(status["waitsFor"].is_string(), "{status:#}");
+    let verdicts = status["verdicts"].as_array().unwrap();
+    assert!(verdicts.iter().all(|v| v["outcome"] == "insufficient"), "{status:#}");
+    stage
+        .cluster
+        .home
+        .run(&format!("deploy promote {id}"))
+        .failed(8, "--force");
+    stage.cluster.home.run(&format!("deploy promote {id} --force")).ok();
+    stage.until(&id, "complete");
+    assert_eq!(stage.ready(), [("v2".to_owned(), 3)]);
+    stage.end();
+}
+
+#[test]
+fn blue_green_switches_and_goes_back_without_a_failed_request() {
+    let stage = Stage::new();
+    let address = stage.first();
+    let callers = Callers::start(address, 8, 200);
+    let id = stage.deploy("blue-green deploy api v2, keep the old one for 30m", &[]);
+    wait_for("the switch", || {
+        let service = stage.cluster.home.run("service status api --json").json();
+        let revisions = service["revisions"].as_array().unwrap();
+        let new = revisions.iter().find(|r| r["version"] == "v2")?;
+        (new["trafficPercent"] == 100.0).then_some(())
+    });
+    let before = callers.tally().good.get("v2").copied().unwrap_or_default();
+    wait_for("answers of v2", || {
+        (callers.tally().good.get("v2")? > &(before + 100)).then_some(())
+    });
+    stage
+        .cluster
+        .home
+        .words(&["deploy", "rollback", &id, "--reason", "it looks odd", "--yes"])
+        .ok();
+    let status = stage.until(&id, "rolled-back");
+    assert!(
+        status["message"].as_str().unwrap().contains("it looks odd"),
+        "{status:#}"
+    );
+    assert_eq!(stage.ready(), [("v1".to_owned(), 3)]);
+    let tally = callers.stop();
+    assert_eq!(tally.bad(), 0, "{tally:?}");
+    stage.end();
+}
+
+#[test]
+fn an_image_that_isnt_there_is_never_noticed_by_callers() {
+    let stage = Stage::new();
+    let address = stage.first();
+    let callers = Callers::start(address, 4, 100);
+    stage.answering.set(
+        "v2",
+        Manners {
+            sick: true,
+            ..Manners::default()
+        },
+    );
+    // A health check that can never pass.
+    let id = stage.deploy("update api to v2", &["--timeout", "10s"]);
+    stage.until(&id, "rolled-back");
+    assert_eq!(stage.ready(), [("v1".to_owned(), 3)]);
+    // What can't be started at all.
+    let missing = stage
+        .cluster
+        .home
+        .words(&["deploy", "update api to image registry.example/none:1", "--dry-run"]);
+    assert!(missing.out.contains("missing") || missing.code != 0, "{missing:?}");
+    let tally = callers.stop();
+    assert_eq!(tally.bad(), 0, "{tally:?}");
+    assert_eq!(tally.good.keys().collect::<Vec<_>>(), ["v1"]);
+    stage.end();
+}
+
+/// How often each way is gone while the gateway is killed: `DEPLOYING_RUNS=20` for a long look.
+fn runs() -> u32 {
+    std::env::var("DEPLOYING_RUNS").map_or(1, |runs| runs.parse().unwrap())
+}
+
+/// `kill -9` of the gateway at any moment of a rollout, again and again; what it comes to is the same.
+#[test]
+fn a_gateway_killed_at_any_moment_comes_to_the_same_end() {
+    let stage = Stage::new();
+    let address = stage.first();
+    let seed = std::process::id().into();
+    let mut dice = Dice(seed);
+    let callers = Callers::start(address, 4, 100);
+    let (mut good, mut next) = ("v1".to_owned(), 2);
+    for run in 0..runs() {
+        for (sentence, errors_percent, end) in [
+            ("update api to V", 0, "complete"),
+            ("blue-green deploy api V, keep the old one for 1s", 0, "complete"),
+            (
+                "update api to V, canary 34%, promote after 1s if error_rate < 20%",
+                0,
+                "complete",
+            ),
+            (
+                "update api to V, canary 34%, rollback if errors > 20%",
+                60,
+                "rolled-back",
+            ),
+        ] {
+            let version = format!("v{next}");
+            next += 1;
+            stage.answering.set(
+                &version,
+                Manners {
+                    errors_percent,
+                    ..Manners::default()
+                },
+            );
+            let id = stage.deploy(&sentence.replace('V', &version), &[]);
+            // Kills while it is under way: soon after its beginning, and later ones.
+            for most_ms in [300, 2_000, 6_000] {
+                std::thread::sleep(Duration::from_millis(dice.below(most_ms)));
+                stage.cluster.kill_gateway();
+                stage.cluster.start_gateway();
+                stage.cluster.call("gateway.ping", &serde_json::json!({}));
+            }
+            let status = wait_for(&format!("the end of {id} (seed {seed}, run {run})"), || {
+                let status = stage.cluster.try_call("deploy.get", &serde_json::json!({ "id": id }))?;
+                let now = status["phase"].as_str()?.to_owned();
+                ["complete", "failed", "rolled-back", "paused"]
+                    .contains(&&*now)
+                    .then_some(status)
+            });
+            assert_eq!(status["phase"], end, "{sentence} (seed {seed}, run {run}): {status:#}");
+            if end == "complete" {
+                good = version;
+            }
+            wait_for(&format!("three replicas of {good} (seed {seed}, run {run})"), || {
+                (stage.ready() == [(good.clone(), 3)]).then_some(())
+            });
+        }
+    }
+    drop(callers);
+    stage.end();
+}

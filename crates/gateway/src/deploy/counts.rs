@@ -1,0 +1,202 @@
+//! What the proxy counts, as metrics: totals since the gateway's start, by revision.
+
+use std::{
+    collections::{BTreeMap, HashMap, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
+
+use api::Timestamp;
+use proxy::Counts;
+use telemetry::metrics::{MetricError, MetricStore, Sample, SeriesId};
+use tokio_util::sync::CancellationToken;
+
+use super::Doors;
+use crate::{hub::now, metrics::Metrics};
+
+/// Requests that were answered, or should have been.
+pub const REQUESTS: &str = "service.requests";
+/// Of them, those that failed.
+pub const ERRORS: &str = "service.errors";
+/// Answers by the time until they began, a counter for each of the proxy's buckets that was ever hit.
+pub const BUCKETS: &str = "service.latency.buckets";
+/// Label of a bucket: its place.
+pub const BUCKET: &str = "bucket";
+/// Quantiles of that time, of the answers since the last write.
+const LATENCY: &str = "service.latency";
+/// Those that are written, and their label.
+const QUANTILES: [(f64, &str); 3] = [(0.5, "0.5"), (0.95, "0.95"), (0.99, "0.99")];
+
+/// How often counts are written.
+const EVERY: Duration = Duration::from_secs(1);
+/// Counts that didn't change are written every so many times.
+const IDLE: u32 = 10;
+
+/// Labels of a revision's counts.
+pub fn labels(namespace: &str, service: &str, revision: u32) -> Vec<(&'static str, String)> {
+    vec![
+        ("namespace", namespace.to_owned()),
+        ("service", service.to_owned()),
+        ("revision", revision.to_string()),
+    ]
+}
+
+/// Totals of one revision.
+#[derive(Default)]
+struct Totals {
+    requests: u64,
+    errors: u64,
+    /// Its series of requests and errors. `None`: nothing was written yet.
+    series: Option<[SeriesId; 2]>,
+    /// By bucket: its series, and how many fell into it.
+    buckets: BTreeMap<usize, (SeriesId, u64)>,
+    /// Writes since it last changed.
+    idle: u32,
+}
+
+/// A route's key and a group's name.
+type Group = (String, String);
+
+/// Writes what the proxy counts, until told to stop.
+pub async fn write(doors: Arc<Doors>, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let mut totals: HashMap<Group, Totals> = HashMap::new();
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let last = tokio::select! {
+            () = stop.cancelled() => true,
+            _ = ticks.tick() => false,
+        };
+        let counted = doors.take_counts();
+        let known = doors.groups();
+        totals.retain(|key, _| known.contains(key));
+        for key in known {
+            totals.entry(key).or_default();
+        }
+        let counted = counted.into_iter().filter_map(|counts| {
+            let group = counts.group.clone()?;
+            Some(((counts.key.clone(), group), counts))
+        });
+        let by_group: HashMap<Group, Counts> = counted.collect();
+        let taken = std::mem::take(&mut totals);
+        let metrics = Arc::clone(&metrics);
+        let written = tokio::task::spawn_blocking(move || {
+            let mut totals = taken;
+            let done = record(&metrics.store, &mut totals, &by_group, now());
+            (totals, done)
+        });
+        match written.await {
+            Ok((kept, done)) => {
+                totals = kept;
+                if let Err(error) = done {
+                    tracing::warn!(%error, "counts of requests are lost");
+                }
+            }
+            Err(error) => tracing::error!(%error, "counts of requests are lost"),
+        }
+        if last {
+            return;
+        }
+    }
+}
+
+fn record(
+    store: &MetricStore,
+    totals: &mut HashMap<Group, Totals>,
+    counted: &HashMap<Group, Counts>,
+    at: Timestamp,
+) -> Result<(), MetricError> {
+    let mut samples = Vec::new();
+    for (group, total) in totals.iter_mut() {
+        let Some((namespace, service)) = group.0.split_once('/') else {
+            continue;
+        };
+        let Ok(revision) = group.1.parse() else { continue };
+        let mut tick = Tick {
+            store,
+            labels: labels(namespace, service, revision),
+            at_ms: at.as_millisecond(),
+            samples: &mut samples,
+        };
+        tick.write(total, counted.get(group))?;
+    }
+    if !samples.is_empty() {
+        store.append(&samples)?;
+    }
+    Ok(())
+}
+
+/// A write of one revision's counts.
+struct Tick<'a> {
+    store: &'a MetricStore,
+    labels: Vec<(&'static str, String)>,
+    at_ms: i64,
+    samples: &'a mut Vec<Sample>,
+}
+
+impl Tick<'_> {
+    fn series(&self, name: &str, more: Option<(&str, &str)>) -> Result<SeriesId, MetricError> {
+        let labels = self.labels.iter().map(|(k, v)| (*k, v.as_str()));
+        let labels: Vec<(&str, &str)> = labels.chain(more).collect();
+        self.store.series(name, &labels)
+    }
+
+    fn put(&mut self, series: SeriesId, value: f64) {
+        self.samples.push(Sample {
+            series,
+            at_ms: self.at_ms,
+            value,
+        });
+    }
+
+    /// The zero from which a counter grows: what comes with the very first look counts too.
+    fn zero(&mut self, series: SeriesId) {
+        self.samples.push(Sample {
+            series,
+            at_ms: self.at_ms - 1,
+            value: 0.0,
+        });
+    }
+
+    fn write(&mut self, total: &mut Totals, more: Option<&Counts>) -> Result<(), MetricError> {
+        let first = total.series.is_none();
+        let [requests, errors] = match total.series {
+            Some(series) => series,
+            None => {
+                let series = [self.series(REQUESTS, None)?, self.series(ERRORS, None)?];
+                series.into_iter().for_each(|series| self.zero(series));
+                *total.series.insert(series)
+            }
+        };
+        if let Some(more) = more {
+            total.requests += more.requests + more.connections;
+            total.errors += more.errors;
+            for (bucket, hits) in more.latency.iter().enumerate().filter(|(_, hits)| **hits > 0) {
+                let (_, sum) = match total.buckets.entry(bucket) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => {
+                        let series = self.series(BUCKETS, Some((BUCKET, &bucket.to_string())))?;
+                        self.zero(series);
+                        new.insert((series, 0))
+                    }
+                };
+                *sum += hits;
+            }
+            for (share, label) in QUANTILES {
+                if let Some(value) = proxy::quantile(&more.latency, share) {
+                    let series = self.series(LATENCY, Some(("quantile", label)))?;
+                    self.put(series, value.as_secs_f64());
+                }
+            }
+        }
+        total.idle = if more.is_some() || first { 0 } else { total.idle + 1 };
+        if total.idle.is_multiple_of(IDLE) {
+            self.put(requests, total.requests as f64);
+            self.put(errors, total.errors as f64);
+            for (series, sum) in total.buckets.values() {
+                self.put(*series, *sum as f64);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,355 @@
+//! What a condition is judged by: the proxy's counts from the metric store, replicas' own metrics, their health, and
+//! what a Prometheus answers.
+
+use std::sync::Arc;
+
+use api::{
+    ApiError, Timestamp, WorkloadId,
+    deploy::{Evidence, Sample, Service, Signal},
+    op::MetricsRequest,
+    time,
+};
+use rollout::drive::Question;
+use telemetry::metrics::{Labels, Matcher, MetricStore};
+
+use super::{counts, prometheus::Prometheus, seen};
+use crate::{
+    hub::Hub,
+    metrics::{Metrics, store_failed, understand},
+    view::Within,
+};
+
+/// Where evidence is found.
+pub struct Sources {
+    /// The fleet.
+    pub hub: Arc<Hub>,
+    /// What was measured.
+    pub metrics: Arc<Metrics>,
+    /// Where queries are asked. `None`: no Prometheus was named.
+    pub prometheus: Option<Prometheus>,
+}
+
+/// A count before the window is looked for so far back: counts are written every second while a deployment is under way,
+/// every ten otherwise.
+const BEFORE_MS: i64 = 30_000;
+
+/// Looks up what a question asks for. What can't be had says why, and isn't taken for anything.
+pub async fn gather(sources: &Sources, service: &Service, question: &Question) -> Evidence {
+    let mut evidence = Evidence {
+        condition: question.condition.clone(),
+        purpose: question.purpose,
+        from: question.from,
+        to: question.to,
+        query: describe(service, question),
+        subject: NOTHING,
+        baseline: None,
+        error: None,
+    };
+    let subject = sample(sources, service, question, question.subject).await;
+    let baseline = match question.baseline {
+        Some(revision) if compared(&question.condition.metric) => {
+            Some(sample(sources, service, question, revision).await)
+        }
+        _ => None,
+    };
+    match subject {
+        Ok(found) => evidence.subject = found,
+        Err(error) => evidence.error = Some(words(&error)),
+    }
+    match baseline {
+        Some(Ok(found)) => evidence.baseline = Some(found),
+        // The new revision is judged by itself then.
+        Some(Err(_)) | None => {}
+    }
+    evidence
+}
+
+const NOTHING: Sample = Sample {
+    count: 0,
+    failed: None,
+    value: None,
+};
+
+fn words(error: &ApiError) -> String {
+    match &error.cause {
+        Some(cause) => format!("{}: {cause}", error.message),
+        None => error.message.clone(),
+    }
+}
+
+/// Whether the stable revision over the same window says anything about the new one.
+fn compared(signal: &Signal) -> bool {
+    !matches!(signal, Signal::Healthy | Signal::Restarts)
+}
+
+/// What is asked, in words that lead to the same numbers elsewhere.
+fn describe(service: &Service, question: &Question) -> String {
+    let of = format!(
+        "{{namespace=\"{}\",service=\"{}\",revision=\"{}\"}}",
+        service.namespace, service.name, question.subject
+    );
+    let window = time::between(question.from, question.to);
+    match &question.condition.metric {
+        Signal::ErrorRate => {
+            format!("increase(service.errors{of}[{window}]) / increase(service.requests{of}[{window}])")
+        }
+        Signal::Latency { percentile } => {
+            format!(
+                "quantile({}, increase(service.latency.buckets{of}[{window}]))",
+                percentile / 100.0
+            )
+        }
+        Signal::RequestRate => format!("rate(service.requests{of}[{window}])"),
+        Signal::Healthy => format!("ready replicas{of}"),
+        Signal::Restarts => format!("restarts{of}[{window}]"),
+        Signal::Metric { name } => format!("avg_over_time({name}{of}[{window}])"),
+        Signal::Query { promql } => filled(promql, service, question.subject),
+    }
+}
+
+fn filled(promql: &str, service: &Service, revision: u32) -> String {
+    promql
+        .replace("$revision", &revision.to_string())
+        .replace("$service", &service.name)
+        .replace("$namespace", &service.namespace)
+}
+
+async fn sample(sources: &Sources, service: &Service, question: &Question, revision: u32) -> Result<Sample, ApiError> {
+    let (from, to) = (question.from, question.to);
+    match &question.condition.metric {
+        Signal::Healthy => Ok(healthy(sources, service, revision)),
+        Signal::Restarts => Ok(restarts(sources, service, revision, from, to)),
+        Signal::Query { promql } => {
+            let prometheus = sources.prometheus.as_ref().ok_or_else(|| {
+                ApiError::invalid("PROMETHEUS_URL", "no Prometheus is configured to ask")
+                    .hint("start the gateway with --prometheus-url")
+            })?;
+            let value = prometheus.ask(&filled(promql, service, revision), to).await?;
+            Ok(Sample {
+                count: u64::from(value.is_some()),
+                failed: None,
+                value,
+            })
+        }
+        Signal::Metric { name } => metric(sources, service, name, revision, from, to).await,
+        counted => {
+            let (metrics, counted) = (Arc::clone(&sources.metrics), counted.clone());
+            let labels = counts::labels(&service.namespace, &service.name, revision);
+            let read = tokio::task::spawn_blocking(move || proxied(&metrics.store, &counted, &labels, from, to));
+            read.await
+                .map_err(|e| ApiError::internal("the counts couldn't be read").cause(e.to_string()))?
+        }
+    }
+}
+
+/// What the proxy counted.
+fn proxied(
+    store: &MetricStore,
+    signal: &Signal,
+    labels: &[(&'static str, String)],
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<Sample, ApiError> {
+    let requests = increase(store, counts::REQUESTS, labels, from, to)?;
+    match signal {
+        Signal::ErrorRate => {
+            let errors = increase(store, counts::ERRORS, labels, from, to)?;
+            Ok(Sample {
+                count: requests,
+                failed: Some(errors),
+                value: (requests > 0).then(|| errors as f64 / requests as f64),
+            })
+        }
+        Signal::RequestRate => {
+            let seconds = time::between(from, to).duration().as_secs_f64();
+            Ok(Sample {
+                count: requests,
+                failed: None,
+                value: (seconds > 0.0).then(|| requests as f64 / seconds),
+            })
+        }
+        Signal::Latency { percentile } => {
+            let mut buckets = vec![0u64; proxy::BUCKETS];
+            for (series, grown) in increases(store, counts::BUCKETS, labels, from, to)? {
+                let place = series.get(counts::BUCKET).and_then(|place| place.parse::<usize>().ok());
+                if let Some(bucket) = place.and_then(|place| buckets.get_mut(place)) {
+                    *bucket += grown;
+                }
+            }
+            Ok(Sample {
+                count: buckets.iter().sum(),
+                failed: None,
+                value: proxy::quantile(&buckets, percentile / 100.0).map(|at| at.as_secs_f64()),
+            })
+        }
+        _ => Ok(NOTHING),
+    }
+}
+
+/// By how much a counter grew in a window, over all of its series.
+fn increase(
+    store: &MetricStore,
+    name: &str,
+    labels: &[(&'static str, String)],
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<u64, ApiError> {
+    let all = increases(store, name, labels, from, to)?;
+    Ok(all.into_iter().map(|(_, grown)| grown).sum())
+}
+
+/// By how much each series of a counter grew in a window.
+fn increases(
+    store: &MetricStore,
+    name: &str,
+    labels: &[(&'static str, String)],
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<Vec<(Labels, u64)>, ApiError> {
+    let mut matchers = vec![Matcher::name(name)];
+    matchers.extend(labels.iter().map(|(k, v)| Matcher::eq(k, v)));
+    let (from, to) = (from.as_millisecond(), to.as_millisecond());
+    let series = store
+        .select(&matchers, from - BEFORE_MS, to + 1)
+        .map_err(|e| store_failed(&e))?;
+    let whole = |grown: f64| grown.round().max(0.0) as u64;
+    Ok(series
+        .into_iter()
+        .map(|s| (s.labels, whole(grown(&s.points, from))))
+        .collect())
+}
+
+/// By how much a counter grew after a moment. One that fell was started anew at zero; one that is there for the first time
+/// begins with a zero of its own, so that nothing of it is missed.
+fn grown(points: &[(i64, f64)], from: i64) -> f64 {
+    let mut grown = 0.0;
+    let mut before: Option<f64> = None;
+    for &(at, value) in points {
+        if at > from
+            && let Some(before) = before
+        {
+            grown += if value < before { value } else { value - before };
+        }
+        before = Some(value);
+    }
+    grown
+}
+
+/// Whether every replica of a revision is ready.
+fn healthy(sources: &Sources, service: &Service, revision: u32) -> Sample {
+    let view = sources.hub.view();
+    let (mut all, mut ready) = (0u64, 0u64);
+    for member in service
+        .members
+        .iter()
+        .filter(|m| m.revision == revision && m.retiring.is_none())
+    {
+        all += 1;
+        ready += u64::from(seen::ready(&view, &member.workload));
+    }
+    Sample {
+        count: all,
+        failed: Some(all - ready),
+        value: (all > 0).then(|| f64::from(u8::from(all == ready))),
+    }
+}
+
+/// How often a revision's replicas were started anew in a window, as their timelines tell.
+fn restarts(sources: &Sources, service: &Service, revision: u32, from: Timestamp, to: Timestamp) -> Sample {
+    let view = sources.hub.view();
+    let (mut replicas, mut restarts) = (0u64, 0u64);
+    for member in service.members.iter().filter(|m| m.revision == revision) {
+        let Some(workload) = view.workload(&member.workload) else {
+            continue;
+        };
+        replicas += 1;
+        let again = |t: &&api::workload::Transition| crate::lifecycle::failed_again(t) && t.at > from && t.at <= to;
+        restarts += workload.timeline.iter().filter(again).count() as u64;
+    }
+    Sample {
+        count: replicas,
+        failed: None,
+        value: (replicas > 0).then_some(restarts as f64),
+    }
+}
+
+/// A metric's mean over a revision's replicas.
+async fn metric(
+    sources: &Sources,
+    service: &Service,
+    name: &str,
+    revision: u32,
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<Sample, ApiError> {
+    let replicas: Vec<WorkloadId> = service
+        .members
+        .iter()
+        .filter(|m| m.revision == revision)
+        .map(|m| m.workload.clone())
+        .collect();
+    let within = Within {
+        namespace: &service.namespace,
+        only: Some(&service.namespace),
+    };
+    let mut questions = Vec::with_capacity(replicas.len());
+    for id in replicas {
+        let request = MetricsRequest {
+            name: name.to_owned(),
+            workload: Some(id.to_string()),
+            namespace: Some(service.namespace.clone()),
+            from: Some(from),
+            to: Some(to),
+            ..MetricsRequest::default()
+        };
+        questions.push(understand(&sources.metrics, &sources.hub.view(), within, &request, to)?);
+    }
+    let metrics = Arc::clone(&sources.metrics);
+    let answered = tokio::task::spawn_blocking(move || {
+        let (mut count, mut sum) = (0u64, 0.0);
+        for question in questions {
+            let answer = question.answer(&metrics)?;
+            for (_, value) in answer.series.iter().flat_map(|s| &s.points) {
+                count += 1;
+                sum += value;
+            }
+        }
+        Ok(Sample {
+            count,
+            failed: None,
+            value: (count > 0).then(|| sum / count as f64),
+        })
+    });
+    answered
+        .await
+        .map_err(|e| ApiError::internal("the metrics couldn't be read").cause(e.to_string()))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_grows_from_the_last_value_before_the_window() {
+        let points = [(0, 0.0), (1_000, 5.0), (2_000, 9.0), (3_000, 9.0)];
+        assert_eq!(grown(&points, 1_000), 4.0);
+        assert_eq!(grown(&points, 0), 9.0);
+        assert_eq!(grown(&points, 500), 9.0);
+        assert_eq!(grown(&points, 3_000), 0.0);
+    }
+
+    #[test]
+    fn a_counter_that_fell_began_anew() {
+        // The gateway was started anew, wrote its zero, and counted on.
+        let points = [(0, 0.0), (1_000, 50.0), (2_000, 0.0), (3_000, 7.0)];
+        assert_eq!(grown(&points, 1_000), 7.0);
+        // Even without its zero.
+        assert_eq!(grown(&[(1_000, 50.0), (3_000, 7.0)], 1_000), 7.0);
+    }
+
+    #[test]
+    fn nothing_is_nothing() {
+        assert_eq!(grown(&[], 0), 0.0);
+        assert_eq!(grown(&[(1_000, 50.0)], 0), 0.0);
+    }
+}

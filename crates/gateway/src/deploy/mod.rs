@@ -1,0 +1,36 @@
+//! Deployments: a sentence becomes a plan, a plan becomes records, and a controller takes one step at a time.
+//!
+//! ```text
+//!  sentence ─▶ rollout::intent ─▶ rollout::plan ─▶ [`planning`]: where it would go, what is missing ─▶ shown
+//!                                                        │ applied
+//!                                                        ▼
+//!  view: service, deployment, replicas ─▶ [`seen`] ─▶ rollout::drive ─▶ [`carry_out`] ─▶ one transaction
+//!                                            ▲                              │
+//!  proxy's counts, metrics ─▶ [`evidence`] ─▶ rollout::analysis             ▼
+//!                                                              replicas (workloads), weights ─▶ [`doors`] ─▶ proxy
+//! ```
+
+mod batch;
+mod carry_out;
+mod counts;
+mod doors;
+mod evidence;
+mod find;
+mod model;
+mod planning;
+mod prometheus;
+mod run;
+mod seen;
+mod show;
+
+pub use batch::begin as begin_job;
+pub use carry_out::{Ground, draft, tell};
+pub use counts::write as count;
+pub use doors::{Doors, Options};
+pub use evidence::Sources;
+pub use find::{deployment, service};
+pub use model::{ModelKey, Reader, ReaderOptions};
+pub use planning::{Before, Proposal, begin, plan, plan_to_show, propose};
+pub use prometheus::Prometheus;
+pub use run::run;
+pub use show::{service as service_view, status, summary};

@@ -1,0 +1,350 @@
+//! From a sentence to a plan, with what only the fleet can tell: where it would go, and what is missing.
+
+use api::{
+    ApiError, ErrorCode, Size, Span, Timestamp,
+    auth::Identity,
+    deploy::{Deployment, Plan, PlannedReplica, Service, ServicePort, ServiceProtocol, Strategy},
+    op::{Explanation, PlanRequest, Planned, Submission},
+    time,
+    workload::Workload,
+};
+use jiff::tz::TimeZone;
+use rollout::{
+    drive,
+    intent::{self, Intent, Verb},
+    plan::{self, Facts, Standalone},
+};
+use telemetry::metrics::{Aggregate, Matcher};
+
+use crate::{
+    auth,
+    decide::submit,
+    hub::now,
+    secrets::{Place, Secrets, unreadable},
+    serve::App,
+    view::{ServiceName, Versioned, View},
+};
+
+/// How far back the memory of replicas is looked at.
+const MEMORY_WINDOW: Span = Span::secs(3600);
+/// Most replicas whose places are looked for: the scheduler has other work, too.
+const PLACED_MAX: u32 = 200;
+
+/// A plan, and what it was made on.
+pub struct Proposal {
+    /// The plan, as it is shown.
+    pub planned: Planned,
+    /// What the sentence asks for.
+    pub verb: Verb,
+    /// The service as it was. `None`: there is none.
+    pub service: Option<Versioned<Service>>,
+    /// The deployment that was under way. `None`: none.
+    pub under_way: Option<Versioned<Deployment>>,
+}
+
+/// What a deployment begins on.
+pub struct Before {
+    /// The service as it was seen. `None`: there is none yet.
+    pub service: Option<Versioned<Service>>,
+    /// The deployment that is under way. `None`: none.
+    pub under_way: Option<Versioned<Deployment>>,
+}
+
+/// Reads a sentence, and plans what it asks for.
+///
+/// # Errors
+/// It can't be read, or can't be done.
+pub async fn plan(app: &App, identity: &Identity, request: &PlanRequest, force: bool) -> Result<Proposal, ApiError> {
+    let at = now();
+    let zone = match request.timezone.as_deref() {
+        None => TimeZone::UTC,
+        Some(name) => TimeZone::get(name).map_err(|error| {
+            ApiError::invalid("timezone", format!("'{}' is no time zone", name.escape_debug())).cause(error.to_string())
+        })?,
+    };
+    let reading = intent::read(&request.intent, &at.to_zoned(zone))?;
+    let mut proposal = propose(app, identity, &reading.intent, request, force).await?;
+    proposal.planned.plan.warnings.extend(reading.notes);
+    Ok(proposal)
+}
+
+/// As [`plan`], only to be shown: words that the grammar can't read are given to the model, if there is one.
+///
+/// # Errors
+/// They can't be read, by the model neither; or can't be done.
+pub async fn plan_to_show(app: &App, identity: &Identity, request: &PlanRequest) -> Result<Planned, ApiError> {
+    let refused = match plan(app, identity, request, false).await {
+        Ok(proposal) => return Ok(proposal.planned),
+        Err(error) => error,
+    };
+    let Some(reader) = app.reader.as_ref().filter(|_| misread(&refused)) else {
+        return Err(refused);
+    };
+    let namespace = auth::namespace(identity, request.namespace.as_deref())?;
+    let sentence = match reader.rewrite(app, &request.intent, namespace).await {
+        Ok(sentence) => sentence,
+        Err(error) => return Err(refused.cause(error.message)),
+    };
+    let again = PlanRequest {
+        intent: sentence.clone(),
+        ..request.clone()
+    };
+    let mut proposal = plan(app, identity, &again, false).await.map_err(|error| {
+        let cause = format!("{} read it as \"{sentence}\"", reader.name());
+        ApiError { cause: Some(cause), ..error }
+    })?;
+    proposal.planned.read_by = Some(reader.name().to_owned());
+    Ok(proposal.planned)
+}
+
+/// Whether the words themselves are what was refused.
+fn misread(error: &ApiError) -> bool {
+    error.code == ErrorCode::InvalidArgument && error.field.as_deref() == Some("intent")
+}
+
+/// Plans what an intent asks for.
+///
+/// # Errors
+/// It can't be done.
+pub async fn propose(
+    app: &App,
+    identity: &Identity,
+    intent: &Intent,
+    request: &PlanRequest,
+    force: bool,
+) -> Result<Proposal, ApiError> {
+    let at = now();
+    let asked = intent.namespace.as_deref().or(request.namespace.as_deref());
+    let namespace = auth::namespace(identity, asked)?.to_owned();
+    let name: ServiceName = (namespace.clone(), intent.target.clone());
+    let there = There::look(&app.hub.view(), &name);
+    check_from(intent, &there)?;
+    let known: Vec<&str> = there.known.iter().map(String::as_str).collect();
+    let memory_used = there.service.as_ref().and_then(|s| memory_used(app, s, at));
+    let facts = Facts {
+        namespace: &namespace,
+        now: at,
+        service: there.service.as_deref(),
+        under_way: there.under_way.as_deref(),
+        workload: there.workload.as_ref().map(|w| Standalone {
+            id: &w.id,
+            spec: &w.spec,
+            ended: w.phase.ended(),
+        }),
+        known: &known,
+        image: request.image.as_deref(),
+        template: request.template.as_ref(),
+        timeout: request.timeout,
+        default_timeout: plan::DEFAULT_TIMEOUT,
+        memory_used,
+        force,
+    };
+    let mut plan = plan::make(intent, &facts)?;
+    place(app, &mut plan, &there, identity).await?;
+    missing_secrets(app, &mut plan).await?;
+    Ok(Proposal {
+        planned: Planned {
+            understood: intent.to_string(),
+            read_by: None,
+            plan,
+        },
+        verb: intent.verb,
+        service: there.service,
+        under_way: there.under_way,
+    })
+}
+
+/// "from v1 to v2" is refused where v1 isn't what runs: whoever said it has another state in mind.
+fn check_from(intent: &Intent, there: &There) -> Result<(), ApiError> {
+    let (Some(from), Some(service)) = (&intent.from_version, &there.service) else {
+        return Ok(());
+    };
+    let stable = service.stable().and_then(|revision| revision.version.as_deref());
+    if stable.is_some_and(|stable| stable.trim_start_matches('v') == from.trim_start_matches('v')) {
+        return Ok(());
+    }
+    let runs = stable.map_or_else(|| "no version of a name".to_owned(), str::to_owned);
+    let message = format!("'{}' runs {runs}, not {from}", service.value.name);
+    Err(ApiError::conflict(message).hint("leave \"from …\" out, or look first: clawbernetes service status"))
+}
+
+/// What is there of a name.
+struct There {
+    service: Option<Versioned<Service>>,
+    under_way: Option<Versioned<Deployment>>,
+    workload: Option<Versioned<Workload>>,
+    known: Vec<String>,
+}
+
+impl There {
+    fn look(view: &View, name: &ServiceName) -> Self {
+        let service = view.service(name).cloned();
+        let under_way = service.as_ref().and_then(|s| s.deployment.as_ref());
+        Self {
+            under_way: under_way.and_then(|id| view.deployment(id)).cloned(),
+            service,
+            workload: view.named(&name.0, &name.1).cloned(),
+            known: view
+                .services()
+                .filter(|s| s.namespace == name.0)
+                .map(|s| s.value.name.clone())
+                .collect(),
+        }
+    }
+}
+
+/// The most memory that a replica was measured to use of late. `None`: not measured.
+fn memory_used(app: &App, service: &Service, at: Timestamp) -> Option<Size> {
+    let (from, to) = (
+        time::before(at, MEMORY_WINDOW).as_millisecond(),
+        at.as_millisecond() + 1,
+    );
+    let used = service.members.iter().filter_map(|member| {
+        let matchers = [
+            Matcher::name("workload.memory"),
+            Matcher::eq("workload", member.workload.as_str()),
+        ];
+        let windows = app
+            .metrics
+            .store
+            .windows(&matchers, from, to, to - from, Aggregate::Max);
+        let series = windows.ok()?.series;
+        let points = series.iter().flat_map(|s| &s.points).map(|(_, value)| *value);
+        points.fold(None, |most: Option<f64>, value| {
+            Some(most.map_or(value, |most| most.max(value)))
+        })
+    });
+    let most = used.fold(None, |most: Option<f64>, value| {
+        Some(most.map_or(value, |most| most.max(value)))
+    })?;
+    Some(Size(most.max(0.0) as u64))
+}
+
+/// Looks where the replicas that a plan adds would go, and names what no node has.
+async fn place(app: &App, plan: &mut Plan, there: &There, identity: &Identity) -> Result<(), ApiError> {
+    if plan.image.is_empty() {
+        return Ok(());
+    }
+    let more = added(plan, there.service.as_deref()).min(PLACED_MAX);
+    let mut preview = Vec::new();
+    for i in 0..more.max(1) {
+        let submission = Submission {
+            // Names don't matter here, but must differ.
+            name: Some(format!("preview-{i}")),
+            namespace: Some(plan.namespace.clone()),
+            spec: (*plan.spec).clone(),
+            ..Submission::default()
+        };
+        // It says as well what nothing can run.
+        preview.push(submit::workload(submission, u64::from(i), &identity.name, now())?);
+    }
+    if more == 0 {
+        return Ok(());
+    }
+    let told = app.planner.preview(preview).await?;
+    if told.first().is_some_and(|t| t.fits_empty_fleet == Some(false)) {
+        let why = told.first().map(|t| t.summary.clone()).unwrap_or_default();
+        plan.missing
+            .push(format!("a node that can run it, even with nothing else on it: {why}"));
+    }
+    plan.placement = told.iter().map(planned).collect();
+    let waiting = plan.placement.iter().filter(|p| p.node.is_none()).count();
+    if waiting > 0 && plan.missing.is_empty() {
+        let why = told.iter().find(|t| t.placement.is_empty()).map(|t| t.summary.as_str());
+        plan.warnings.push(format!(
+            "{waiting} of {more} new replicas would wait: {}",
+            why.unwrap_or_default()
+        ));
+    }
+    Ok(())
+}
+
+/// How many replicas a plan adds at once, before it takes any away.
+fn added(plan: &Plan, service: Option<&Service>) -> u32 {
+    let stable = service.and_then(|s| s.stable).is_some();
+    match plan.action {
+        _ if plan.batch => 1,
+        api::deploy::Action::Scale => plan.replicas.saturating_sub(service.map_or(0, |s| s.replicas)),
+        _ if !stable => plan.replicas,
+        _ => match plan.strategy {
+            Strategy::Canary => plan.canary.as_ref().map_or(1, |c| c.effective_replicas),
+            Strategy::Immediate => 0,
+            Strategy::BlueGreen | Strategy::Rolling => plan::surge(plan),
+        },
+    }
+}
+
+fn planned(told: &Explanation) -> PlannedReplica {
+    match told.placement.first() {
+        Some(member) => PlannedReplica {
+            node: Some(member.node.clone()),
+            why: None,
+        },
+        None => PlannedReplica {
+            node: None,
+            why: Some(told.summary.clone()),
+        },
+    }
+}
+
+/// Names the secrets that aren't there.
+async fn missing_secrets(app: &App, plan: &mut Plan) -> Result<(), ApiError> {
+    let secrets = Secrets {
+        store: app.hub.store(),
+        trust: &app.trust,
+    };
+    for used in &plan.spec.secrets {
+        let place = Place::new(&plan.namespace, &used.secret)?;
+        let missing = match secrets.get(&place).await {
+            Ok(secret) => secret.value.read(None, now()).err().map(|e| unreadable(&e).message),
+            Err(error) if error.code == ErrorCode::NotFound => Some("it isn't there".to_owned()),
+            Err(error) => return Err(error),
+        };
+        if let Some(why) = missing {
+            let how = format!("clawbernetes secret set {} -n {}", used.secret, plan.namespace);
+            plan.missing.push(format!("the secret {}: {why} ({how})", used.secret));
+        }
+    }
+    Ok(())
+}
+
+/// Begins what was planned, on what it was planned on: the step that is to be written.
+///
+/// # Errors
+/// It can't be begun now.
+pub fn begin(
+    app: &App,
+    view: &View,
+    before: &Before,
+    deployment: &Deployment,
+    owner: &str,
+    at: Timestamp,
+) -> Result<drive::Step, ApiError> {
+    let plan = &deployment.plan;
+    let target = plan.spec.ports.first().map(|port| port.port);
+    let mut service = match &before.service {
+        Some(service) => Service::clone(service),
+        None => drive::service(plan, owner, None, at),
+    };
+    if service.port.is_none()
+        && let Some(target) = target
+    {
+        service.port = Some(ServicePort {
+            port: app.doors.free_port(view)?,
+            protocol: ServiceProtocol::of(&plan.spec),
+            target,
+        });
+    }
+    let after = plan.schedule.as_ref().and_then(|s| s.after.as_ref());
+    let stands = after.and_then(|id| view.deployment(id)).map(|d| d.phase);
+    let mut step = drive::begin(deployment, &service, before.under_way.as_deref(), stands, at)?;
+    // What was added here, or is new altogether, is to be written though the step itself changes nothing of it.
+    let known = before.service.as_ref().is_some_and(|seen| **seen == service);
+    if step.service.is_none() && !known {
+        step.service = Some(service);
+    }
+    if step.deployment.is_none() {
+        step.deployment = Some(deployment.clone());
+    }
+    Ok(step)
+}

@@ -1,0 +1,209 @@
+//! A sentence read as a whole.
+
+use std::ops::Range;
+
+use api::id::check_name;
+use jiff::Zoned;
+use winnow::{
+    error::ErrMode,
+    stream::{Stateful, TokenSlice},
+};
+
+use super::{
+    Intent, clause, draft,
+    grammar::{Fault, Watch, since},
+    misread::Misread,
+    token::{self, Kind, Token},
+    value, vocabulary,
+};
+
+/// What a sentence says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// What it asks for.
+    pub intent: Intent,
+    /// What whoever wrote it should know: words that were passed over, slips that were mended, what had to be decided.
+    pub notes: Vec<String>,
+}
+
+/// Slips that are mended in one sentence; one with more is better written anew.
+const SLIPS_MAX: usize = 3;
+
+/// Reads a sentence, written at `now`: times of day are in its zone where no other is named.
+///
+/// # Errors
+/// [`Misread`]: words that aren't understood, something that can be read in two ways, or that contradicts itself.
+pub fn read(sentence: &str, now: &Zoned) -> Result<Reading, Misread> {
+    let mut text = token::cleaned(sentence)?;
+    let mut notes = Vec::new();
+    // What is wrong with the sentence as it was written.
+    let mut first = None;
+    loop {
+        let low = text.to_ascii_lowercase();
+        let tokens = token::tokens(&text, &low)?;
+        match once(&text, &tokens, now, false) {
+            Ok((intent, told)) => {
+                notes.extend(told);
+                return Ok(Reading { intent, notes });
+            }
+            Err(Stop::Said(misread)) => return Err(first.unwrap_or(misread)),
+            Err(Stop::Unexpected(_)) => {}
+        }
+        // Once more, and what could have stood there is kept.
+        let Err(Stop::Unexpected(place)) = once(&text, &tokens, now, true) else {
+            return Err(first.unwrap_or_else(|| Misread::new("the sentence isn't understood".to_owned())));
+        };
+        let mended = if notes.len() < SLIPS_MAX {
+            mend(&tokens, &place)
+        } else {
+            None
+        };
+        let misread = unexpected(&text, &tokens, &place);
+        let first = first.get_or_insert(misread);
+        let Some((range, word)) = mended else {
+            return Err(first.clone());
+        };
+        notes.push(format!("'{}' is taken as '{word}'", &text[range.clone()]));
+        text.replace_range(range, word);
+    }
+}
+
+/// The word that isn't understood, or the name before it that was none ("deploy safly model-server"), where it is one
+/// slip away from a word that could stand there.
+fn mend(tokens: &[Token<'_>], place: &Place) -> Option<(Range<usize>, &'static str)> {
+    let mend = |at: usize| {
+        let token = tokens.get(at).filter(|token| token.kind == Kind::Word)?;
+        Some((token.range(), vocabulary::slip(token.low, place.expected.get(at)?)?))
+    };
+    let is_name = |at: &usize| tokens.get(*at).is_some_and(|token| value::plain_name(token.raw));
+    mend(place.at).or_else(|| {
+        if is_name(&place.at) {
+            (0..place.at).filter(is_name).find_map(mend)
+        } else {
+            None
+        }
+    })
+}
+
+/// Why a pass ended.
+enum Stop {
+    Said(Misread),
+    Unexpected(Place),
+}
+
+/// Where reading stopped.
+struct Place {
+    /// The token that isn't understood.
+    at: usize,
+    /// Where its clause begins.
+    clause: usize,
+    /// What could have stood at each token.
+    expected: Vec<Vec<&'static str>>,
+    /// The target's name, if it was read.
+    target: Option<String>,
+    /// An example of the clause under way.
+    example: Option<&'static str>,
+}
+
+/// One pass over the tokens.
+fn once(text: &str, tokens: &[Token<'_>], now: &Zoned, keep_expected: bool) -> Result<(Intent, Vec<String>), Stop> {
+    let watch = Watch::new(tokens.len(), keep_expected);
+    let mut input = Stateful {
+        input: TokenSlice::new(tokens),
+        state: &watch,
+    };
+    let parts = match clause::sentence(&mut input, now, text) {
+        Ok(parts) => parts,
+        Err(ErrMode::Cut(Fault::Said(misread)) | ErrMode::Backtrack(Fault::Said(misread))) => {
+            return Err(Stop::Said(*misread));
+        }
+        Err(_) => {
+            let expected = (0..=tokens.len()).map(|at| watch.expected(at)).collect();
+            return Err(Stop::Unexpected(Place {
+                at: watch.farthest(),
+                clause: watch.clause(),
+                expected,
+                target: watch.target(),
+                example: watch.example(),
+            }));
+        }
+    };
+    draft::put_together(parts, |from, to| since(text, tokens, from, to).to_owned()).map_err(Stop::Said)
+}
+
+/// The words that aren't understood, with the nearest that would be.
+fn unexpected(text: &str, tokens: &[Token<'_>], place: &Place) -> Misread {
+    let misread = what_is_wrong(text, tokens, place);
+    match place.example {
+        Some(example) => misread.example(example),
+        None => misread,
+    }
+}
+
+fn what_is_wrong(text: &str, tokens: &[Token<'_>], place: &Place) -> Misread {
+    let at = place.at;
+    let Some(token) = tokens.get(at) else {
+        let clause = since(
+            text,
+            tokens,
+            place.clause.min(tokens.len().saturating_sub(1)),
+            tokens.len(),
+        );
+        return Misread::new(format!("something is missing after '{}'", token::shortened(clause)));
+    };
+    if token.kind == Kind::Word
+        && let Some(odd) = token.raw.chars().find(|c| !c.is_ascii())
+    {
+        let (word, code) = (token::shortened(token.raw), odd as u32);
+        return Misread::new(format!(
+            "'{word}' isn't understood: '{odd}' (U+{code:04X}) is no plain letter"
+        ))
+        .help("type the word anew, or put a value in quotes");
+    }
+    // As far as no word is known.
+    let unknown = |token: &Token<'_>| {
+        token.kind == Kind::Word
+            && !vocabulary::is_word(token.low)
+            && !token.raw.starts_with(|c: char| c.is_ascii_digit())
+            && !value::looks_like_version(token.raw)
+    };
+    let mut end = at + 1;
+    while unknown(token) && end < (at + 6).min(tokens.len()) && unknown(&tokens[end]) {
+        end += 1;
+    }
+    let words = token::shortened(since(text, tokens, at, end));
+    let message = if place.clause < at {
+        let before = token::shortened(since(text, tokens, place.clause, at));
+        format!("'{words}' isn't understood after '{before}'")
+    } else {
+        format!("'{words}' isn't understood")
+    };
+    if let Some(near) = place
+        .expected
+        .get(at)
+        .and_then(|expected| vocabulary::nearest(token.low, expected))
+    {
+        return Misread::new(message).help(format!("did you mean '{near}'?"));
+    }
+    match &place.target {
+        _ if token.kind == Kind::Word && vocabulary::is_word(token.low) => {
+            Misread::new(message).help("it is a word of the grammar, but not at this place; as a name it needs quotes")
+        }
+        Some(target) if value::plain_name(token.raw) => Misread::new(message).help(format!(
+            "the sentence is about '{target}' already, and is about one service only"
+        )),
+        None if token.kind != Kind::Stop => match check_name(&token.text()) {
+            Err(why) if token.raw.starts_with(|c: char| c.is_alphanumeric() || c == '"') => {
+                let lower = token.text().to_lowercase().replace('_', "-");
+                let meant = if value::plain_name(&lower) {
+                    format!(": '{lower}'?")
+                } else {
+                    String::new()
+                };
+                Misread::new(message).help(format!("as a name it can't be, either: {why}{meant}"))
+            }
+            _ => Misread::new(message),
+        },
+        _ => Misread::new(message),
+    }
+}
