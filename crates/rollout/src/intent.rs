@@ -4,20 +4,27 @@
 //! A sentence is cut into tokens, the tokens are read as clauses, and the clauses are put together into one
 //! [`Intent`] or found to contradict each other.
 
+mod amount;
 mod clause;
 mod condition;
 mod draft;
 mod grammar;
+mod guide;
 mod misread;
 mod moment;
+mod promotion;
 mod reading;
 mod resource;
+mod setting;
+mod strategy;
 mod token;
 mod value;
+mod verb;
 mod vocabulary;
 mod words;
 mod write;
 
+pub use guide::GUIDE;
 pub use misread::Misread;
 pub use reading::{Reading, read};
 pub use write::condition as written_condition;

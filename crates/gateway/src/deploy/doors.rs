@@ -206,6 +206,15 @@ impl Doors {
         self.proxy.in_flight(&key, replica.as_str()) as u64
     }
 
+    /// Requests and connections of a service that are under way, or wait for a replica.
+    #[must_use]
+    pub fn busy(&self, service: &Service) -> u64 {
+        let key = key(&service.namespace, &service.name);
+        let loads = self.proxy.loads();
+        let mine = loads.iter().filter(|load| load.key == key);
+        mine.map(|load| (load.waiting + load.in_flight) as u64).sum()
+    }
+
     /// Where a service is reached. `None`: nowhere.
     #[must_use]
     pub fn address(&self, service: &Service) -> Option<String> {

@@ -132,14 +132,37 @@ async fn sample(sources: &Sources, service: &Service, question: &Question, revis
             })
         }
         Signal::Metric { name } => metric(sources, service, name, revision, from, to).await,
-        counted => {
-            let (metrics, counted) = (Arc::clone(&sources.metrics), counted.clone());
-            let labels = counts::labels(&service.namespace, &service.name, revision);
-            let read = tokio::task::spawn_blocking(move || proxied(&metrics.store, &counted, &labels, from, to));
-            read.await
-                .map_err(|e| ApiError::internal("the counts couldn't be read").cause(e.to_string()))?
-        }
+        counted => counts_of(sources, service, counted, revision, from, to).await,
     }
+}
+
+/// Requests to a revision, and those of them that failed.
+///
+/// # Errors
+/// They can't be read.
+pub async fn requests(
+    sources: &Sources,
+    service: &Service,
+    revision: u32,
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<Sample, ApiError> {
+    counts_of(sources, service, &Signal::ErrorRate, revision, from, to).await
+}
+
+async fn counts_of(
+    sources: &Sources,
+    service: &Service,
+    signal: &Signal,
+    revision: u32,
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<Sample, ApiError> {
+    let (metrics, signal) = (Arc::clone(&sources.metrics), signal.clone());
+    let labels = counts::labels(&service.namespace, &service.name, revision);
+    let read = tokio::task::spawn_blocking(move || proxied(&metrics.store, &signal, &labels, from, to));
+    read.await
+        .map_err(|e| ApiError::internal("the counts couldn't be read").cause(e.to_string()))?
 }
 
 /// What the proxy counted.

@@ -20,6 +20,7 @@ mod model;
 mod planning;
 mod prometheus;
 mod run;
+mod scale;
 mod seen;
 mod show;
 

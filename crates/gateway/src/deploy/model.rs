@@ -90,9 +90,9 @@ impl Reader {
                 };
                 let place = Place::new(DEFAULT_NAMESPACE, name)?;
                 let opened = secrets.open(&place, None, now()).await?;
-                let text = opened.value.expose_text();
-                text.map(SecretString::from)
-                    .ok_or_else(|| ApiError::invalid("llm-key-secret", format!("the secret '{name}' is no text")))
+                let text = std::str::from_utf8(opened.value.expose());
+                text.map(|text| SecretString::from(text.trim()))
+                    .map_err(|_| ApiError::invalid("llm-key-secret", format!("the secret '{name}' is no text")))
             }
         }
     }

@@ -91,7 +91,10 @@ pub async fn plan_to_show(app: &App, identity: &Identity, request: &PlanRequest)
     };
     let mut proposal = plan(app, identity, &again, false).await.map_err(|error| {
         let cause = format!("{} read it as \"{sentence}\"", reader.name());
-        ApiError { cause: Some(cause), ..error }
+        ApiError {
+            cause: Some(cause),
+            ..error
+        }
     })?;
     proposal.planned.read_by = Some(reader.name().to_owned());
     Ok(proposal.planned)

@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use api::{
@@ -12,11 +12,11 @@ use api::{
     deploy::{Deployment, Phase, Service, Verdict},
     time,
 };
-use rollout::{analysis, drive};
+use rollout::{analysis, autoscale, drive};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Doors, batch, carry_out, evidence, evidence::Sources, seen};
+use super::{Doors, batch, carry_out, evidence, evidence::Sources, scale, seen};
 use crate::{
     auth,
     draft::Draft,
@@ -90,8 +90,19 @@ fn about(view: &View, touched: &Touched) -> Vec<ServiceName> {
 
 /// Tends a service until it is gone and nothing is to come.
 async fn tend(tender: Arc<Tender>, name: ServiceName, wake: Arc<Notify>, stop: CancellationToken) {
+    let mut scaled: Option<Instant> = None;
     loop {
         let rest = match tender.round(&name).await {
+            Ok(Rest::For(rest)) if tender.scales(&name) => {
+                let every = autoscale::EVERY.duration();
+                if scaled.is_none_or(|at| at.elapsed() >= every) {
+                    scaled = Some(Instant::now());
+                    if let Err(error) = scale::scale(&tender.sources, &tender.doors, &name).await {
+                        tracing::warn!(service = %name.1, namespace = %name.0, %error, "a service can't be scaled");
+                    }
+                }
+                rest.min(scaled.map_or(every, |at| every.saturating_sub(at.elapsed())))
+            }
             Ok(Rest::For(rest)) => rest,
             Ok(Rest::Over) => return,
             Err(error) => {
@@ -135,6 +146,12 @@ impl Tender {
             .filter(|d| !d.phase.ended())
             .map(|d| (d.namespace.clone(), d.plan.workload.clone()));
         services.chain(deployments).collect()
+    }
+
+    /// Whether the number of a service's replicas follows its load.
+    fn scales(&self, name: &ServiceName) -> bool {
+        let view = self.sources.hub.view();
+        view.service(name).is_some_and(|s| s.autoscale.is_some())
     }
 
     fn look(&self, name: &ServiceName) -> Now {

@@ -205,7 +205,8 @@ fn gpus(input: &mut Input<'_>) -> Parsed<Quantity> {
     let start = input.checkpoint();
     let glued = opt(glued).parse_next(input)?;
     // "a b2-service" isn't a GPU, "2 b200" and "a B200" are.
-    let article = peeked(input).is_some_and(|token| words::ONE.contains(&token.low) || words::MORE.contains(&token.low));
+    let article =
+        peeked(input).is_some_and(|token| words::ONE.contains(&token.low) || words::MORE.contains(&token.low));
     let mut on = false;
     let (count, way, model) = match glued {
         Some((count, "")) => (Some(count), None, model(input)?),

@@ -1,0 +1,168 @@
+//! What is to be done, with what, in which version.
+
+use winnow::{
+    Parser,
+    combinator::{alt, opt, preceded},
+    stream::Stream,
+};
+
+use super::{
+    Verb,
+    clause::{Part, Way},
+    grammar::{Input, Parsed, follows, other, refuse, said, taken, word},
+    misread::Misread,
+    value, words,
+};
+
+pub(super) fn verb(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    let parts = alt((split_verb, stop, other_verb, change, plain_verb)).parse_next(input)?;
+    taken(input, words::IT);
+    Ok(parts)
+}
+
+/// Verbs about the deployment under way, or about no change at all.
+pub(super) fn other_verb(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    let verb = alt((
+        said(words::ABORT).value(Verb::Abort),
+        said(words::RESTART).value(Verb::Restart),
+        said(words::ROLLBACK).value(Verb::Rollback),
+    ))
+    .parse_next(input)?;
+    // "abort the rollout of X", "roll back the deployment of X".
+    let start = input.checkpoint();
+    taken(input, words::THE);
+    if !(taken(input, words::THE_ROLLOUT) && follows(input, words::OF)) {
+        input.reset(&start);
+    }
+    Ok(vec![Part::Verb(verb)])
+}
+
+/// More or fewer of something.
+pub(super) fn change(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    alt((
+        said(words::GROW).value(vec![Part::Verb(Verb::Scale), Part::Way(Way::Up)]),
+        said(words::SHRINK).value(vec![Part::Verb(Verb::Scale), Part::Way(Way::Down)]),
+        said(words::SCALE).value(vec![Part::Verb(Verb::Scale)]),
+        said(words::RAISE).value(vec![Part::Way(Way::Up)]),
+        said(words::LOWER).value(vec![Part::Way(Way::Down)]),
+        said(words::UP).value(vec![Part::Way(Way::Up)]),
+        said(words::DOWN).value(vec![Part::Way(Way::Down)]),
+    ))
+    .parse_next(input)
+}
+
+pub(super) fn plain_verb(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    alt((
+        said(words::DEPLOY).value(vec![Part::Verb(Verb::Deploy)]),
+        said(words::UPDATE).value(vec![Part::Verb(Verb::Update)]),
+    ))
+    .parse_next(input)
+}
+
+/// "roll model-server back", "bring inference up".
+pub(super) fn split_verb(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    let _ = said(words::ROLL).parse_next(input)?;
+    taken(input, words::THE);
+    let name = if taken(input, words::IT) {
+        None
+    } else {
+        Some(value::name(input)?)
+    };
+    let verb = alt((
+        said(words::BACK).value(Verb::Rollback),
+        said(words::OUT).value(Verb::Deploy),
+    ))
+    .parse_next(input)?;
+    let before = input.state.target();
+    if before.is_some_and(|before| name.as_ref().is_some_and(|name| *name != before)) {
+        return other();
+    }
+    Ok(std::iter::once(Part::Verb(verb))
+        .chain(name.map(Part::Target))
+        .collect())
+}
+
+/// "stop the rollout of X" is an abort; "stop X" can be two things.
+pub(super) fn stop(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    let word = said(words::STOP).parse_next(input)?;
+    taken(input, words::THE);
+    if taken(input, words::THE_ROLLOUT) {
+        return Ok(vec![Part::Verb(Verb::Abort)]);
+    }
+    let start = input.checkpoint();
+    let name = value::name(input)?;
+    if taken(input, words::THE_ROLLOUT) {
+        return Ok(vec![Part::Verb(Verb::Abort), Part::Target(name)]);
+    }
+    input.reset(&start);
+    refuse(
+        Misread::new(format!(
+            "'{word} {name}' can mean the deployment under way, or the service itself"
+        ))
+        .help(format!(
+            "say 'abort {name}' for the deployment; a service is ended with a command of its own"
+        ))
+        .example("abort the rollout of model-server"),
+    )
+}
+
+/// "version 2.5", "v2.5".
+pub(super) fn version(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    taken(input, words::THE);
+    alt((preceded(said(words::VERSION), value::version), value::version_by_look))
+        .map(|version| vec![Part::Version(version)])
+        .parse_next(input)
+}
+
+/// "the model-server service", "of model-server", `model-server:v2.5`, "data-processor's".
+pub(super) fn subject(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    let mut told = taken(input, words::OF);
+    taken(input, words::THE);
+    let mut job = taken(input, words::JOB);
+    taken(input, words::KIND);
+    taken(input, words::OF);
+    told |= taken(input, words::NAMED);
+    let before = input.state.target();
+    if before.is_some() && !told {
+        return other();
+    }
+    let tagged = opt(|input: &mut Input<'_>| {
+        word(input, |token| {
+            let (name, version) = token.raw.split_once([':', '@'])?;
+            (value::plain_name(name) && value::is_version(version) && value::whole(name).is_none())
+                .then(|| vec![Part::Target(name.to_owned()), Part::Version(version.to_owned())])
+        })
+    })
+    .parse_next(input)?;
+    let mut parts = match tagged {
+        Some(parts) => parts,
+        None => {
+            let owner = opt(|input: &mut Input<'_>| {
+                word(input, |token| {
+                    token
+                        .raw
+                        .strip_suffix("'s")
+                        .filter(|name| value::plain_name(name))
+                        .map(str::to_owned)
+                })
+            })
+            .parse_next(input)?;
+            match owner {
+                Some(name) => vec![Part::Target(name)],
+                None => vec![Part::Target(value::name(input)?)],
+            }
+        }
+    };
+    // Another name than the one before isn't a part of this sentence.
+    if let (Some(before), Some(Part::Target(name))) = (before, parts.first())
+        && before != *name
+    {
+        return other();
+    }
+    job |= taken(input, words::JOB);
+    taken(input, words::KIND);
+    if job {
+        parts.push(Part::Job);
+    }
+    Ok(parts)
+}
