@@ -1,7 +1,7 @@
 //! What the words of a command line come to.
 
-use api::ErrorCode;
-use clap::Parser;
+use api::{ErrorCode, Span, time};
+use clap::{CommandFactory, Parser};
 
 use super::*;
 use crate::cli::Globals;
@@ -129,4 +129,34 @@ fn what_is_neither_is_refused_with_what_was_meant() {
     ] {
         assert!(read(words).is_err(), "{words:?}");
     }
+}
+
+/// The sentences in a text: what stands in quotes after the command.
+fn sentences(text: &str) -> impl Iterator<Item = &str> {
+    text.split("clawbernetes deploy \"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+}
+
+#[test]
+fn every_sentence_that_is_shown_to_people_is_read_and_means_the_same_later_in_other_words() {
+    let now: jiff::Zoned = "2026-02-16T14:00:00+01:00[Europe/Berlin]".parse().unwrap();
+    let later = time::after(now.timestamp(), Span::secs(90)).to_zoned(now.time_zone().clone());
+    let help = Line::command()
+        .find_subcommand("deploy")
+        .and_then(|command| command.get_after_help())
+        .unwrap()
+        .to_string();
+    let guide = include_str!("../../../../../docs/guide/deployments.md");
+    let readme = include_str!("../../../../../README.md");
+    let mut count = 0;
+    for sentence in [guide, readme, help.as_str()].into_iter().flat_map(sentences) {
+        let meant = rollout::intent::read(sentence, &now).unwrap_or_else(|error| panic!("{sentence}: {error}"));
+        // What is applied after it was shown is these words.
+        let understood = meant.intent.to_string();
+        let again = rollout::intent::read(&understood, &later).unwrap_or_else(|error| panic!("{understood}: {error}"));
+        assert_eq!(again.intent, meant.intent, "{sentence}: {understood}");
+        count += 1;
+    }
+    assert!(count >= 15, "{count} sentences");
 }

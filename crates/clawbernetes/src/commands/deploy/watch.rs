@@ -167,7 +167,7 @@ fn end<W: Write + IsTerminal + AsFd>(
         }
         Shown::Lines(mut to) => {
             print(&mut to, last, status)?;
-            let told = format!("{} is {}", named(status), stands(status));
+            let told = format!("{} ended as {}", named(status), stands(status));
             match &status.error {
                 Some(error) if code != 0 => app.out.note(&format!("{told}\n{}", render(error, false).trim_end())),
                 _ => app.out.note(&told),

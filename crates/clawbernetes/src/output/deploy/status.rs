@@ -2,7 +2,7 @@
 
 use api::{
     Span, Timestamp,
-    deploy::{self, Evidence, Moment, Outcome, Purpose, Verdict},
+    deploy::{self, Action, Evidence, Moment, Outcome, Purpose, Verdict},
     op::{DeploymentStatus, DeploymentSummary, ReplicaView, RevisionReplicas, StepView},
     time,
 };
@@ -92,6 +92,9 @@ fn timeline(page: &mut Page, moments: &[Moment]) {
 
 /// What it brings in the place of what.
 fn brings(summary: &DeploymentSummary) -> String {
+    if summary.action == Action::Scale {
+        return format!("scale to {}", replicas(summary.replicas));
+    }
     let to = revision(summary.version.as_deref(), summary.revision);
     let named = match (&summary.version, summary.revision) {
         (Some(_), Some(number)) => format!(" (revision {number})"),

@@ -255,6 +255,8 @@ fn a_deployment_that_waits_for_its_time_or_a_person() {
             "step": null, "verdicts": [], "remaining": null, "address": null, "timeline": [], "ready": 0, "reason": null}),
     ));
     insta::assert_snapshot!(drawn(&waiting));
+    let scaled: DeploymentStatus = read(with(standing(), json!({"action": "scale", "strategy": null})));
+    assert!(drawn(&scaled).contains("Action     scale to 8 replicas\n"));
     let held: DeploymentStatus = read(with(
         standing(),
         json!({"phase": "paused", "waitsFor": "clawbernetes deploy promote dep-0000000001"}),

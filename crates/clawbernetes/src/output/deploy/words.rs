@@ -162,11 +162,12 @@ pub(super) fn manner(plan: &Plan) -> Option<String> {
 
 /// How a rolling replacement goes.
 pub(super) fn batches(plan: &Plan) -> String {
-    let rolling = &plan.rolling;
-    let mut text = format!(
-        "up to {} more than {}, up to {} fewer ready",
-        rolling.max_surge, plan.replicas, rolling.max_unavailable
-    );
+    let (rolling, n) = (&plan.rolling, plan.replicas);
+    let mut text = match (rolling.max_surge, rolling.max_unavailable) {
+        (more, 0) => format!("up to {more} more than {n}, never fewer ready"),
+        (0, fewer) => format!("up to {fewer} fewer than {n} ready, never more"),
+        (more, fewer) => format!("up to {more} more than {n}, up to {fewer} fewer ready"),
+    };
     if !rolling.pause_between.is_zero() {
         text.push_str(&format!(", {} of rest between batches", brief(rolling.pause_between)));
     }
