@@ -284,8 +284,8 @@ pub struct DeploymentSummary {
     pub strategy: Option<Strategy>,
     /// Where it stands.
     pub phase: Phase,
-    /// Ready replicas of the revision that it brings, or of the service.
-    pub ready: u32,
+    /// Ready replicas of the revision that it brings, or of the service. `null`: it has ended, and another has come since.
+    pub ready: Option<u32>,
     /// Replicas that it is to have at the end.
     pub replicas: u32,
     /// Who asked for it.

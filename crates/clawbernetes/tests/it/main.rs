@@ -21,6 +21,7 @@ mod docker;
 mod jobs;
 mod kill;
 mod metrics;
+mod model;
 mod native;
 mod oidc;
 mod prometheus;

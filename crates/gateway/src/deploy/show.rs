@@ -20,6 +20,8 @@ pub fn summary(view: &View, deployment: &Deployment, now: Timestamp) -> Deployme
     let plan = &d.plan;
     let service = view.service(&name_of(d));
     let revision = d.revision.or(plan.to_revision);
+    // Of what has ended nothing is left to be seen once another revision is in its place.
+    let passed = d.phase.ended() && service.is_none_or(|s| s.stable != revision && revision.is_some());
     let ready = match (&d.job, service) {
         (Some(job), _) => {
             let running = |w: &Workload| w.phase == api::workload::Phase::Running;
@@ -44,7 +46,7 @@ pub fn summary(view: &View, deployment: &Deployment, now: Timestamp) -> Deployme
         from: d.from,
         strategy: replaces.then_some(plan.strategy),
         phase: d.phase,
-        ready,
+        ready: (!passed || d.job.is_some()).then_some(ready),
         replicas: plan.replicas,
         by: d.by.clone(),
         reason: d.reason.clone(),

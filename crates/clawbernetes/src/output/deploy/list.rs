@@ -46,7 +46,9 @@ impl Render for Vec<DeploymentSummary> {
                 summary.phase.name().to_owned(),
                 version(summary),
                 strategy(summary),
-                format!("{}/{}", summary.ready, summary.replicas),
+                summary
+                    .ready
+                    .map_or_else(|| "-".to_owned(), |ready| format!("{ready}/{}", summary.replicas)),
                 time::relative(summary.created_at, page.now()),
                 summary.by.clone(),
             ];

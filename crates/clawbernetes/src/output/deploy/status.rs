@@ -148,7 +148,9 @@ fn about(status: &DeploymentStatus, now: Timestamp) -> Vec<(&'static str, String
         fields.push(("Waits for", waits.clone()));
     }
     if !plan.batch {
-        fields.push(("Ready", format!("{} of {}", summary.ready, replicas(summary.replicas))));
+        if let Some(ready) = summary.ready {
+            fields.push(("Ready", format!("{ready} of {}", replicas(summary.replicas))));
+        }
     }
     match (summary.started_at, &plan.schedule) {
         (None, Some(schedule)) if !summary.phase.ended() => fields.push(("Begins", scheduled(schedule, now))),

@@ -84,8 +84,8 @@ fn standing(status: &DeploymentStatus) -> String {
         }
     };
     let mut parts: Vec<String> = status.revisions.iter().map(revision).collect();
-    if parts.is_empty() {
-        parts.push(format!("{}/{} ready", status.summary.ready, status.summary.replicas));
+    if let (true, Some(ready)) = (parts.is_empty(), status.summary.ready) {
+        parts.push(format!("{ready}/{} ready", status.summary.replicas));
     }
     if let Some(step) = &status.step {
         parts.push(format!("step {} of {}: {}", step.number, step.of, step.what));
