@@ -51,31 +51,39 @@ fn main() {
     let written: Vec<String> = understood.iter().map(|(_, intent)| intent.to_string()).collect();
     let written: Vec<&str> = written.iter().map(String::as_str).collect();
     report("canonical form, read", over(&written));
-    let longest: Vec<String> = [
-        "please ",
-        "canary 10% then ",
-        "errors > 1% or ",
-        "a ",
-        "1 ",
-        "add 1 gpu and ",
-        "if healthy ",
-        "A=b ",
-    ]
-    .iter()
-    .map(|piece| {
-        format!("deploy x v2, rollback if {}", piece.repeat(2_000))
-            .chars()
-            .take(2_000)
-            .collect()
-    })
-    .chain(std::iter::once(format!(
-        "deploy x v2, rollback if errors > 1%{}",
-        " or errors > 1%".repeat(130)
-    )))
-    .chain(std::iter::once(format!("{}deploy x v2", "please ".repeat(280))))
-    .collect();
-    let longest: Vec<&str> = longest.iter().map(String::as_str).collect();
-    report("2,000 characters", over(&longest));
+    // The longest sentences, of much that is tried and refused, and of much that is read.
+    for (what, sentence) in [
+        (
+            "1,990 characters: please …",
+            format!("{}deploy web v2", "please ".repeat(282)),
+        ),
+        (
+            "… rollback if errors > 1% or …",
+            format!(
+                "deploy web v2, rollback if errors > 1%{}",
+                " or errors > 1%".repeat(128)
+            ),
+        ),
+        (
+            "… canary 10% then 10% then …",
+            format!("deploy web v2, canary 10%{}", " then 10%".repeat(218)),
+        ),
+        ("… a a a", format!("deploy web v2{}", " a".repeat(990))),
+        ("… 1 1 1", format!("deploy web v2{}", " 1".repeat(990))),
+        (
+            "… add 1 gpu and 1 gpu and …",
+            format!("deploy web v2, add 1 gpu{}", " and 1 gpu".repeat(196)),
+        ),
+        (
+            "… if healthy if healthy …",
+            format!("deploy web v2{}", " if healthy".repeat(180)),
+        ),
+        ("… A=b A=b …", format!("deploy web v2{}", " A=b".repeat(490))),
+        ("… xxxxx", format!("deploy {}", "x".repeat(1_990))),
+        ("… ,,,,,", format!("deploy web v2 {}", ",".repeat(1_980))),
+    ] {
+        report(what, over(&[sentence.as_str()]));
+    }
 
     let json: Vec<String> = understood
         .iter()

@@ -14,7 +14,7 @@ use super::{
     grammar::{Input, Parsed, committed, ends, follows, other, peeked, refuse, said, taken, word},
     misread::Misread,
     resource::{self, Value},
-    value, verb, words,
+    setting, value, verb, words,
 };
 
 const SCALE_EXAMPLE: &str = "autoscale inference between 2 and 10 replicas on cpu 70%";
@@ -86,21 +86,29 @@ pub(super) fn load(input: &mut Input<'_>) -> Parsed<Part> {
 /// "between 2 and 10 replicas", "2-10 replicas", "at least 2 replicas", "at most 10".
 pub(super) fn bounds(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     let start = input.checkpoint();
-    if let Ok(bounds) = bounds_range(input) {
-        if taken(input, words::REPLICAS) || bounds_began(input, &start) {
-            return Ok(vec![bounds]);
-        }
+    if let Ok(bounds) = bounds_range(input)
+        && (taken(input, words::REPLICAS) || bounds_began(input, &start))
+    {
+        return Ok(vec![bounds]);
     }
     input.reset(&start);
-    let one = alt((
-        (said(words::MIN), value::count).map(|(_, least)| Part::Bounds(Some(least), None)),
-        (said(words::MAX), value::count).map(|(_, most)| Part::Bounds(None, Some(most))),
-        (up_to, value::count).map(|((), most)| Part::Bounds(None, Some(most))),
-    ))
-    .parse_next(input)?;
+    let least = taken(input, words::MIN);
+    if !least && !taken(input, words::MAX) {
+        up_to(input)?;
+    }
+    let target = setting::owner(input)?;
+    if target.is_some() {
+        taken(input, words::TO);
+    }
+    let count = value::count(input)?;
+    let one = if least {
+        Part::Bounds(Some(count), None)
+    } else {
+        Part::Bounds(None, Some(count))
+    };
     committed(input, SCALE_EXAMPLE);
     if taken(input, words::REPLICAS) || ends(input) || follows(input, words::FOLLOW) {
-        return Ok(vec![one]);
+        return Ok(std::iter::once(one).chain(target).collect());
     }
     other()
 }

@@ -59,6 +59,8 @@ pub(super) enum Part {
     PromoteIf(Vec<Condition>),
     ByHand,
     RollbackIf(Vec<Condition>),
+    /// "the previous version".
+    Previous,
     /// "if errors > 1%", and nothing that it is for.
     Condition,
     KeepOld(Span),
@@ -121,6 +123,8 @@ const CLAUSES: &[Clause] = &[
     amount::from,
     setting::care,
     setting::reason,
+    verb::previous,
+    verb::elsewhere,
     verb::verb,
     setting::job,
     setting::polite,

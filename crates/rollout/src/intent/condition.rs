@@ -346,7 +346,15 @@ fn latency(input: &mut Input<'_>) -> Parsed<Signal> {
     let said_so = taken(input, words::LATENCY);
     let percentile = match before {
         Some(percentile) => percentile,
-        None if said_so => opt(percentile).parse_next(input)?.unwrap_or(DEFAULT_PERCENTILE),
+        None if said_so => match opt(percentile).parse_next(input)? {
+            Some(percentile) => percentile,
+            None => {
+                input
+                    .state
+                    .note("latency is taken as that of the slowest percent: p99 latency".to_owned());
+                DEFAULT_PERCENTILE
+            }
+        },
         None => return other(),
     };
     if !(percentile > 0.0 && percentile < 100.0) {
@@ -470,7 +478,14 @@ fn finish(input: &mut Input<'_>, said: Said, operator: Comparison, bound: &Bound
             None => unit("a share of requests", "availability < 99.5%"),
         },
         Said::Signal(Signal::ErrorRate) => match ratio(bound) {
-            Some(ratio) => with(Signal::ErrorRate, operator, ratio),
+            Some(ratio) => {
+                if bound.unit == In::Nothing && ratio > 0.0 {
+                    input
+                        .state
+                        .note(format!("'{words}' of requests is taken as {}%", rounded(ratio * 100.0)));
+                }
+                with(Signal::ErrorRate, operator, ratio)
+            }
             None => unit("a share of requests: is it percent?", "errors > 1%"),
         },
         Said::Signal(metric @ Signal::Latency { .. }) => match bound.unit {

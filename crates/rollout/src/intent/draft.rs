@@ -95,6 +95,8 @@ struct Draft {
     by_hand: Option<String>,
     rollback_if: Vec<Condition>,
     rollback_words: String,
+    /// "the previous version".
+    previous: Option<String>,
     /// A condition that nothing says the purpose of.
     condition: Option<String>,
     keep_old: Once<Span>,
@@ -159,6 +161,10 @@ impl Draft {
                 }
                 self.added = Some(words);
                 Ok(())
+            }
+            Part::Factor(factor) if self.noun.is_some() => {
+                let noun = self.noun.take().map_or(Noun::Replicas, |(noun, _)| noun);
+                self.times(noun, factor, &words)
             }
             Part::Factor(factor) => match self.replicas.say("numbers of replicas", Amount::Times(factor), &words) {
                 Ok(()) => self.verb(Verb::Scale, words),
@@ -235,6 +241,10 @@ impl Draft {
             Part::RollbackIf(conditions) => {
                 self.rollback_words = words;
                 extend(&mut self.rollback_if, conditions);
+                Ok(())
+            }
+            Part::Previous => {
+                self.previous = Some(words);
                 Ok(())
             }
             Part::Condition => {
@@ -446,6 +456,15 @@ impl Draft {
         if self.target.get().is_none() {
             return Err(Misread::new("the sentence doesn't say what it is about".to_owned())
                 .help("name the service or job; a name that is also a word of the grammar is quoted: deploy \"canary\" v2"));
+        }
+        if let Some(words) = self
+            .previous
+            .as_ref()
+            .filter(|_| verb != Verb::Rollback || self.version.get().is_some())
+        {
+            return Err(
+                Misread::new(format!("'{words}': which one is that?")).help("name the version, or say 'roll back'")
+            );
         }
         self.settled_version(verb)?;
         self.strategies(verb)?;

@@ -58,10 +58,12 @@ pub(super) struct Watch {
     count: usize,
     /// The farthest token that was looked at in vain.
     farthest: Cell<usize>,
-    /// The words that could have stood at each token; kept only when it is asked for.
-    expected: Option<RefCell<Vec<Vec<&'static str>>>>,
+    /// The tokens of which it is kept what could have stood there, and the words that could.
+    expected: RefCell<Vec<(usize, Vec<&'static str>)>>,
     /// The target's name, once it is read: a second bare word isn't one.
     target: RefCell<Option<String>>,
+    /// What was decided on the way that whoever wrote it should know.
+    notes: RefCell<Vec<String>>,
     /// Where the clause under way began.
     clause: Cell<usize>,
     /// An example of the clause that was under way at the farthest token.
@@ -69,13 +71,14 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub fn new(count: usize, keep_expected: bool) -> Self {
+    pub fn new(count: usize, keep: &[usize]) -> Self {
         Self {
             count,
             farthest: Cell::new(0),
             target: RefCell::new(None),
+            notes: RefCell::new(Vec::new()),
             clause: Cell::new(0),
-            expected: keep_expected.then(|| RefCell::new(vec![Vec::new(); count + 1])),
+            expected: RefCell::new(keep.iter().map(|at| (*at, Vec::new())).collect()),
             example: Cell::new(None),
         }
     }
@@ -93,6 +96,18 @@ impl Watch {
         self.target.borrow().clone()
     }
 
+    /// Something that was decided on the way. Said once, however often it was tried.
+    pub fn note(&self, note: String) {
+        let mut notes = self.notes.borrow_mut();
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.borrow().clone()
+    }
+
     pub fn begin_clause(&self, at: usize) {
         self.clause.set(at);
         self.example.set(None);
@@ -106,22 +121,22 @@ impl Watch {
         self.example.get()
     }
 
-    /// What could have stood at a token.
+    /// What could have stood at a token, of those that were to be kept.
     pub fn expected(&self, at: usize) -> Vec<&'static str> {
-        self.expected
-            .as_ref()
-            .and_then(|all| all.borrow().get(at).cloned())
+        let all = self.expected.borrow();
+        all.iter()
+            .find(|(kept, _)| *kept == at)
+            .map(|(_, words)| words.clone())
             .unwrap_or_default()
     }
 
-    fn missed(&self, at: usize, word: &'static str) {
+    /// A form that would have to begin with another word than the one at `at`, or a word.
+    fn missed(&self, at: usize, form: &'static str) {
         if at > self.farthest.get() {
             self.farthest.set(at);
         }
-        if let Some(all) = &self.expected
-            && let Some(words) = all.borrow_mut().get_mut(at)
-        {
-            words.push(word);
+        if let Some((_, words)) = self.expected.borrow_mut().iter_mut().find(|(kept, _)| *kept == at) {
+            words.push(form.split(' ').next().unwrap_or(form));
         }
     }
 }
@@ -164,18 +179,25 @@ pub(super) fn word<'s, T>(input: &mut Input<'s>, read: impl FnOnce(Token<'s>) ->
 /// One of a table's forms, the longest that fits.
 pub(super) fn said<'i>(forms: Forms) -> impl Parser<Input<'i>, &'static str, ErrMode<Fault>> {
     move |input: &mut Input<'i>| {
-        let start = input.checkpoint();
         let at = position(input);
+        let first = input
+            .peek_token()
+            .filter(|token| plain(token))
+            .map_or("", |token| token.low);
+        let begins = first.as_bytes().first();
         let mut best: Option<(usize, &'static str)> = None;
+        let start = input.checkpoint();
         for form in forms {
+            // Most forms begin with another letter: nothing to look at, unless somebody wants to know what there could be.
+            if begins != form.as_bytes().first() {
+                input.state.missed(at, form);
+                continue;
+            }
             let mut length = 0;
             let mut fits = true;
             for wanted in form.split(' ') {
-                match input.peek_token() {
-                    Some(token) if token.kind != Kind::Quoted && token.kind != Kind::Stop && token.low == wanted => {
-                        input.next_token();
-                        length += 1;
-                    }
+                match input.next_token() {
+                    Some(token) if plain(token) && token.low == wanted => length += 1,
                     _ => {
                         input.state.missed(at + length, wanted);
                         fits = false;
@@ -198,6 +220,11 @@ pub(super) fn said<'i>(forms: Forms) -> impl Parser<Input<'i>, &'static str, Err
             None => other(),
         }
     }
+}
+
+/// Whether a token can be a word of a form at all.
+fn plain(token: &Token<'_>) -> bool {
+    token.kind != Kind::Quoted && token.kind != Kind::Stop
 }
 
 /// Whether one of a table's forms comes next; nothing is taken.

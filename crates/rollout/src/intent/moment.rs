@@ -10,7 +10,7 @@ use winnow::{
 
 use super::{
     When,
-    grammar::{Input, Parsed, committed, follows, other, peeked, position, refuse, said, taken, word},
+    grammar::{Input, Parsed, committed, ends, follows, other, peeked, refuse, said, taken, word},
     misread::Misread,
     token::{Kind, Token},
     value, words,
@@ -108,14 +108,21 @@ enum Day {
     Today,
     Tonight,
     Tomorrow,
-    Weekday { weekday: civil::Weekday, next: bool },
+    Weekday {
+        weekday: civil::Weekday,
+        next: bool,
+    },
     Date(civil::Date),
+    /// The next one of this date.
+    Yearly {
+        month: i8,
+        day: i8,
+    },
 }
 
 fn day_and_time(input: &mut Input<'_>, now: &Zoned) -> Parsed<Found> {
-    let first = position(input);
     let on = follows(input, words::ON);
-    let before = opt(preceded(opt(said(words::ON)), day)).parse_next(input)?;
+    let before = opt(preceded(opt(alt((said(words::ON), said(words::AT)))), day)).parse_next(input)?;
     let (day, clock) = match before {
         Some(day) => {
             committed(input, EXAMPLE);
@@ -142,6 +149,14 @@ fn day_and_time(input: &mut Input<'_>, now: &Zoned) -> Parsed<Found> {
                     let clock = time_of_day(input, true);
                     match (clock, opt(preceded(opt(said(words::ON)), self::day)).parse_next(input)?) {
                         (Ok(clock), Some(day)) => (clock, Some(day)),
+                        (Ok(clock), None) if (1..=12).contains(&clock.hour()) && ends(input) => {
+                            let hour = clock.hour();
+                            return refuse(
+                                Misread::new(format!("'at {hour}': in the morning or in the afternoon?"))
+                                    .help(format!("say 'at {hour}am', 'at {hour}pm' or 'at {hour}:00'"))
+                                    .example(EXAMPLE),
+                            );
+                        }
                         _ => return Err(error),
                     }
                 }
@@ -155,7 +170,6 @@ fn day_and_time(input: &mut Input<'_>, now: &Zoned) -> Parsed<Found> {
         None => opt(preceded(opt(said(words::ON)), self::day)).parse_next(input)?,
         day => day,
     };
-    let _ = first;
     let Some(clock) = clock else {
         // Without "on" and a time, a date is what a version is called.
         if matches!(day, Some(Day::Date(_))) && !on {
@@ -190,6 +204,7 @@ fn day(input: &mut Input<'_>) -> Parsed<Day> {
             next: next.is_some(),
         }),
         date.map(Day::Date),
+        month_and_day,
     ))
     .parse_next(input)
 }
@@ -212,6 +227,65 @@ fn date(input: &mut Input<'_>) -> Parsed<civil::Date> {
     word(input, |token| {
         (token.low.len() == 10).then(|| token.low.parse().ok()).flatten()
     })
+}
+
+/// "december 1st", "1 dec 2026".
+fn month_and_day(input: &mut Input<'_>) -> Parsed<Day> {
+    let number = |input: &mut Input<'_>| {
+        word(input, |token| {
+            let number = ["st", "nd", "rd", "th"]
+                .iter()
+                .find_map(|end| token.low.strip_suffix(end))
+                .unwrap_or(token.low);
+            number.parse::<i8>().ok().filter(|day| (1..=31).contains(day))
+        })
+    };
+    let (month, day) = alt((
+        (month, number),
+        (number, opt(said(words::OF)), month).map(|(day, _, month)| (month, day)),
+    ))
+    .parse_next(input)?;
+    let year = opt(|input: &mut Input<'_>| {
+        word(input, |token| {
+            token
+                .low
+                .parse::<i16>()
+                .ok()
+                .filter(|year| (2000..=9999).contains(year))
+        })
+    })
+    .parse_next(input)?;
+    match year {
+        None => Ok(Day::Yearly { month, day }),
+        Some(year) => match civil::Date::new(year, month, day) {
+            Ok(date) => Ok(Day::Date(date)),
+            Err(_) => refuse(Misread::new(format!("there is no {year}-{month:02}-{day:02}")).example(EXAMPLE)),
+        },
+    }
+}
+
+/// A month, from 1.
+fn month(input: &mut Input<'_>) -> Parsed<i8> {
+    const MONTHS: [words::Forms; 12] = [
+        words::JANUARY,
+        words::FEBRUARY,
+        words::MARCH,
+        words::APRIL,
+        words::MAY,
+        words::JUNE,
+        words::JULY,
+        words::AUGUST,
+        words::SEPTEMBER,
+        words::OCTOBER,
+        words::NOVEMBER,
+        words::DECEMBER,
+    ];
+    for (number, forms) in (1..).zip(MONTHS) {
+        if taken(input, forms) {
+            return Ok(number);
+        }
+    }
+    other()
 }
 
 /// `2am`, `2:30 pm`, `14:00`, "noon", "midnight"; `9` where a day says that it is a time.
@@ -360,11 +434,15 @@ fn placed(day: Option<Day>, clock: civil::Time, zone: Option<TimeZone>, now: &Zo
             })
         }
         Some(Day::Date(date)) => Some(*date),
+        Some(Day::Yearly { month, day }) => [0, 1]
+            .into_iter()
+            .filter_map(|years| civil::Date::new(today.year() + years, *month, *day).ok())
+            .find(|date| *date > today || *date == today && later_today),
     };
     let Some(date) = date else {
         return past("that day", &now);
     };
-    if matches!(day, Some(Day::Weekday { .. })) {
+    if matches!(day, Some(Day::Weekday { .. } | Day::Yearly { .. })) {
         notes.push(format!("taken as {}", date.strftime("%A, %Y-%m-%d")));
     }
     let local = date.to_datetime(clock);

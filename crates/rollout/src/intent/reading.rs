@@ -41,16 +41,16 @@ pub fn read(sentence: &str, now: &Zoned) -> Result<Reading, Misread> {
     loop {
         let low = text.to_ascii_lowercase();
         let tokens = token::tokens(&text, &low)?;
-        match once(&text, &tokens, now, false) {
+        let place = match once(&text, &tokens, now, &[]) {
             Ok((intent, told)) => {
                 notes.extend(told);
                 return Ok(Reading { intent, notes });
             }
             Err(Stop::Said(misread)) => return Err(first.unwrap_or(misread)),
-            Err(Stop::Unexpected(_)) => {}
-        }
+            Err(Stop::Unexpected(place)) => place,
+        };
         // Once more, and what could have stood there is kept.
-        let Err(Stop::Unexpected(place)) = once(&text, &tokens, now, true) else {
+        let Err(Stop::Unexpected(place)) = once(&text, &tokens, now, &place.suspects(&tokens)) else {
             return Err(first.unwrap_or_else(|| Misread::new("the sentence isn't understood".to_owned())));
         };
         let mended = if notes.len() < SLIPS_MAX {
@@ -71,17 +71,9 @@ pub fn read(sentence: &str, now: &Zoned) -> Result<Reading, Misread> {
 /// The word that isn't understood, or the name before it that was none ("deploy safly model-server"), where it is one
 /// slip away from a word that could stand there.
 fn mend(tokens: &[Token<'_>], place: &Place) -> Option<(Range<usize>, &'static str)> {
-    let mend = |at: usize| {
-        let token = tokens.get(at).filter(|token| token.kind == Kind::Word)?;
-        Some((token.range(), vocabulary::slip(token.low, place.expected.get(at)?)?))
-    };
-    let is_name = |at: &usize| tokens.get(*at).is_some_and(|token| value::plain_name(token.raw));
-    mend(place.at).or_else(|| {
-        if is_name(&place.at) {
-            (0..place.at).filter(is_name).find_map(mend)
-        } else {
-            None
-        }
+    place.expected.iter().find_map(|(at, expected)| {
+        let token = tokens.get(*at).filter(|token| token.kind == Kind::Word)?;
+        Some((token.range(), vocabulary::slip(token.low, expected)?))
     })
 }
 
@@ -97,17 +89,32 @@ struct Place {
     at: usize,
     /// Where its clause begins.
     clause: usize,
-    /// What could have stood at each token.
-    expected: Vec<Vec<&'static str>>,
+    /// What could have stood at the tokens that were to be looked at.
+    expected: Vec<(usize, Vec<&'static str>)>,
     /// The target's name, if it was read.
     target: Option<String>,
     /// An example of the clause under way.
     example: Option<&'static str>,
 }
 
-/// One pass over the tokens.
-fn once(text: &str, tokens: &[Token<'_>], now: &Zoned, keep_expected: bool) -> Result<(Intent, Vec<String>), Stop> {
-    let watch = Watch::new(tokens.len(), keep_expected);
+impl Place {
+    /// The tokens that may be slips: the one that isn't understood, and the name before it if it could be one too.
+    fn suspects(&self, tokens: &[Token<'_>]) -> Vec<usize> {
+        let mut suspects = vec![self.at];
+        if tokens.get(self.at).is_some_and(|token| value::plain_name(token.raw)) {
+            suspects.extend(
+                self.target
+                    .as_ref()
+                    .and_then(|target| tokens[..self.at].iter().position(|token| token.raw == target)),
+            );
+        }
+        suspects
+    }
+}
+
+/// One pass over the tokens; of those in `keep`, what could have stood there is kept.
+fn once(text: &str, tokens: &[Token<'_>], now: &Zoned, keep: &[usize]) -> Result<(Intent, Vec<String>), Stop> {
+    let watch = Watch::new(tokens.len(), keep);
     let mut input = Stateful {
         input: TokenSlice::new(tokens),
         state: &watch,
@@ -118,7 +125,7 @@ fn once(text: &str, tokens: &[Token<'_>], now: &Zoned, keep_expected: bool) -> R
             return Err(Stop::Said(*misread));
         }
         Err(_) => {
-            let expected = (0..=tokens.len()).map(|at| watch.expected(at)).collect();
+            let expected = keep.iter().map(|at| (*at, watch.expected(*at))).collect();
             return Err(Stop::Unexpected(Place {
                 at: watch.farthest(),
                 clause: watch.clause(),
@@ -128,7 +135,10 @@ fn once(text: &str, tokens: &[Token<'_>], now: &Zoned, keep_expected: bool) -> R
             }));
         }
     };
-    draft::put_together(parts, |from, to| since(text, tokens, from, to).to_owned()).map_err(Stop::Said)
+    let (intent, mut notes) =
+        draft::put_together(parts, |from, to| since(text, tokens, from, to).to_owned()).map_err(Stop::Said)?;
+    notes.extend(watch.notes());
+    Ok((intent, notes))
 }
 
 /// The words that aren't understood, with the nearest that would be.
@@ -149,7 +159,11 @@ fn what_is_wrong(text: &str, tokens: &[Token<'_>], place: &Place) -> Misread {
             place.clause.min(tokens.len().saturating_sub(1)),
             tokens.len(),
         );
-        return Misread::new(format!("something is missing after '{}'", token::shortened(clause)));
+        let misread = Misread::new(format!("something is missing after '{}'", token::shortened(clause)));
+        return match &place.target {
+            Some(_) => misread,
+            None => misread.help("no service is named yet; a name that is a word of the grammar needs quotes"),
+        };
     };
     if token.kind == Kind::Word
         && let Some(odd) = token.raw.chars().find(|c| !c.is_ascii())
@@ -180,8 +194,8 @@ fn what_is_wrong(text: &str, tokens: &[Token<'_>], place: &Place) -> Misread {
     };
     if let Some(near) = place
         .expected
-        .get(at)
-        .and_then(|expected| vocabulary::nearest(token.low, expected))
+        .first()
+        .and_then(|(_, expected)| vocabulary::nearest(token.low, expected))
     {
         return Misread::new(message).help(format!("did you mean '{near}'?"));
     }

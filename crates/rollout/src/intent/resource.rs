@@ -115,6 +115,18 @@ pub(super) fn value_of(input: &mut Input<'_>, noun: Noun) -> Parsed<Quantity> {
 /// "8 replicas", "2 more GPUs", "8x A100 80GB", "64 GB of memory", "another replica", "no GPUs".
 pub(super) fn quantity(input: &mut Input<'_>) -> Parsed<Quantity> {
     let start = input.checkpoint();
+    if let Some(token) = peeked(input).filter(|token| token.kind == Kind::Word && token.low.contains('.'))
+        && value::decimal(token.low).is_some()
+    {
+        input.next_token();
+        if follows(input, words::REPLICAS) || follows(input, words::GPUS) {
+            return refuse(
+                Misread::new(format!("'{}' isn't a whole number", token.raw))
+                    .help("replicas and GPUs are counted in whole numbers"),
+            );
+        }
+        input.reset(&start);
+    }
     for parse in [replicas, memory, cpu, gpus, gpu_memory] {
         match parse(input) {
             Ok(quantity) => {
@@ -202,12 +214,12 @@ fn cpu(input: &mut Input<'_>) -> Parsed<Quantity> {
 
 /// "4 GPUs", "8 A100 GPUs", "8x A100 80GB", "8xA100", "A100 GPUs", "an H100".
 fn gpus(input: &mut Input<'_>) -> Parsed<Quantity> {
-    let start = input.checkpoint();
     let glued = opt(glued).parse_next(input)?;
+    let on = taken(input, words::ON_MODEL);
+    let start = input.checkpoint();
     // "a b2-service" isn't a GPU, "2 b200" and "a B200" are.
     let article =
         peeked(input).is_some_and(|token| words::ONE.contains(&token.low) || words::MORE.contains(&token.low));
-    let mut on = false;
     let (count, way, model) = match glued {
         Some((count, "")) => (Some(count), None, model(input)?),
         Some((count, rest)) => match read_model(rest)? {
@@ -220,7 +232,6 @@ fn gpus(input: &mut Input<'_>) -> Parsed<Quantity> {
                 Err(error @ winnow::error::ErrMode::Cut(_)) => return Err(error),
                 Err(_) => {
                     input.reset(&start);
-                    on = taken(input, words::ON_MODEL);
                     (None, None)
                 }
             };
@@ -234,6 +245,12 @@ fn gpus(input: &mut Input<'_>) -> Parsed<Quantity> {
     if noun && (follows(input, words::MEMORY) || follows(input, words::AT_A_TIME)) {
         return other();
     }
+    // "8 GPUs of type A100".
+    let model = if noun && model.name.is_none() && taken(input, words::OF_TYPE) {
+        self::model(input)?
+    } else {
+        model
+    };
     // Without a noun, the model must be one beyond doubt.
     let told = match (&model.name, count, noun) {
         (_, Some(_), true) => true,

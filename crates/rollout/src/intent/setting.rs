@@ -59,9 +59,27 @@ pub(super) fn port(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
 }
 
 pub(super) fn timeout(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
-    (said(words::TIMEOUT), opt(said(words::AIM)), value::span)
-        .map(|(_, _, span)| vec![Part::Timeout(span)])
-        .parse_next(input)
+    let _ = said(words::TIMEOUT).parse_next(input)?;
+    let target = owner(input)?;
+    let (_, span) = (opt(said(words::AIM)), value::span).parse_next(input)?;
+    Ok(std::iter::once(Part::Timeout(span)).chain(target).collect())
+}
+
+/// "of trainer", before "to": whose the setting is that was just named.
+pub(super) fn owner(input: &mut Input<'_>) -> Parsed<Option<Part>> {
+    let start = input.checkpoint();
+    let of = input.previous_tokens().next().is_some_and(|token| token.low == "of");
+    if of || taken(input, words::OF) {
+        taken(input, words::THE);
+        if let Ok(name) = value::name(input)
+            && input.state.target().is_none_or(|before| before == name)
+            && follows(input, words::TO)
+        {
+            return Ok(Some(Part::Target(name)));
+        }
+    }
+    input.reset(&start);
+    Ok(None)
 }
 
 pub(super) fn priority(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
@@ -75,12 +93,14 @@ pub(super) fn priority(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     };
     opt(alt((said(words::FOLLOW), said(words::TO)))).parse_next(input)?;
     taken(input, words::THE);
-    alt((
-        preceded((said(words::PRIORITY), opt(said(words::AIM))), level),
-        (level, said(words::PRIORITY)).map(|(level, _)| level),
-    ))
-    .map(|priority| vec![Part::Priority(priority)])
-    .parse_next(input)
+    if taken(input, words::PRIORITY) {
+        let target = owner(input)?;
+        let (_, level) = (opt(said(words::AIM)), level).parse_next(input)?;
+        return Ok(std::iter::once(Part::Priority(level)).chain(target).collect());
+    }
+    (level, said(words::PRIORITY))
+        .map(|(level, _)| vec![Part::Priority(level)])
+        .parse_next(input)
 }
 
 pub(super) fn image(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
@@ -119,8 +139,17 @@ pub(super) fn command(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
 
 /// "env A=b", "A=b C=d".
 pub(super) fn env(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
-    taken(input, words::ENV);
-    let mut all = vec![assignment(input)?];
+    let told = taken(input, words::ENV);
+    let written = peeked(input).map_or("", |token| token.raw);
+    let first = assignment(input)?;
+    if !told && super::vocabulary::is_word(&first.name) {
+        return refuse(
+            Misread::new(format!("'{written}' would be an environment variable: is it meant?"))
+                .help(format!("say '{} {}', or 'env {written}'", first.name, first.value))
+                .example("deploy web v2 with 4 replicas, env LOG_LEVEL=debug"),
+        );
+    }
+    let mut all = vec![first];
     loop {
         let start = input.checkpoint();
         let _ = separators(input);

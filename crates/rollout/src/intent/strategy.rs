@@ -1,6 +1,6 @@
 //! How the new revision takes the place of the old: canaries, batches and their rests.
 
-use api::deploy::Strategy;
+use api::{Span, deploy::Strategy};
 use winnow::{
     Parser,
     combinator::{alt, opt, preceded},
@@ -11,9 +11,8 @@ use winnow::{
 use super::{
     Batch, Verb,
     clause::{Part, separators},
-    grammar::{Input, Parsed, committed, ends, follows, other, peeked, refuse, said, taken},
+    grammar::{Input, Parsed, committed, ends, follows, other, refuse, said, taken},
     misread::Misread,
-    token::Kind,
     value, words,
 };
 
@@ -22,44 +21,21 @@ const CANARY_EXAMPLE: &str = "deploy model-server v2.5, canary 10% then 50%, pro
 /// "start with 10% of traffic, then 50%".
 pub(super) fn start_with(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     let _ = said(words::START_WITH).parse_next(input)?;
-    let first = percent_step(input)?;
+    let mut steps = vec![percent_step(input)?];
     // "start with 10% canary".
     taken(input, words::CANARY);
-    let mut steps = vec![first];
     more_steps(input, &mut steps)?;
-    Ok(vec![Part::Strategy(Strategy::Canary), Part::Steps(steps)])
+    canary_of(steps, true)
 }
 
-/// "canary 10% then 50%", "10% canary", "canary at 5 percent".
+/// "canary 10% then 50%", "10% canary", "canary at 5 percent", "10% then 50%", "to 10% of traffic".
 pub(super) fn canary(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     let start = input.checkpoint();
-    let mut steps = Vec::new();
     taken(input, words::THE);
-    if let Ok(first) = percent_step(input) {
-        if !taken(input, words::CANARY) {
-            // "10% then 50% canary", "10% of traffic first".
-            let listed = more_steps(input, &mut steps).is_ok() && taken(input, words::CANARY);
-            if !listed {
-                input.reset(&start);
-                let first = percent_step(input)?;
-                // Where it is said of traffic, it is a canary; a bare percentage isn't anything.
-                let before = peeked_back(input);
-                if !before || taken(input, words::AT_A_TIME) {
-                    return other();
-                }
-                steps = vec![first];
-                taken(input, words::FIRST);
-                more_steps(input, &mut steps)?;
-                return Ok(vec![Part::Strategy(Strategy::Canary), Part::Steps(steps)]);
-            }
-        }
-        committed(input, CANARY_EXAMPLE);
-        steps.insert(0, first);
-        taken(input, words::FIRST);
-        more_steps(input, &mut steps)?;
-        return Ok(vec![Part::Strategy(Strategy::Canary), Part::Steps(steps)]);
+    match percent_first(input) {
+        Err(ErrMode::Backtrack(_)) => input.reset(&start),
+        result => return result,
     }
-    input.reset(&start);
     taken(input, words::THE);
     let _ = said(words::CANARY).parse_next(input)?;
     committed(input, CANARY_EXAMPLE);
@@ -73,6 +49,7 @@ pub(super) fn canary(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     )))
     .parse_next(input)?;
     taken(input, words::THE);
+    let mut steps = Vec::new();
     match percent_step(input) {
         Ok(first) => {
             steps.push(first);
@@ -81,27 +58,45 @@ pub(super) fn canary(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
         Err(error @ ErrMode::Cut(_)) => return Err(error),
         Err(_) => {
             input.reset(&after);
-            if let Ok(number) = value::number(input) {
-                let next_is_noun = peeked(input).is_some_and(|token| token.kind == Kind::Word)
-                    && !ends(input)
-                    && !follows(input, words::FIRST);
-                if !next_is_noun {
-                    return refuse(
-                        Misread::new(format!("'canary {number}': {number} what?"))
-                            .help(format!("say 'canary {number}%'"))
-                            .example(CANARY_EXAMPLE),
-                    );
-                }
+            if let Ok(number) = value::number(input)
+                && (ends(input) || follows(input, words::FIRST))
+            {
+                return refuse(
+                    Misread::new(format!("'canary {number}': {number} what?"))
+                        .help(format!("say 'canary {number}%'"))
+                        .example(CANARY_EXAMPLE),
+                );
             }
             input.reset(&after);
         }
     }
     taken(input, words::FIRST);
-    let mut parts = vec![Part::Strategy(Strategy::Canary)];
-    if !steps.is_empty() {
-        parts.push(Part::Steps(steps));
+    canary_of(steps, true)
+}
+
+/// Percentages first: of a canary that is named after them, of traffic, or more than one.
+fn percent_first(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    let towards = taken(input, words::TO) || taken(input, words::ON);
+    let mut steps = vec![percent_step(input)?];
+    let mut told = input
+        .previous_tokens()
+        .next()
+        .is_some_and(|token| is_traffic(token.low));
+    if towards && !told || follows(input, words::AT_A_TIME) {
+        return other();
     }
-    Ok(parts)
+    taken(input, words::FIRST);
+    let named = taken(input, words::CANARY);
+    if named && let Some(span) = lasting(input)? {
+        steps[0].1 = Some(span);
+    }
+    taken(input, words::FIRST);
+    more_steps(input, &mut steps)?;
+    told |= named || taken(input, words::CANARY) || steps.len() > 1;
+    if !told {
+        return other();
+    }
+    canary_of(steps, true)
 }
 
 /// "at 10%": how large the canary is that is said elsewhere.
@@ -113,32 +108,46 @@ pub(super) fn at_percent(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     }
     let mut steps = vec![first];
     more_steps(input, &mut steps)?;
-    Ok(vec![Part::Steps(steps)])
+    canary_of(steps, false)
 }
 
-/// Whether the token before the next one was a word about traffic.
-pub(super) fn peeked_back(input: &Input<'_>) -> bool {
-    input
-        .previous_tokens()
-        .next()
-        .is_some_and(|token| matches!(token.low, "traffic" | "requests" | "users" | "load"))
+/// Whether this is a word about requests.
+fn is_traffic(word: &str) -> bool {
+    words::OF_TRAFFIC
+        .iter()
+        .any(|form| form.rsplit(' ').next() == Some(word))
 }
 
-/// A percentage of a canary: above 0, below 100.
-pub(super) fn percent_step(input: &mut Input<'_>) -> Parsed<f64> {
+/// A step of a canary: its percentage, and how long it lasts if that is said.
+type Step = (f64, Option<Span>);
+
+/// "10%", "10% of traffic", "10% for 15m".
+fn percent_step(input: &mut Input<'_>) -> Parsed<Step> {
     let percentage = value::percent(input)?;
     taken(input, words::OF_TRAFFIC);
-    Ok(percentage)
+    Ok((percentage, lasting(input)?))
+}
+
+/// "for 15m".
+fn lasting(input: &mut Input<'_>) -> Parsed<Option<Span>> {
+    let start = input.checkpoint();
+    if taken(input, words::FOR)
+        && let Ok(span) = value::span(input)
+    {
+        return Ok(Some(span));
+    }
+    input.reset(&start);
+    Ok(None)
 }
 
 /// "then 25% then 50%", ", 50%", "-> 50%".
-pub(super) fn more_steps(input: &mut Input<'_>, steps: &mut Vec<f64>) -> Parsed<()> {
+fn more_steps(input: &mut Input<'_>, steps: &mut Vec<Step>) -> Parsed<()> {
     loop {
         let start = input.checkpoint();
         let _ = separators(input);
         taken(input, words::TO);
         match percent_step(input) {
-            // "20% at a time" is about batches, "5% for 10m" isn't understood, "50% canary" is another one.
+            // "20% at a time" is about batches.
             Ok(step) if !follows(input, words::AT_A_TIME) => steps.push(step),
             Err(error @ ErrMode::Cut(_)) => return Err(error),
             _ => {
@@ -147,6 +156,35 @@ pub(super) fn more_steps(input: &mut Input<'_>, steps: &mut Vec<f64>) -> Parsed<
             }
         }
     }
+}
+
+/// The parts that steps are.
+fn canary_of(mut steps: Vec<Step>, strategy: bool) -> Parsed<Vec<Part>> {
+    let mut parts = if strategy {
+        vec![Part::Strategy(Strategy::Canary)]
+    } else {
+        Vec::new()
+    };
+    if steps.len() > 1 && steps.last().is_some_and(|(percentage, _)| *percentage == 100.0) {
+        steps.pop();
+        parts.push(Part::Note("'100%' is where a canary ends anyway".to_owned()));
+    }
+    let mut spans: Vec<Span> = steps.iter().filter_map(|(_, span)| *span).collect();
+    spans.dedup();
+    if let [first, second, ..] = spans[..] {
+        return refuse(
+            Misread::new(format!("one step lasts {first} and another {second}: all last as long"))
+                .help("say 'canary 10% then 50%, promote after 15m'")
+                .example(CANARY_EXAMPLE),
+        );
+    }
+    if !steps.is_empty() {
+        parts.push(Part::Steps(
+            steps.into_iter().map(|(percentage, _)| percentage).collect(),
+        ));
+    }
+    parts.extend(spans.first().map(|span| Part::PromoteAfter(*span)));
+    Ok(parts)
 }
 
 /// "20% at a time", "one at a time", "in batches of 3".

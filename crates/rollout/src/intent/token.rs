@@ -174,7 +174,8 @@ pub(super) fn tokens<'s>(text: &'s str, low: &'s str) -> Result<Vec<Token<'s>>, 
         let end = token.end;
         tokens.push(token);
         // What stood at the word's end: a stop of its own.
-        if end < range.end {
+        // A colon joins: "memory: 64Gi".
+        if end < range.end && !text[end..range.end].starts_with(':') {
             let stop = end..range.end;
             tokens.push(Token {
                 kind: Kind::Stop,

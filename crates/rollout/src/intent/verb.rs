@@ -30,7 +30,9 @@ pub(super) fn other_verb(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     .parse_next(input)?;
     // "abort the rollout of X", "roll back the deployment of X".
     let start = input.checkpoint();
-    taken(input, words::THE);
+    if !taken(input, words::LAST) {
+        taken(input, words::THE);
+    }
     if !(taken(input, words::THE_ROLLOUT) && follows(input, words::OF)) {
         input.reset(&start);
     }
@@ -116,7 +118,7 @@ pub(super) fn version(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
 
 /// "the model-server service", "of model-server", `model-server:v2.5`, "data-processor's".
 pub(super) fn subject(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
-    let mut told = taken(input, words::OF);
+    let mut told = taken(input, words::ALL_OF) || taken(input, words::OF);
     taken(input, words::THE);
     let mut job = taken(input, words::JOB);
     taken(input, words::KIND);
@@ -154,15 +156,67 @@ pub(super) fn subject(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
         }
     };
     // Another name than the one before isn't a part of this sentence.
-    if let (Some(before), Some(Part::Target(name))) = (before, parts.first())
-        && before != *name
+    if let (Some(before), Some(Part::Target(name))) = (&before, parts.first())
+        && before != name
     {
         return other();
     }
-    job |= taken(input, words::JOB);
-    taken(input, words::KIND);
+    let named_job = taken(input, words::JOB);
+    let described = taken(input, words::KIND) || named_job;
+    job |= named_job;
+    // "a training job called bert": that is its name, and the word before says what kind of job it is.
+    let start = input.checkpoint();
+    if before.is_none() && described && taken(input, words::NAMED) {
+        match value::name(input) {
+            Ok(name) => {
+                if let Some(Part::Target(kind)) = parts.first() {
+                    let note = format!("passed over: '{kind}', as '{name}' is the name");
+                    parts.push(Part::Note(note));
+                }
+                parts[0] = Part::Target(name);
+            }
+            Err(_) => input.reset(&start),
+        }
+    }
+    if let Some(Part::Target(name)) = parts.first() {
+        service(name)?;
+    }
     if job {
         parts.push(Part::Job);
     }
     Ok(parts)
+}
+
+/// Refuses a deployment's id where a service's name belongs.
+fn service(name: &str) -> Parsed<()> {
+    let is_id = name.strip_prefix("dep-").is_some_and(|suffix| {
+        suffix.len() == 10 && suffix.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+    });
+    if is_id {
+        return refuse(
+            Misread::new(format!("'{name}' is a deployment, and a sentence is about a service"))
+                .help(format!(
+                    "name the service, or say it by command: deploy rollback {name}"
+                ))
+                .example("roll back model-server"),
+        );
+    }
+    Ok(())
+}
+
+/// "the previous version": where a rollback goes anyway.
+pub(super) fn previous(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    opt(said(words::TO)).parse_next(input)?;
+    said(words::PREVIOUS).value(vec![Part::Previous]).parse_next(input)
+}
+
+/// "delete model-server": no deployment at all.
+pub(super) fn elsewhere(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    let word = said(words::ELSEWHERE).parse_next(input)?;
+    taken(input, words::THE);
+    let name = value::name(input)?;
+    refuse(
+        Misread::new(format!("'{word} {name}' isn't a change that a sentence can ask for"))
+            .help(format!("'{word}' is a command of its own")),
+    )
 }

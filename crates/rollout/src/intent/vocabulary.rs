@@ -19,7 +19,8 @@ pub(super) fn is_word(text: &str) -> bool {
 /// are too near to one another.
 pub(super) fn slip<'a>(word: &str, of: &[&'a str]) -> Option<&'a str> {
     const SHORTEST: usize = 4;
-    if word.len() < SHORTEST
+    const LONGEST: usize = 24;
+    if !(SHORTEST..=LONGEST).contains(&word.len())
         || !word.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-' || b == b'_')
         || is_word(word)
     {
@@ -38,13 +39,15 @@ pub(super) fn slip<'a>(word: &str, of: &[&'a str]) -> Option<&'a str> {
 
 /// The word of these that is most like this one, where it is like it at all: at most a third of it is other.
 pub(super) fn nearest<'a>(word: &str, of: &[&'a str]) -> Option<&'a str> {
-    if word.len() < 3 || word.len() > 30 {
+    if !(4..=30).contains(&word.len()) {
         return None;
     }
     of.iter()
         .filter(|other| other.len() > 2 && **other != word)
         .map(|other| (strsim::osa_distance(word, other), *other))
-        .filter(|(distance, other)| distance * 3 <= word.len().max(other.len()))
+        .filter(|(distance, other)| {
+            *distance == 1 || distance * 3 <= word.len().max(other.len()) && word.as_bytes()[0] == other.as_bytes()[0]
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, other)| other)
 }

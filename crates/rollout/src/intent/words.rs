@@ -16,12 +16,11 @@ tables! {
     // What is to be done.
     DEPLOY "deploy: make it, or give it another revision" [
         "deploy", "redeploy", "re-deploy", "launch", "roll out", "rollout", "ship", "release", "push", "push out", "start", "start up",
-        "run", "create", "make", "bring up", "spin up", "stand up", "put up", "install", "publish", "serve", "host",
+        "run", "create", "bring up", "spin up", "stand up", "put up", "install", "publish", "serve", "host",
         "do a deploy of", "do a deployment of", "do a rollout of",
     ];
     UPDATE "update: change what is there" [
-        "update", "upgrade", "bump", "move", "change", "set", "modify", "patch", "give", "switch", "migrate", "downgrade",
-    ];
+        "update", "upgrade", "bump", "move", "change", "set", "modify", "patch", "give", "switch", "migrate", "downgrade", "make"];
     SCALE "scale: change the number of replicas" ["scale", "rescale", "resize", "autoscale", "auto-scale"];
     GROW "scale up" ["grow", "scale up", "scale out", "upscale"];
     SHRINK "scale down" ["shrink", "scale down", "scale in", "downscale"];
@@ -32,11 +31,14 @@ tables! {
     DOUBLE "times 2" ["double", "twice"];
     TRIPLE "times 3" ["triple", "treble"];
     QUADRUPLE "times 4" ["quadruple"];
-    HALVE "times 0.5" ["halve", "half"];
+    HALVE "times 0.5" ["halve", "half", "in half"];
     ROLLBACK "rollback: go back to an earlier revision" [
         "rollback", "roll back", "roll-back", "revert", "undo", "go back", "switch back", "put back", "fall back", "back out",
         "emergency rollback of",
     ];
+    PREVIOUS "the last good revision" ["previous version", "the previous version", "previous revision", "the previous revision", "the previous one", "previous release", "the previous release", "the last version", "last version", "the last good version", "the last known good version", "last known good", "the version before", "the old version", "the last stable version", "the previous stable version", "previous stable version", "the previous good version", "where it was", "the last good revision"];
+    LAST "" ["the last", "the latest", "last", "latest", "the current", "the ongoing"];
+    ELSEWHERE "refused: commands of their own" ["delete", "destroy", "terminate", "uninstall", "resume", "unpause", "pause", "promote", "drain", "remove"];
     ABORT "abort: give up the deployment under way, and go back" ["abort", "cancel", "call off"];
     STOP "abort, of a deployment" ["stop", "halt", "kill", "end"];
     THE_ROLLOUT "the deployment under way" ["rollout", "roll-out", "deployment", "deploy", "release", "update", "canary", "upgrade"];
@@ -50,7 +52,8 @@ tables! {
 
     // Small words.
     AND "joins" ["and", "then", "and then", "but", "also", "plus", "&", "as well as", "and also", "with", "using", "via", "at the same time"];
-    THE "" ["the", "a", "an", "this", "that", "our", "my", "its", "their", "all", "all the", "all of the", "new", "the new", "a new", "current", "running", "existing", "of the"];
+    THE "" ["the", "a", "an", "this", "that", "our", "my", "its", "their", "new", "the new", "a new", "current", "running", "existing", "of the"];
+    ALL_OF "" ["all replicas of", "every replica of", "all of", "all pods of", "all instances of"];
     OF "of which it is said" ["of", "for", "on"];
     TO "towards" ["to", "up to", "down to", "->"];
     FROM "from what" ["from"];
@@ -64,6 +67,7 @@ tables! {
     FACTOR "a multiple of what there is" ["a factor of"];
     BETWEEN "bounds" ["between", "anywhere between", "from"];
     THROUGH "bounds" ["and", "to", "-"];
+    PLURALS "refused: a sentence is about one of them" ["services", "deployments", "workloads", "apps", "applications", "jobs", "models", "servers"];
     KIND "what the target is" [
         "service", "deployment", "workload", "app", "application", "model", "server", "microservice", "component", "stack",
     ];
@@ -90,11 +94,12 @@ tables! {
 
     // Strategies.
     CANARY "canary: a part first, the rest when it has proven itself" ["canary", "canaried", "canary release", "canary deployment", "canary deploy", "canary rollout", "canary strategy", "canary update", "canarying"];
-    START_WITH "a canary: the first part" ["start with", "starting with", "starting at", "starting from", "begin with", "beginning with", "beginning at", "begin at", "start at", "first to", "initially", "try on", "try it on", "test on", "test it on"];
+    START_WITH "a canary: the first part" ["start with", "starting with", "starting at", "starting from", "begin with", "beginning with", "beginning at", "begin at", "start at", "first to", "initially", "try on", "try it on", "test on", "test it on", "send", "shift", "route", "direct", "expose to", "give"];
     AT_PART "a part of the requests" ["at"];
     OF_TRAFFIC "a part of the requests" [
         "of traffic", "of the traffic", "of requests", "of the requests", "of users", "of the users", "traffic", "of all traffic", "of load", "of the load",
     ];
+    FOR "how long a step lasts" ["for", "lasting", "for at least", "over"];
     FIRST "" ["first", "at first", "initially", "to start", "to start with", "to begin with"];
     BLUE_GREEN "blue-green: a whole second set, then one switch" [
         "blue-green", "blue/green", "bluegreen", "blue green", "blue-green deployment", "blue/green deployment", "blue green deployment", "blue-green strategy", "blue/green strategy", "blue-green deploy", "blue/green deploy", "blue green deploy", "red-black", "red/black",
@@ -155,7 +160,7 @@ tables! {
     RESTARTS "starts anew of its replicas" ["restarts", "restart count", "crashes", "crash count", "restart", "crash", "replica restarts", "pod restarts", "container restarts"];
     QUERY "what a PromQL query answers" ["query", "promql", "prometheus query", "prometheus"];
     METRIC "a metric by its name" ["metric", "the metric", "custom metric"];
-    LINKS "" ["is", "are", "stay", "stays", "remain", "remains", "goes", "go", "gets", "get", "keeps", "has", "have", "was", "were", "be", "rate is", "it has", "there are", "we see", "it sees"];
+    LINKS "" ["is", "are", "stay", "stays", "remain", "remains", "goes", "go", "gets", "get", "keeps", "has", "have", "was", "were", "be", "rate is", "it has", "there are", "we see", "it sees", "of"];
     ABOVE "more than the bound" [">", "above", "over", "exceeds", "exceed", "exceeding", "more than", "greater than", "higher than", "beyond", "rises above", "rise above", "goes above", "go above", "goes over", "go over", "climbs above", "spikes above", "gets above", "jumps above", "larger than", "bigger than", "rises over", "in excess of", "worse than", "slower than", "stays above", "passes", "crosses", "tops", "longer than"];
     AT_LEAST "the bound or more" [">=", "=>", "at least", "reaches", "reach", "hits", "hit", "no less than", "not below", "not less than", "above or at", "no fewer than", "or more"];
     BELOW "less than the bound" ["<", "below", "under", "less than", "lower than", "fewer than", "drops below", "drop below", "falls below", "fall below", "stays under", "stays below", "stay under", "stay below", "goes below", "go below", "goes under", "drops under", "falls under", "smaller than", "beneath", "remains below", "remains under", "sinks below", "dips below", "better than", "faster than", "is below", "shorter than"];
@@ -190,6 +195,18 @@ tables! {
     FRIDAY "Friday" ["friday", "fri"];
     SATURDAY "Saturday" ["saturday", "sat"];
     SUNDAY "Sunday" ["sunday", "sun"];
+    JANUARY "January" ["january", "jan"];
+    FEBRUARY "February" ["february", "feb"];
+    MARCH "March" ["march", "mar"];
+    APRIL "April" ["april", "apr"];
+    MAY "May" ["may"];
+    JUNE "June" ["june", "jun"];
+    JULY "July" ["july", "jul"];
+    AUGUST "August" ["august", "aug"];
+    SEPTEMBER "September" ["september", "sep"];
+    OCTOBER "October" ["october", "oct"];
+    NOVEMBER "November" ["november", "nov"];
+    DECEMBER "December" ["december", "dec"];
     VAGUE_TIME "refused: say the hour" ["morning", "afternoon", "evening", "night", "noonish", "soon", "later today", "eventually", "sometime"];
 
     // What a replica gets.
@@ -199,6 +216,7 @@ tables! {
     OF_THING "" ["of", "worth of"];
     ON_MODEL "" ["on", "using"];
     BY_X "" ["x", "of"];
+    OF_TYPE "a model" ["of type", "of model", "of kind", "type", "model"];
     MAKERS "" ["nvidia", "amd", "tesla", "geforce", "quadro"];
     SERIES "a model in two words" ["rtx", "gtx", "instinct"];
     NO "none" ["no", "zero", "without", "without any"];
@@ -227,7 +245,7 @@ tables! {
     ENV "environment" ["env", "environment", "environment variable", "environment variables", "env var", "env vars", "variable", "variables", "envs", "--env", "-e"];
     PORT "the port" ["port", "on port", "listening on port", "listening on", "exposing port", "at port", "using port", "expose port", "serving on port"];
     NAMESPACE "the namespace" ["namespace", "in namespace", "in the namespace", "ns", "in ns", "-n", "--namespace", "to namespace", "into namespace", "within namespace", "namespace:", "under namespace"];
-    IN_THE "the namespace, said before" ["in the", "to the", "into the", "within the", "in our"];
+    IN_THE "the namespace, said before" ["in the", "to the", "into the", "within the", "in our", "in", "to", "into"];
     NAMESPACE_NOUN "the namespace" ["namespace", "ns"];
     NAMED "the name" ["named", "called", "as", "under the name", "name", "with name"];
     SAFELY "safely: a canary with conditions" ["safely", "carefully", "cautiously", "with care", "gently", "safe", "careful", "be careful", "with caution", "the safe way", "in a safe way"];

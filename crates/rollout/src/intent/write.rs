@@ -113,7 +113,7 @@ impl Intent {
         to.extend(
             self.namespace
                 .as_deref()
-                .map(|namespace| format!("in namespace {}", name(namespace))),
+                .map(|namespace| format!("in namespace {}", place(namespace))),
         );
         self.strategy_clauses(to)?;
         to.extend(self.care.map(|care| {
@@ -251,6 +251,15 @@ fn name(name: &str) -> String {
         name.to_owned()
     } else {
         quoted(name)
+    }
+}
+
+/// A namespace: what is called like an environment needs no quotes beside its noun.
+fn place(namespace: &str) -> String {
+    if super::words::ENVIRONMENTS.contains(&namespace) {
+        namespace.to_owned()
+    } else {
+        name(namespace)
     }
 }
 

@@ -69,7 +69,7 @@ fn every_sentence_is_read_as_it_is_meant() {
     let mut wrong = String::new();
     for entry in &all {
         assert!(
-            entry.means.is_some() != !entry.refused.is_empty(),
+            entry.means.is_some() == entry.refused.is_empty(),
             "{}: one of = and !",
             entry.place
         );

@@ -41,6 +41,8 @@ impl Draft {
         let verb = match self.verb.get().copied() {
             // "scale memory to 64Gi", "resize X to 4 GPUs": the replicas become others.
             Some(Verb::Scale) if self.changes_revision() => Verb::Update,
+            // "set X to 5 replicas": nothing but the number changes.
+            Some(Verb::Update) if self.changes_number() && !self.changes_revision() => Verb::Scale,
             Some(verb) => verb,
             None if self.way.is_none() && (self.version.get().is_some() || self.image.get().is_some() || strategy) => {
                 Verb::Deploy
