@@ -161,6 +161,7 @@ fn a_hold_adds_its_time_to_the_deadline() {
     let mut world = World::new(2);
     world.deploy(plan(Strategy::Rolling, 2));
     let deadline = world.last().deadline.unwrap();
+    world.now = after(world.now, Span::secs(50));
     assert!(world.act(|last, now| drive::pause(last, "ada", None, now)));
     world.now = after(deadline, Span::secs(100));
     let held = api::time::between(world.last().hold.as_ref().unwrap().at, world.now);
@@ -175,4 +176,18 @@ fn a_hold_adds_its_time_to_the_deadline() {
     assert_eq!(world.last().deadline, Some(after(world.now, Span::secs(660))));
     world.run();
     assert_eq!(world.last().phase, Phase::Canary);
+}
+
+#[test]
+fn what_a_canary_has_counts_as_the_first_batch() {
+    let mut world = World::new(3);
+    let mut rested = canary(3, &[(10.0, 1)], false);
+    rested.rolling.pause_between = Span::secs(60);
+    world.deploy(rested);
+    world.until(|world| world.service.weights.contains_key(&2));
+    assert!(world.act(|last, now| drive::promote(last, "ada", None, true, now)));
+    world.pass(Span::secs(30));
+    assert_eq!(world.ready(2), 2, "the next goes at once, the last after a rest");
+    world.pass(Span::secs(60));
+    assert_eq!(world.ready(2), 3);
 }
