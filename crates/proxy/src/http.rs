@@ -149,7 +149,6 @@ impl<'a> Passage<'a> {
                         self.give_back(request)?;
                     } else if let Some(request) = spare.filter(|_| !link.heard()) {
                         self.repeated = true;
-                        self.lease = None;
                         self.request = Some(request);
                     } else {
                         return Err(self.no_answer(&error.into_error()));
@@ -205,8 +204,11 @@ impl<'a> Passage<'a> {
         }
     }
 
-    /// Takes a place at an endpoint.
+    /// Takes a place at an endpoint. A request that goes again keeps the one that it has: it is nobody else's turn.
     async fn find(&mut self) -> Result<Arc<Target>, Failure> {
+        if let Some(lease) = &self.lease {
+            return Ok(Arc::clone(&lease.target));
+        }
         let lease = self.line.lease(&mut self.search).await?;
         let target = Arc::clone(&lease.target);
         self.lease = Some(lease);
@@ -229,13 +231,12 @@ impl<'a> Passage<'a> {
         Ok(request)
     }
 
-    /// The request wasn't sent: it may go elsewhere.
+    /// The request wasn't sent: it may go by another connection.
     fn give_back(&mut self, request: Request<RequestBody>) -> Result<(), Failure> {
         self.unsent += 1;
         if self.unsent > UNSENT_MAX {
             return Err(Failure::NoAnswer);
         }
-        self.lease = None;
         self.request = Some(request);
         Ok(())
     }

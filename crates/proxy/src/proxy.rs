@@ -130,7 +130,7 @@ impl Proxy {
         }
         state.closed.retain(|line| {
             // Asked first: what ends meanwhile is counted below, or the next time.
-            let busy = Arc::strong_count(line) > 1;
+            let busy = Arc::strong_count(line) > 1 || line.load().in_flight > 0;
             line.take_counts(&mut counts);
             busy
         });

@@ -199,6 +199,21 @@ async fn a_kept_connection_that_was_closed_costs_no_request() {
 }
 
 #[tokio::test]
+async fn requests_that_go_again_take_nobodys_turn() {
+    let proxy = Proxy::new(Options::default());
+    let ((a, _), (b, _)) = (closes_on_the_second().await, closes_on_the_second().await);
+    let groups = [group("a", 1, [endpoint("a", a)]), group("b", 1, [endpoint("b", b)])];
+    let address = proxy.set("web", &http(groups)).unwrap();
+    let mut client = Client::connect(address).await;
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.unwrap().0, 200);
+    }
+    let counts = proxy.take_counts();
+    let requests = |name| counts_of(&counts, name).unwrap().requests;
+    assert_eq!((requests("a"), requests("b")), (10, 10));
+}
+
+#[tokio::test]
 async fn what_may_have_been_done_isnt_done_twice() {
     let (service, connections) = closes_on_the_second().await;
     let proxy = Proxy::new(Options::default());

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use proxy::{Options, Proxy};
+use proxy::{Options, Protocol, Proxy};
 
-use crate::support::{Client, Service, endpoint, get, group, http, soon};
+use crate::support::{Client, Service, endpoint, get, group, http, route, soon, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenth_is_exactly_a_tenth() {
@@ -135,4 +135,24 @@ async fn an_endpoint_with_a_new_address_is_another_one() {
         .set("web", &http([group("v1", 1, [endpoint("one", b.address)])]))
         .unwrap();
     assert_eq!(get(address).await.1, "b");
+}
+
+#[tokio::test]
+async fn a_route_changes_its_protocol() {
+    let service = Service::start("a", |request| async move {
+        let proxied = request.headers().contains_key("x-forwarded-for");
+        hyper::Response::new(text(if proxied { "http" } else { "tcp" }))
+    })
+    .await;
+    let proxy = Proxy::new(Options::default());
+    let groups = [group("v1", 1, [service.endpoint()])];
+    let address = proxy.set("web", &http(groups.clone())).unwrap();
+    let mut client = Client::connect(address).await;
+    assert_eq!(client.get("/").await.unwrap().1, "http");
+    assert_eq!(proxy.set("web", &route(Protocol::Tcp, groups)).unwrap(), address);
+    assert_eq!(get(address).await.1, "tcp");
+    soon("the end of the old connection", async {
+        while client.get("/").await.is_ok() {}
+    })
+    .await;
 }

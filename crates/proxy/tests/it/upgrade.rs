@@ -99,6 +99,9 @@ async fn tunnels_outlive_their_endpoints_place_and_hold_up_draining() {
     io.write_all(b"still here").await.unwrap();
     let mut got = [0; 10];
     soon("the echo", io.read_exact(&mut got)).await.unwrap();
+    // Its bytes are counted as they come, and it is known for as long as it lives.
+    assert_eq!(proxy.take_counts()[0].bytes_out, 10);
+    assert!(proxy.take_counts().is_empty());
     assert_eq!(proxy.in_flight("web", "a"), 1);
     drop(io);
     soon("draining", proxy.drained("web", "a")).await;
