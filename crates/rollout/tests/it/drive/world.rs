@@ -173,6 +173,7 @@ impl World {
             plan: Arc::new(plan),
             by: "ada".into(),
             reason: None,
+            immediate: false,
         };
         drive::request(asked, self.now)
     }
