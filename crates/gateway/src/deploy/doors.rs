@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -196,7 +196,11 @@ impl Doors {
         };
         // The first that its own revision declares: revisions may declare different ones.
         let endpoint = endpoints.first()?;
-        let ip = self.live.address(&member.node)?;
+        let ip = match self.live.address(&member.node)? {
+            // Replicas of this machine listen on 127.0.0.1, whichever way their agent came.
+            ip if ip.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ip => ip,
+        };
         Some(SocketAddr::new(ip, endpoint.host_port))
     }
 

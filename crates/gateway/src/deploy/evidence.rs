@@ -56,11 +56,8 @@ pub async fn gather(sources: &Sources, service: &Service, question: &Question) -
         Ok(found) => evidence.subject = found,
         Err(error) => evidence.error = Some(words(&error)),
     }
-    match baseline {
-        Some(Ok(found)) => evidence.baseline = Some(found),
-        // The new revision is judged by itself then.
-        Some(Err(_)) | None => {}
-    }
+    // Where that couldn't be had, the new revision is judged by itself.
+    evidence.baseline = baseline.and_then(Result::ok);
     evidence
 }
 
