@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use hyper::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -40,6 +41,8 @@ pub struct Client {
     /// When the first byte of the next request came; 0: not yet. (What came in one piece with the request before it isn't
     /// seen; then the limit is the longer one of a quiet connection.)
     head_since: AtomicU64,
+    /// It is HTTP/2, where bytes may come without a request: they begin none.
+    frames: AtomicBool,
     connections: Arc<AtomicUsize>,
     _permit: OwnedSemaphorePermit,
 }
@@ -57,6 +60,7 @@ impl Client {
             quiet_since: AtomicU64::new(now),
             // A connection that never says anything is as slow as one that never ends what it says.
             head_since: AtomicU64::new(now),
+            frames: AtomicBool::new(false),
             connections: Arc::clone(connections),
             _permit: permit,
         }
@@ -71,14 +75,18 @@ impl Client {
     }
 
     /// A request has come.
-    pub fn begin(self: &Arc<Self>) -> Serving {
+    pub fn begin(self: &Arc<Self>, version: Version) -> Serving {
+        if version == Version::HTTP_2 {
+            self.frames.store(true, Relaxed);
+        }
         self.head_since.store(0, Relaxed);
         self.active.fetch_add(1, Relaxed);
         Serving(Arc::clone(self))
     }
 
     fn read(&self) {
-        if self.active.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0 {
+        let quiet = self.active.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0;
+        if quiet && !self.frames.load(Relaxed) {
             self.head_since.store(clock::now(), Relaxed);
         }
     }

@@ -24,7 +24,7 @@ const UNSENT_MAX: u32 = 3;
 /// Answers a request.
 pub async fn serve(line: Arc<Line>, client: Arc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
     let mut passage = Passage::new(&line);
-    let serving = client.begin();
+    let serving = client.begin(request.version());
     let (mut parts, incoming) = request.into_parts();
     let version = parts.version;
     let way = match headers::outgoing(&mut parts, &client.origin) {

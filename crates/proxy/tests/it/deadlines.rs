@@ -50,6 +50,7 @@ async fn an_idle_connection_ends() {
     let service = Service::named("a").await;
     let options = Options {
         idle_timeout: SHORT,
+        header_timeout: LONG,
         ..Options::default()
     };
     let (proxy, address) = before_with(&service, options);
