@@ -106,6 +106,9 @@ fn started(w: &Workload) -> Option<Timestamp> {
 }
 
 fn code(w: &Workload) -> Option<api::ErrorCode> {
+    if w.phase == Phase::Lost {
+        return Some(api::ErrorCode::NodeUnreachable);
+    }
     w.members.iter().find_map(|m| match &m.state {
         MemberState::Ended {
             outcome: Outcome::StartFailed { code, .. },

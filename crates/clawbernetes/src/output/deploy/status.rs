@@ -147,10 +147,8 @@ fn about(status: &DeploymentStatus, now: Timestamp) -> Vec<(&'static str, String
     if let Some(waits) = &status.waits_for {
         fields.push(("Waits for", waits.clone()));
     }
-    if !plan.batch {
-        if let Some(ready) = summary.ready {
-            fields.push(("Ready", format!("{ready} of {}", replicas(summary.replicas))));
-        }
+    if let (false, Some(ready)) = (plan.batch, summary.ready) {
+        fields.push(("Ready", format!("{ready} of {}", replicas(summary.replicas))));
     }
     match (summary.started_at, &plan.schedule) {
         (None, Some(schedule)) if !summary.phase.ended() => fields.push(("Begins", scheduled(schedule, now))),
