@@ -9,7 +9,7 @@
 //!
 //! All that is remembered is in the two records, so that the one who carries steps out may die between any two of them.
 //! A step on its own result asks for nothing more. What a strategy wants at a time is a number of replicas of each
-//! revision and a share of the requests; [`fleet`] is the one place that starts and takes away replicas, within bounds.
+//! revision and a share of the requests; `fleet` is the one place that starts and takes away replicas, within bounds.
 //!
 //! - A replica that is ready is taken away only while enough others have been ready for [`MIN_READY`]: the last healthy copy
 //!   stays until its replacement is proven. [`Strategy::Immediate`](api::deploy::Strategy::Immediate) is the one exception.
