@@ -86,6 +86,40 @@ async fn streams_go_both_ways_at_once() {
 }
 
 #[tokio::test]
+async fn streams_outlive_their_endpoints_place() {
+    let (service, other) = (echo("a").await, echo("b").await);
+    let (proxy, address) = before(&service);
+    let mut client = http2_client(address).await;
+    let (pieces, source) = mpsc::unbounded_channel::<Bytes>();
+    let body = stream::unfold(source, |mut source| async {
+        let piece = source.recv().await?;
+        Some((Ok(Frame::data(piece)), source))
+    });
+    let mut response = client.send_request(call(address, streamed(body))).await.unwrap();
+    let mut next = async || soon("a message", response.frame()).await.unwrap().unwrap();
+    pieces.send("before".into()).unwrap();
+    assert_eq!(next().await.into_data().unwrap(), "before");
+    proxy.set("web", &http([group("v2", 1, [other.endpoint()])])).unwrap();
+    client
+        .send_request(call(address, text("new")))
+        .await
+        .unwrap()
+        .into_body()
+        .collect()
+        .await
+        .unwrap();
+    assert_eq!((other.seen(), proxy.in_flight("web", "a")), (1, 1));
+    for piece in ["after", "and on"] {
+        pieces.send(piece.into()).unwrap();
+        assert_eq!(next().await.into_data().unwrap(), piece);
+    }
+    drop(pieces);
+    assert_eq!(next().await.into_trailers().unwrap()["grpc-status"], "0");
+    soon("draining", proxy.drained("web", "a")).await;
+    assert_eq!(counts_of(&proxy.take_counts(), "v1").unwrap().errors, 0);
+}
+
+#[tokio::test]
 async fn calls_go_elsewhere_too() {
     let service = echo("a").await;
     let proxy = Proxy::new(Options::default());
