@@ -9,7 +9,8 @@ use proxy::{Options, Proxy};
 use tokio::sync::mpsc;
 
 use crate::support::{
-    AnyBody, Service, before, counts_of, dead_address, endpoint, group, http, http2_client, soon, streamed, text,
+    AnyBody, Service, before, counts_of, dead_address, endpoint, group, http, http2_client, listen_again, own_listener,
+    soon, streamed, text,
 };
 
 /// Answers what it gets, then `grpc-status` in trailers; only by HTTP/2, and only for who takes trailers.
@@ -138,7 +139,7 @@ async fn calls_go_elsewhere_too() {
 
 #[tokio::test]
 async fn a_connection_that_ended_is_made_anew() {
-    let service = echo("a").await;
+    let service = Service::start_on("a", own_listener(11).await, |_| async { Response::new(text("first")) });
     let (_proxy, address) = before(&service);
     let mut client = http2_client(address).await;
     client
@@ -151,12 +152,7 @@ async fn a_connection_that_ended_is_made_anew() {
         .unwrap();
     let bound = service.address;
     service.cut().await;
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(bound).unwrap();
-    let again = Service::start_on("a", socket.listen(8).unwrap(), |_| async {
-        Response::new(text("again"))
-    });
+    let again = Service::start_on("a", listen_again(bound), |_| async { Response::new(text("again")) });
     let response = client.send_request(call(address, text("x"))).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "again");
     assert_eq!(again.seen(), 1);
