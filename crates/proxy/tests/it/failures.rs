@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::{
-    Client, Service, before, before_with, counts_of, dead_address, endpoint, get, group, http, nothing, soon, streamed,
-    text, until,
+    Client, Service, before, before_with, counts_of, dead_address, endpoint, get, group, http, listen_again, nothing,
+    own_listener, soon, streamed, text, until,
 };
 
 fn impatient() -> Options {
@@ -84,21 +84,14 @@ async fn where_nobody_can_be_reached_it_is_said() {
 
 #[tokio::test]
 async fn a_replica_that_starts_again_is_waited_for() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = own_listener(9).await.local_addr().unwrap();
     let proxy = Proxy::new(Options::default());
     let door = proxy
         .set("web", &http([group("v1", 1, [endpoint("a", address)])]))
         .unwrap();
     let asking = tokio::spawn(get(door));
     until("a failure", || proxy.loads()[0].waiting == 1).await;
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(address).unwrap();
-    let service = Service::start_on("a", socket.listen(8).unwrap(), |_| async {
-        Response::new(text("back"))
-    });
+    let service = Service::start_on("a", listen_again(address), |_| async { Response::new(text("back")) });
     assert_eq!(asking.await.unwrap(), (StatusCode::OK, "back".to_owned()));
     assert_eq!(service.seen(), 1);
 }
@@ -233,18 +226,13 @@ async fn what_may_have_been_done_isnt_done_twice() {
 
 #[tokio::test]
 async fn kept_connections_that_ended_are_seen_before_they_are_used() {
-    let service = Service::named("a").await;
+    let service = Service::start_on("a", own_listener(10).await, |_| async { Response::new(text("first")) });
     let (proxy, address) = before(&service);
     let mut client = Client::connect(address).await;
     client.get("/").await.unwrap();
     let bound = service.address;
     service.cut().await;
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(bound).unwrap();
-    let again = Service::start_on("a", socket.listen(8).unwrap(), |_| async {
-        Response::new(text("again"))
-    });
+    let again = Service::start_on("a", listen_again(bound), |_| async { Response::new(text("again")) });
     // A POST is never repeated: that it comes through shows that the dead connection wasn't used.
     let request = client.request("POST", "/", text("x"));
     let (status, body) = soon("the answer", client.whole(request)).await.unwrap();

@@ -9,7 +9,8 @@ use proxy::{Options, Proxy};
 use tokio::sync::mpsc;
 
 use crate::support::{
-    AnyBody, Service, before, counts_of, dead_address, endpoint, group, http, http2_client, soon, streamed, text,
+    AnyBody, Service, before, counts_of, dead_address, endpoint, group, http, http2_client, listen_again, own_listener,
+    soon, streamed, text,
 };
 
 /// Answers what it gets, then `grpc-status` in trailers; only by HTTP/2, and only for who takes trailers.
@@ -86,6 +87,40 @@ async fn streams_go_both_ways_at_once() {
 }
 
 #[tokio::test]
+async fn streams_outlive_their_endpoints_place() {
+    let (service, other) = (echo("a").await, echo("b").await);
+    let (proxy, address) = before(&service);
+    let mut client = http2_client(address).await;
+    let (pieces, source) = mpsc::unbounded_channel::<Bytes>();
+    let body = stream::unfold(source, |mut source| async {
+        let piece = source.recv().await?;
+        Some((Ok(Frame::data(piece)), source))
+    });
+    let mut response = client.send_request(call(address, streamed(body))).await.unwrap();
+    let mut next = async || soon("a message", response.frame()).await.unwrap().unwrap();
+    pieces.send("before".into()).unwrap();
+    assert_eq!(next().await.into_data().unwrap(), "before");
+    proxy.set("web", &http([group("v2", 1, [other.endpoint()])])).unwrap();
+    client
+        .send_request(call(address, text("new")))
+        .await
+        .unwrap()
+        .into_body()
+        .collect()
+        .await
+        .unwrap();
+    assert_eq!((other.seen(), proxy.in_flight("web", "a")), (1, 1));
+    for piece in ["after", "and on"] {
+        pieces.send(piece.into()).unwrap();
+        assert_eq!(next().await.into_data().unwrap(), piece);
+    }
+    drop(pieces);
+    assert_eq!(next().await.into_trailers().unwrap()["grpc-status"], "0");
+    soon("draining", proxy.drained("web", "a")).await;
+    assert_eq!(counts_of(&proxy.take_counts(), "v1").unwrap().errors, 0);
+}
+
+#[tokio::test]
 async fn calls_go_elsewhere_too() {
     let service = echo("a").await;
     let proxy = Proxy::new(Options::default());
@@ -104,7 +139,7 @@ async fn calls_go_elsewhere_too() {
 
 #[tokio::test]
 async fn a_connection_that_ended_is_made_anew() {
-    let service = echo("a").await;
+    let service = Service::start_on("a", own_listener(11).await, |_| async { Response::new(text("first")) });
     let (_proxy, address) = before(&service);
     let mut client = http2_client(address).await;
     client
@@ -117,12 +152,7 @@ async fn a_connection_that_ended_is_made_anew() {
         .unwrap();
     let bound = service.address;
     service.cut().await;
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(bound).unwrap();
-    let again = Service::start_on("a", socket.listen(8).unwrap(), |_| async {
-        Response::new(text("again"))
-    });
+    let again = Service::start_on("a", listen_again(bound), |_| async { Response::new(text("again")) });
     let response = client.send_request(call(address, text("x"))).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "again");
     assert_eq!(again.seen(), 1);

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use proxy::{Counts, Endpoint, Group, Options, Protocol, Proxy, Route};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -199,10 +199,22 @@ pub fn before_with(service: &Service, options: Options) -> (Proxy, SocketAddr) {
     (proxy, address)
 }
 
-/// An address at which nothing listens. (Somebody else may take it; the tests that use it would then see an answer.)
+/// A listener at 127.0.0.`host`, at which no other test chooses ports: it can be closed and opened again.
+pub async fn own_listener(host: u8) -> TcpListener {
+    TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).await.unwrap()
+}
+
+/// The same address again, after its listener was closed.
+pub fn listen_again(address: SocketAddr) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket.listen(8).unwrap()
+}
+
+/// An address at which nothing listens.
 pub async fn dead_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
+    own_listener(8).await.local_addr().unwrap()
 }
 
 /// A client with one HTTP/1.1 connection.

@@ -201,3 +201,25 @@ async fn idle_connections_to_who_left_are_closed() {
     client.get("/").await.unwrap();
     assert_eq!(service.opened(), 2, "but not those from before it left");
 }
+
+#[tokio::test]
+async fn who_leaves_while_it_is_busy_keeps_no_idle_connection() {
+    let (service, gate) = held("a").await;
+    let proxy = Proxy::new(Options::default());
+    let route = http([group("v", 1, [service.endpoint()])]);
+    let address = proxy.set("web", &route).unwrap();
+    let asking = [tokio::spawn(get(address)), tokio::spawn(get(address))];
+    until("two requests", || service.seen() == 2).await;
+    gate.add_permits(1);
+    until("one answer", || proxy.in_flight("web", "a") == 1).await;
+    proxy.set("web", &http([])).unwrap();
+    proxy.set("web", &route).unwrap();
+    assert_eq!(proxy.in_flight("web", "a"), 1, "it came back as who it was");
+    let third = tokio::spawn(get(address));
+    until("the third request", || service.seen() == 3).await;
+    assert_eq!(service.opened(), 3);
+    gate.add_permits(2);
+    for answer in asking.into_iter().chain([third]) {
+        assert_eq!(answer.await.unwrap().1, "late");
+    }
+}
