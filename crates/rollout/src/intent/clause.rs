@@ -150,6 +150,7 @@ pub(super) fn sentence(input: &mut Input<'_>, now: &Zoned, text: &str) -> Parsed
         let found = clause(input, now)?;
         for part in found {
             if let Part::Target(name) = &part {
+                verb::service(name)?;
                 input.state.name(name);
             }
             // A reason that isn't quoted goes to the end.

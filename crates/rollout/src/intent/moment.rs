@@ -53,6 +53,9 @@ fn from_now(input: &mut Input<'_>, now: &Zoned) -> Parsed<Found> {
         return other();
     }
     let time = Timestamp::from_second(time::after(now.timestamp(), span).as_second()).unwrap_or(Timestamp::MAX);
+    if time <= now.timestamp() {
+        return past(&format!("in {span}"), now);
+    }
     Ok((
         When::At {
             time,

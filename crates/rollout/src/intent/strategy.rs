@@ -51,6 +51,8 @@ pub(super) fn canary(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     taken(input, words::THE);
     let mut steps = Vec::new();
     match percent_step(input) {
+        // "canary and 20% at a time": that is about batches.
+        Ok(_) if follows(input, words::AT_A_TIME) => input.reset(&after),
         Ok(first) => {
             steps.push(first);
             more_steps(input, &mut steps)?;

@@ -248,7 +248,8 @@ pub(super) fn cpu(input: &mut Input<'_>) -> Parsed<Cpu> {
 
 /// Whether a word is what a version looks like: `v2.1`, `3.0`, `2024-11-01`, `sha-abc123`, `1.2.3-rc1`, `abc1234`.
 pub(super) fn looks_like_version(text: &str) -> bool {
-    if !is_version(text) {
+    // What ends in a point would lose it at the end of a clause.
+    if !is_version(text) || !text.ends_with(|c: char| c.is_ascii_alphanumeric()) {
         return false;
     }
     let low = text.to_ascii_lowercase();

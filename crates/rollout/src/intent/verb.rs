@@ -178,9 +178,6 @@ pub(super) fn subject(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
             Err(_) => input.reset(&start),
         }
     }
-    if let Some(Part::Target(name)) = parts.first() {
-        service(name)?;
-    }
     if job {
         parts.push(Part::Job);
     }
@@ -188,7 +185,7 @@ pub(super) fn subject(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
 }
 
 /// Refuses a deployment's id where a service's name belongs.
-fn service(name: &str) -> Parsed<()> {
+pub(super) fn service(name: &str) -> Parsed<()> {
     let is_id = name.strip_prefix("dep-").is_some_and(|suffix| {
         suffix.len() == 10 && suffix.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
     });

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{corpus, dice::Dice};
 
 /// Fewer where nothing is optimised: `cargo test --release` runs them all.
-const MUTATIONS: usize = if cfg!(debug_assertions) { 1_000 } else { 300_000 };
+const MUTATIONS: usize = if cfg!(debug_assertions) { 1_000 } else { 100_000 };
 
 /// A word that means nothing, and isn't near to one that does.
 const UNKNOWN: &str = "zqxv";
