@@ -259,6 +259,26 @@ fn an_image_that_isnt_there_is_never_noticed_by_callers() {
     stage.end();
 }
 
+#[test]
+fn replicas_follow_the_requests_within_their_bounds() {
+    let stage = Stage::new();
+    let address = stage.first();
+    let callers = Callers::start(address, 4, 50);
+    let id = stage.deploy("scale api between 2 and 5 replicas, autoscale on 10 requests per second", &[]);
+    stage.until(&id, "complete");
+    wait_for("as many replicas as the bounds allow", || {
+        (stage.ready() == [("v1".to_owned(), 5)]).then_some(())
+    });
+    let service = stage.cluster.home.run("service status api --json").json();
+    assert!(service["scaling"].is_string(), "{service:#}");
+    let events = stage.cluster.home.run("events --json").json();
+    let scaled = events.as_array().unwrap().iter().find(|e| e["reason"] == "Scaled");
+    assert_eq!(scaled.unwrap()["actor"], "autoscaler");
+    let tally = callers.stop();
+    assert_eq!(tally.bad(), 0, "{tally:?}");
+    stage.end();
+}
+
 /// How often each way is gone while the gateway is killed: `DEPLOYING_RUNS=20` for a long look.
 fn runs() -> u32 {
     std::env::var("DEPLOYING_RUNS").map_or(1, |runs| runs.parse().unwrap())
