@@ -245,7 +245,12 @@ async fn place(app: &App, plan: &mut Plan, there: &There, identity: &Identity) -
         return Ok(());
     }
     let told = app.planner.preview(preview).await?;
-    if told.first().is_some_and(|t| t.fits_empty_fleet == Some(false)) {
+    // Of a node that has yet to say what it has nothing is known, nor of a fleet that has yet to come.
+    let known = {
+        let view = app.hub.view();
+        view.nodes().next().is_some() && view.nodes().all(|node| node.inventory.is_some())
+    };
+    if known && told.first().is_some_and(|t| t.fits_empty_fleet == Some(false)) {
         let why = told.first().map(|t| t.summary.clone()).unwrap_or_default();
         plan.missing
             .push(format!("a node that can run it, even with nothing else on it: {why}"));
