@@ -184,12 +184,16 @@ pub(super) fn subject(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     Ok(parts)
 }
 
+/// Whether this is what deployments are called: `dep-` and ten characters.
+pub(super) fn is_deployment(name: &str) -> bool {
+    name.strip_prefix("dep-").is_some_and(|suffix| {
+        suffix.len() == 10 && suffix.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+    })
+}
+
 /// Refuses a deployment's id where a service's name belongs.
 pub(super) fn service(name: &str) -> Parsed<()> {
-    let is_id = name.strip_prefix("dep-").is_some_and(|suffix| {
-        suffix.len() == 10 && suffix.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
-    });
-    if is_id {
+    if is_deployment(name) {
         return refuse(
             Misread::new(format!("'{name}' is a deployment, and a sentence is about a service"))
                 .help(format!(

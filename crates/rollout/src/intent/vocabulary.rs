@@ -28,7 +28,8 @@ pub(super) fn slip<'a>(word: &str, of: &[&'a str]) -> Option<&'a str> {
     }
     let mut near = of
         .iter()
-        .filter(|other| other.len() >= SHORTEST && strsim::osa_distance(word, other) == 1);
+        .filter(|other| other.len() >= SHORTEST && other.len().abs_diff(word.len()) <= 1)
+        .filter(|other| strsim::osa_distance(word, other) == 1);
     let first = *near.next()?;
     // A plural beside its singular is no doubt about what is meant.
     near.all(|other| {
@@ -44,6 +45,8 @@ pub(super) fn nearest<'a>(word: &str, of: &[&'a str]) -> Option<&'a str> {
     }
     of.iter()
         .filter(|other| other.len() > 2 && **other != word)
+        // The distance is at least the difference of the lengths.
+        .filter(|other| other.len().abs_diff(word.len()) * 3 <= word.len().max(other.len()))
         .map(|other| (strsim::osa_distance(word, other), *other))
         .filter(|(distance, other)| {
             *distance == 1 || distance * 3 <= word.len().max(other.len()) && word.as_bytes()[0] == other.as_bytes()[0]

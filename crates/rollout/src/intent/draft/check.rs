@@ -6,7 +6,7 @@ use api::{
 };
 
 use super::Draft;
-use crate::intent::{Amount, Batch, Care, Verb, clause::Way, misread::Misread};
+use crate::intent::{Amount, Batch, Care, Verb, clause::Way, misread::Misread, verb};
 
 impl Draft {
     /// Whether anything is said of what a replica is or gets.
@@ -81,7 +81,7 @@ impl Draft {
         if let Some(image) = self.image.get() {
             let last = image.rsplit('/').next().unwrap_or(image);
             let name = last.split([':', '@']).next().unwrap_or(last).to_ascii_lowercase();
-            if api::id::check_name(&name).is_ok() {
+            if api::id::check_name(&name).is_ok() && !verb::is_deployment(&name) {
                 self.notes.push(format!("the name is taken from the image: {name}"));
                 self.target.0 = Some((name, image.clone()));
             }
