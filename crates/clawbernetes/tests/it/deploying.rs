@@ -264,7 +264,10 @@ fn replicas_follow_the_requests_within_their_bounds() {
     let stage = Stage::new();
     let address = stage.first();
     let callers = Callers::start(address, 4, 50);
-    let id = stage.deploy("scale api between 2 and 5 replicas, autoscale on 10 requests per second", &[]);
+    let id = stage.deploy(
+        "scale api between 2 and 5 replicas, autoscale on 10 requests per second",
+        &[],
+    );
     stage.until(&id, "complete");
     wait_for("as many replicas as the bounds allow", || {
         (stage.ready() == [("v1".to_owned(), 5)]).then_some(())

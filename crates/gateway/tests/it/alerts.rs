@@ -183,9 +183,12 @@ async fn an_alert_fires_is_told_and_is_resolved() {
     let over = messages(&stand_in, "/hook/s3cret", 2).await.remove(1);
     assert_eq!(over.body["status"], "resolved");
     assert_ne!(over.key, told.key);
+    // This machine may have alerts of its own.
     let past = listed(&fixture, json!({"all": true})).await;
+    let ours = past.iter().find(|alert| alert["rule"] == "node-joining");
+    let ours = ours.unwrap_or_else(|| panic!("{past:#?}"));
     assert_eq!(
-        (&past[0]["status"], &past[0]["resolution"]),
+        (&ours["status"], &ours["resolution"]),
         (&json!("resolved"), &json!("targetGone"))
     );
     let events = fixture.admin("event.list", &json!({"kind": "alert"})).await;

@@ -165,7 +165,7 @@ impl<'a> World<'a> {
             "metrics.query" => json!({"name": "gpu.temperature", "workload": self.workload, "namespace": SPACE}),
             "alert.silence" => silence(),
             "alert.silence.end" => json!({"id": self.silence}),
-            "deploy.plan" => deployment("other")["request"].clone(),
+            "deploy.plan" => deployment("web")["request"].clone(),
             "deploy.apply" => deployment(&self.next("api")),
             "deploy.list" | "service.list" => json!({"namespace": SPACE}),
             "deploy.get" | "deploy.watch" | "deploy.promote" | "deploy.rollback" | "deploy.pause" | "deploy.resume"
