@@ -254,8 +254,10 @@ pub struct DeploymentStatus {
     pub verdicts: Vec<Verdict>,
     /// Time until it is done, if nothing is found against it. `null`: not known.
     pub remaining: Option<Span>,
-    /// Where the service is reached: `http://127.0.0.1:20000`. `null`: nothing is proxied.
+    /// Where the service is reached: `http://127.0.0.1:10000`. `null`: nothing is proxied.
     pub address: Option<String>,
+    /// The workload that a batch job is. `null`: a service's deployment, or not begun.
+    pub job: Option<WorkloadId>,
     /// What happened, oldest first.
     pub timeline: Vec<Moment>,
     /// What it does.

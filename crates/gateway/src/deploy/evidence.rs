@@ -324,12 +324,28 @@ async fn metric(
     from: Timestamp,
     to: Timestamp,
 ) -> Result<Sample, ApiError> {
-    let replicas: Vec<WorkloadId> = service
-        .members
-        .iter()
-        .filter(|m| m.revision == revision)
-        .map(|m| m.workload.clone())
-        .collect();
+    let members = service.members.iter().filter(|m| m.revision == revision);
+    let replicas = members.map(|m| m.workload.clone()).collect();
+    let values = values(sources, service, name, replicas, from, to).await?;
+    Ok(Sample {
+        count: values.len() as u64,
+        failed: None,
+        value: (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64),
+    })
+}
+
+/// What was measured of a metric of some replicas.
+///
+/// # Errors
+/// There is no such metric, or it can't be read.
+pub async fn values(
+    sources: &Sources,
+    service: &Service,
+    name: &str,
+    replicas: Vec<WorkloadId>,
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<Vec<f64>, ApiError> {
     let within = Within {
         namespace: &service.namespace,
         only: Some(&service.namespace),
@@ -344,23 +360,17 @@ async fn metric(
             to: Some(to),
             ..MetricsRequest::default()
         };
-        questions.push(understand(&sources.metrics, &sources.hub.view(), within, &request, to)?);
+        let view = sources.hub.view();
+        questions.push(understand(&sources.metrics, &view, within, &request, to)?);
     }
     let metrics = Arc::clone(&sources.metrics);
     let answered = tokio::task::spawn_blocking(move || {
-        let (mut count, mut sum) = (0u64, 0.0);
+        let mut values = Vec::new();
         for question in questions {
             let answer = question.answer(&metrics)?;
-            for (_, value) in answer.series.iter().flat_map(|s| &s.points) {
-                count += 1;
-                sum += value;
-            }
+            values.extend(answer.series.iter().flat_map(|s| &s.points).map(|(_, value)| *value));
         }
-        Ok(Sample {
-            count,
-            failed: None,
-            value: (count > 0).then(|| sum / count as f64),
-        })
+        Ok(values)
     });
     answered
         .await

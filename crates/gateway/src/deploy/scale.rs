@@ -1,12 +1,9 @@
 //! Autoscaling: what is measured of a service, the decision on it, and the number of replicas that it comes to.
 
-use std::sync::Arc;
-
 use api::{
     ApiError, Span, Timestamp, WorkloadId,
     deploy::{Load, Replica, Service},
     event::{Event, Severity},
-    op::MetricsRequest,
     time,
 };
 use rollout::autoscale::{self, Errors, History, Input, Seen};
@@ -16,8 +13,7 @@ use crate::{
     draft::Draft,
     hub::{Committed, now, store_error},
     keys,
-    metrics::understand,
-    view::{ServiceName, Versioned, Within},
+    view::{ServiceName, Versioned},
 };
 
 /// How much of the past a load is the mean of: agents measure every ten seconds.
@@ -178,24 +174,8 @@ async fn counted(
 
 /// A metric's mean of late. `None`: not measured.
 async fn mean(sources: &Sources, service: &Service, name: &str, workload: &WorkloadId, at: Timestamp) -> Option<f64> {
-    let request = MetricsRequest {
-        name: name.to_owned(),
-        workload: Some(workload.to_string()),
-        namespace: Some(service.namespace.clone()),
-        from: Some(time::before(at, WINDOW)),
-        to: Some(at),
-        ..MetricsRequest::default()
-    };
-    let within = Within {
-        namespace: &service.namespace,
-        only: Some(&service.namespace),
-    };
-    let question = understand(&sources.metrics, &sources.hub.view(), within, &request, at).ok()?;
-    let metrics = Arc::clone(&sources.metrics);
-    let answer = tokio::task::spawn_blocking(move || question.answer(&metrics))
-        .await
-        .ok()?
-        .ok()?;
-    let values: Vec<f64> = answer.series.iter().flat_map(|s| &s.points).map(|(_, v)| *v).collect();
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    let from = time::before(at, WINDOW);
+    let values = evidence::values(sources, service, name, vec![workload.clone()], from, at).await;
+    let values = values.ok().filter(|values| !values.is_empty())?;
+    Some(values.iter().sum::<f64>() / values.len() as f64)
 }

@@ -113,6 +113,7 @@ pub fn status(view: &View, doors: &Doors, deployment: &Deployment, now: Timestam
         verdicts: d.verdicts.clone(),
         remaining,
         address: service.and_then(|s| doors.address(s)),
+        job: d.job.clone(),
         timeline: d.timeline.clone(),
         plan: Arc::unwrap_or_clone(Arc::clone(&d.plan)),
     }

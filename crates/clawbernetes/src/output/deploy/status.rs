@@ -160,6 +160,9 @@ fn about(status: &DeploymentStatus, now: Timestamp) -> Vec<(&'static str, String
         fields.push(("Time left", estimate(status.remaining)));
     }
     fields.push(("Duration", dash(lasted(summary, now).map(span_of))));
+    if let Some(job) = &status.job {
+        fields.push(("Workload", job.to_string()));
+    }
     if let Some(address) = &status.address {
         fields.push(("Address", address.clone()));
     }
