@@ -109,6 +109,8 @@ pub struct View {
     /// The service that a workload is a replica of.
     replicas: HashMap<WorkloadId, ServiceName>,
     deployments: BTreeMap<DeploymentId, Versioned<Deployment>>,
+    /// Deployments that haven't ended.
+    open: BTreeSet<DeploymentId>,
     /// Deployments by service or batch job.
     of_service: BTreeMap<ServiceName, BTreeSet<DeploymentId>>,
 }
@@ -289,6 +291,11 @@ impl View {
     fn put_deployment(&mut self, id: DeploymentId, new: Versioned<Deployment>) -> Touched {
         let name = (new.namespace.clone(), new.plan.workload.clone());
         self.of_service.entry(name.clone()).or_default().insert(id.clone());
+        if new.phase.ended() {
+            self.open.remove(&id);
+        } else {
+            self.open.insert(id.clone());
+        }
         self.deployments.insert(id.clone(), new);
         Touched::Deployment(id, name)
     }
@@ -331,6 +338,7 @@ impl View {
         }
         if let Some(id) = key.strip_prefix(keys::DEPLOYMENTS) {
             let id = DeploymentId::new(id);
+            self.open.remove(&id);
             if let Some(old) = self.deployments.remove(&id) {
                 let name = (old.namespace.clone(), old.plan.workload.clone());
                 if let Some(ids) = self.of_service.get_mut(&name) {
@@ -496,6 +504,11 @@ impl View {
     /// Every deployment, by id.
     pub fn deployments(&self) -> impl Iterator<Item = &Versioned<Deployment>> {
         self.deployments.values()
+    }
+
+    /// Deployments that haven't ended, by id.
+    pub fn open_deployments(&self) -> impl Iterator<Item = &Versioned<Deployment>> {
+        self.open.iter().filter_map(|id| self.deployments.get(id))
     }
 
     /// A deployment.

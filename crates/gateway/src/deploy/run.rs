@@ -72,7 +72,7 @@ fn about(view: &View, touched: &Touched) -> Vec<ServiceName> {
         Touched::Service(name, _) => vec![name.clone()],
         Touched::Deployment(id, name) => {
             // Whoever waits for it to be complete may begin.
-            let waiting = view.deployments().filter(|d| {
+            let waiting = view.open_deployments().filter(|d| {
                 let schedule = d.plan.schedule.as_ref();
                 d.phase == Phase::Pending && schedule.and_then(|s| s.after.as_ref()) == Some(id)
             });
@@ -142,8 +142,7 @@ impl Tender {
         let view = self.sources.hub.view();
         let services = view.services().map(|s| (s.namespace.clone(), s.value.name.clone()));
         let deployments = view
-            .deployments()
-            .filter(|d| !d.phase.ended())
+            .open_deployments()
             .map(|d| (d.namespace.clone(), d.plan.workload.clone()));
         services.chain(deployments).collect()
     }
