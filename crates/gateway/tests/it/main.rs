@@ -10,6 +10,7 @@
 
 mod access;
 mod alerts;
+mod deploy;
 mod fixture;
 mod master_key;
 mod mutated;
