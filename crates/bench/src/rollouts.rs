@@ -11,7 +11,6 @@ use api::{
 use crate::{
     Bench,
     agents::Agents,
-    client::Client,
     load::{self, Load},
     process,
     world::World,
@@ -33,8 +32,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
     println!("\n{services} services of {REPLICAS} replicas on {nodes} simulated agents, a deployment of each at once");
     let world = World::start(bench).await?;
     let agents = Agents::start(&world, nodes).await?;
-    let mut client = world.client().await?;
-    let made = step(&world, &mut client, services, Phase::Complete, |n| ApplyRequest {
+    let made = step(&world, services, Phase::Complete, |n| ApplyRequest {
         request: PlanRequest {
             // The simulated agents run on what is called so.
             intent: format!("deploy keep-{n} v1 with {REPLICAS} replicas"),
@@ -48,7 +46,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
         ..ApplyRequest::default()
     });
     println!("  first deployments:  {}", made.await?);
-    let canaries = step(&world, &mut client, services, Phase::Canary, |n| ApplyRequest {
+    let canaries = step(&world, services, Phase::Canary, |n| ApplyRequest {
         request: PlanRequest {
             intent: format!("update keep-{n} to v2, canary 50%, rollback if restarts > 3"),
             ..PlanRequest::default()
@@ -68,7 +66,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
         ..PromoteRequest::default()
     })
     .await?;
-    reach(&mut client, services * 2, Phase::Promoting, true).await?;
+    reach(&world, services * 2, Phase::Promoting, true).await?;
     let took = begun.elapsed().as_secs_f64();
     let cpu = world.cpu()?.since(cpu).own.as_secs_f64();
     println!(
@@ -84,14 +82,13 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
 /// Asks for a deployment of each service, and waits until all are in a phase.
 async fn step(
     world: &World,
-    client: &mut Client,
     services: usize,
     phase: Phase,
     request: impl Fn(usize) -> ApplyRequest + Copy + Send + 'static,
 ) -> anyhow::Result<String> {
     let (cpu, begun) = (world.cpu()?, Instant::now());
     let Load { rate, times, .. } = load::calls::<DeployApply>(world, CLIENTS, services, request).await?;
-    reach(client, services, phase, false).await?;
+    reach(world, services, phase, false).await?;
     let took = begun.elapsed().as_secs_f64();
     let cpu = world.cpu()?.since(cpu).own.as_secs_f64();
     Ok(format!(
@@ -101,7 +98,9 @@ async fn step(
 }
 
 /// Waits until so many deployments are in a phase, or past it.
-async fn reach(client: &mut Client, count: usize, phase: Phase, or_past: bool) -> anyhow::Result<()> {
+async fn reach(world: &World, count: usize, phase: Phase, or_past: bool) -> anyhow::Result<()> {
+    // The gateway hangs up on those who say nothing for a while.
+    let mut client = world.client().await?;
     let begun = Instant::now();
     loop {
         let all = client.call::<DeployList>(&DeployFilter::default()).await?;

@@ -101,3 +101,73 @@ impl Prometheus {
         Ok(Some(value))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// Asks a server that answers so, and gives what was asked as well.
+    async fn ask(status: &str, body: &str) -> (Result<Option<f64>, ApiError>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/base/", listener.local_addr().unwrap());
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let server = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
+                assert!(socket.read_buf(&mut asked).await.unwrap() > 0);
+            }
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(asked).unwrap()
+        });
+        let prometheus = Prometheus::new(&url).unwrap();
+        let at = Timestamp::from_millisecond(1_500).unwrap();
+        let told = prometheus.ask("rate(errors[1m])", at).await;
+        (told, server.await.unwrap())
+    }
+
+    fn vector(rows: &str) -> String {
+        format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{rows}]}}}}"#)
+    }
+
+    #[tokio::test]
+    async fn one_number_is_an_answer_and_several_are_none() {
+        let row = r#"{"metric":{"a":"b"},"value":[1.5,"0.25"]}"#;
+        let (told, asked) = ask("200 OK", &vector(row)).await;
+        assert_eq!(told.unwrap(), Some(0.25));
+        let line = asked.lines().next().unwrap();
+        assert_eq!(
+            line,
+            "GET /base/api/v1/query?query=rate%28errors%5B1m%5D%29&time=1.500 HTTP/1.1"
+        );
+        assert_eq!(ask("200 OK", &vector("")).await.0.unwrap(), None);
+        let scalar = r#"{"status":"success","data":{"resultType":"scalar","result":[1.5,"7"]}}"#;
+        assert_eq!(ask("200 OK", scalar).await.0.unwrap(), Some(7.0));
+        let nan = ask("200 OK", &vector(r#"{"metric":{},"value":[1.5,"NaN"]}"#)).await.0;
+        assert!(nan.unwrap().unwrap().is_nan(), "judged as what it is");
+        let several = ask("200 OK", &vector(&format!("{row},{row}"))).await.0.unwrap_err();
+        assert!(several.cause.unwrap().contains("2 series"));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_says_why() {
+        let refused = r#"{"status":"error","errorType":"bad_data","error":"parse error: unexpected end"}"#;
+        let cause = ask("400 Bad Request", refused).await.0.unwrap_err().cause.unwrap();
+        assert!(cause.contains("unexpected end"), "{cause}");
+        let cause = ask("502 Bad Gateway", "<html>").await.0.unwrap_err().cause.unwrap();
+        assert!(cause.contains("502"), "{cause}");
+        let matrix = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
+        assert!(ask("200 OK", matrix).await.0.is_err());
+        for wrong in ["prometheus:9090", "ftp://x", ""] {
+            assert!(Prometheus::new(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
