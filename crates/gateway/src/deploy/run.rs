@@ -8,7 +8,7 @@ use std::{
 };
 
 use api::{
-    ApiError, Timestamp,
+    ApiError, DeploymentId, Span, Timestamp,
     deploy::{Deployment, Phase, Service, Verdict},
     time,
 };
@@ -30,6 +30,10 @@ const STEPS: usize = 32;
 const RETRY: Duration = Duration::from_secs(1);
 /// How often a replica's requests under way are looked at while it is waited for.
 const DRAINING: Duration = Duration::from_millis(100);
+/// How often conditions are judged at first: what is bad shows soon.
+const JUDGE_SOON: Span = Span::secs(2);
+/// So long after its step began a deployment is judged as often; then every [`drive::JUDGE_EVERY`].
+const SOON: Span = Span::secs(60);
 /// The longest rest: nothing is due, and nothing changed.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -91,8 +95,9 @@ fn about(view: &View, touched: &Touched) -> Vec<ServiceName> {
 /// Tends a service until it is gone and nothing is to come.
 async fn tend(tender: Arc<Tender>, name: ServiceName, wake: Arc<Notify>, stop: CancellationToken) {
     let mut scaled: Option<Instant> = None;
+    let mut judged = Judged::default();
     loop {
-        let rest = match tender.round(&name).await {
+        let rest = match tender.round(&name, &mut judged).await {
             Ok(Rest::For(rest)) if tender.scales(&name) => {
                 let every = autoscale::EVERY.duration();
                 if scaled.is_none_or(|at| at.elapsed() >= every) {
@@ -117,6 +122,10 @@ async fn tend(tender: Arc<Tender>, name: ServiceName, wake: Arc<Notify>, stop: C
         }
     }
 }
+
+/// When a deployment's conditions were judged last, by deployment: each verdict is a change, after which its service is looked
+/// at again.
+type Judged = HashMap<DeploymentId, Timestamp>;
 
 enum Rest {
     /// Something is due then, at the latest.
@@ -170,17 +179,18 @@ impl Tender {
     }
 
     /// Steps until there is nothing to do.
-    async fn round(&self, name: &ServiceName) -> Result<Rest, ApiError> {
+    async fn round(&self, name: &ServiceName, judged: &mut Judged) -> Result<Rest, ApiError> {
         for _ in 0..STEPS {
             let there = self.look(name);
             if there.service.is_none() && there.deployments.is_empty() {
                 return Ok(Rest::Over);
             }
             let at = now();
+            judged.retain(|id, _| there.deployments.iter().any(|d| d.id == *id));
             let mut due: Option<Timestamp> = None;
             let mut drafts = Vec::new();
             for deployment in &there.deployments {
-                let (draft, again) = self.step(&there, deployment, at).await?;
+                let (draft, again) = self.step(&there, deployment, judged, at).await?;
                 due = due.into_iter().chain(again).min();
                 if let Some(draft) = draft {
                     drafts.push(draft);
@@ -228,6 +238,7 @@ impl Tender {
         &self,
         there: &Now,
         deployment: &Versioned<Deployment>,
+        judged: &mut Judged,
         at: Timestamp,
     ) -> Result<(Option<Draft>, Option<Timestamp>), ApiError> {
         if deployment.plan.batch {
@@ -260,10 +271,25 @@ impl Tender {
             replicas: &replicas,
             verdicts: &[],
         };
-        let verdicts = self.judge(service, &drive::questions(&seen), at).await;
+        let questions = drive::questions(&seen);
+        let mut verdicts = Vec::new();
+        let mut again = None;
+        if !questions.is_empty() {
+            let every = match deployment.step_since.or(deployment.started_at) {
+                Some(since) if time::between(since, at) >= SOON => drive::JUDGE_EVERY,
+                _ => JUDGE_SOON,
+            };
+            let last = judged.entry(deployment.id.clone()).or_insert(Timestamp::MIN);
+            if time::after(*last, every) <= at || *last > at {
+                verdicts = self.judge(service, &questions, at).await;
+                *last = at;
+            }
+            again = Some(time::after(*last, every));
+        }
         seen.verdicts = &verdicts;
         let step = drive::step(&seen);
-        self.draft(Some(service), Some(deployment), step, at)
+        let (draft, due) = self.draft(Some(service), Some(deployment), step, at)?;
+        Ok((draft, due.into_iter().chain(again).min()))
     }
 
     /// What keeps a service as it is while no deployment is under way.
