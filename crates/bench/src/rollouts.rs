@@ -58,7 +58,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<()> {
     let (cpu, begun) = (world.cpu()?, Instant::now());
     tokio::time::sleep(span).await;
     let busy = world.cpu()?.since(cpu).own.as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
-    println!("  {services} canaries under judgement, each every 10 s: gateway {busy:.1} % of a core");
+    println!("  {services} canaries in their first minute, each judged every 2 s: gateway {busy:.1} % of a core");
     let (cpu, begun) = (world.cpu()?, Instant::now());
     load::calls::<DeployPromote>(&world, CLIENTS, services, |n| PromoteRequest {
         id: format!("keep-{n}"),
