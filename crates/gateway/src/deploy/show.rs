@@ -49,7 +49,11 @@ pub fn summary(view: &View, deployment: &Deployment, now: Timestamp) -> Deployme
         ready: (!passed || d.job.is_some()).then_some(ready),
         replicas: plan.replicas,
         by: d.by.clone(),
-        reason: d.reason.clone(),
+        // Why it went back says more than why it was asked for.
+        reason: match &d.course {
+            Course::Back { why, .. } => Some(why.clone()),
+            Course::Forward => d.reason.clone(),
+        },
         created_at: d.created_at,
         started_at: d.started_at,
         finished_at: d.finished_at,
