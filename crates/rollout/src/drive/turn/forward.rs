@@ -161,7 +161,7 @@ impl Turn {
         }
         if end > self.now {
             self.fleet.look(end);
-            self.note(format!("{} is watched until {end}", self.called(revision)));
+            self.note(format!("{} is watched until {end:.0}", self.called(revision)));
             return false;
         }
         let begun = self.deployment.step_since.unwrap_or(self.now);
@@ -255,7 +255,7 @@ impl Turn {
             Wait::Time(end) => {
                 self.fleet.look(end);
                 self.note(format!(
-                    "{called} gets {} % of the requests until {end} at least",
+                    "{called} gets {} % of the requests until {end:.0} at least",
                     step.percentage
                 ));
                 false
