@@ -76,6 +76,12 @@ pub enum Touched {
 /// A service's namespace and name.
 pub type ServiceName = (String, String);
 
+/// The service or batch job that a deployment is of.
+#[must_use]
+pub fn name_of(deployment: &Deployment) -> ServiceName {
+    (deployment.namespace.clone(), deployment.plan.workload.clone())
+}
+
 /// A stored record that this version can't read.
 #[derive(Debug, thiserror::Error)]
 #[error("record {key} can't be read")]
@@ -289,7 +295,7 @@ impl View {
     }
 
     fn put_deployment(&mut self, id: DeploymentId, new: Versioned<Deployment>) -> Touched {
-        let name = (new.namespace.clone(), new.plan.workload.clone());
+        let name = name_of(&new);
         self.of_service.entry(name.clone()).or_default().insert(id.clone());
         if new.phase.ended() {
             self.open.remove(&id);
@@ -340,7 +346,7 @@ impl View {
             let id = DeploymentId::new(id);
             self.open.remove(&id);
             if let Some(old) = self.deployments.remove(&id) {
-                let name = (old.namespace.clone(), old.plan.workload.clone());
+                let name = name_of(&old);
                 if let Some(ids) = self.of_service.get_mut(&name) {
                     ids.remove(&id);
                     if ids.is_empty() {

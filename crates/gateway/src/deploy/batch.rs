@@ -8,7 +8,7 @@ use api::{
 };
 use rollout::drive;
 
-use super::carry_out;
+use super::{carry_out, find};
 use crate::{
     decide::submit,
     draft::Draft,
@@ -32,19 +32,15 @@ pub fn step(
     let mut next = Deployment::clone(deployment);
     let mut draft = Draft::new();
     match &deployment.job {
-        None => {
-            let after = deployment.plan.schedule.as_ref().and_then(|s| s.after.as_ref());
-            let stands = after.and_then(|id| view.deployment(id)).map(|d| d.phase);
-            match drive::due(deployment.plan.schedule.as_ref(), stands, now) {
-                drive::Due::Later(at) => return Ok((None, at)),
-                drive::Due::Never(error) => fail(&mut next, error, now),
-                drive::Due::Now => {
-                    if let Err(error) = begin(&mut draft, view, &mut next, now, random) {
-                        fail(&mut next, error, now);
-                    }
+        None => match due(view, deployment, now) {
+            drive::Due::Later(at) => return Ok((None, at)),
+            drive::Due::Never(error) => fail(&mut next, error, now),
+            drive::Due::Now => {
+                if let Err(error) = begin(&mut draft, view, &mut next, now, random) {
+                    fail(&mut next, error, now);
                 }
             }
-        }
+        },
         Some(id) => match view.workload(id) {
             Some(job) => follow(&mut next, job, now),
             None => fail(&mut next, ApiError::not_found(format!("the job {id} is gone")), now),
@@ -56,6 +52,13 @@ pub fn step(
     draft.put_deployment(Some(deployment.revision), &next);
     carry_out::tell(&mut draft, deployment, &next);
     Ok((Some(draft), None))
+}
+
+/// When a deployment may begin.
+#[must_use]
+pub fn due(view: &View, deployment: &Deployment, now: Timestamp) -> drive::Due {
+    let plan = &deployment.plan;
+    drive::due(plan.schedule.as_ref(), find::awaited(view, plan), now)
 }
 
 /// Begins a deployment: its job is put into the queue.

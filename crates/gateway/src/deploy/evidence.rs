@@ -29,8 +29,8 @@ pub struct Sources {
     pub prometheus: Option<Prometheus>,
 }
 
-/// A count before the window is looked for so far back: counts are written every second while a deployment is under way,
-/// every ten otherwise.
+/// A count before the window is looked for so far back: counts are written every second while they grow, and every ten
+/// otherwise.
 const BEFORE_MS: i64 = 30_000;
 
 /// Looks up what a question asks for. What can't be had says why, and isn't taken for anything.
@@ -330,8 +330,13 @@ async fn metric(
     Ok(Sample {
         count: values.len() as u64,
         failed: None,
-        value: (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64),
+        value: mean(&values),
     })
+}
+
+/// `None`: of nothing.
+pub fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
 /// What was measured of a metric of some replicas.

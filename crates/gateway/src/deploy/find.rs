@@ -1,6 +1,10 @@
 //! Which deployment or service a person means.
 
-use api::{ApiError, deploy::Deployment, nearest};
+use api::{
+    ApiError,
+    deploy::{Deployment, Phase, Plan},
+    nearest,
+};
 
 use crate::view::{Versioned, View, Within};
 
@@ -46,6 +50,13 @@ pub fn deployment<'a>(view: &'a View, text: &str, within: Within<'_>) -> Result<
             Err(ApiError::not_found(message).hint("give more of the id"))
         }
     }
+}
+
+/// Where the deployment stands that a plan waits for. `None`: it waits for none, or there is no such deployment.
+#[must_use]
+pub fn awaited(view: &View, plan: &Plan) -> Option<Phase> {
+    let after = plan.schedule.as_ref()?.after.as_ref()?;
+    view.deployment(after).map(|d| d.phase)
 }
 
 /// A service, by its name.

@@ -24,7 +24,7 @@ mod scale;
 mod seen;
 mod show;
 
-pub use batch::begin as begin_job;
+pub use batch::{begin as begin_job, due as job_due};
 pub use carry_out::{Ground, draft, tell};
 pub use counts::write as count;
 pub use doors::{Doors, Options};

@@ -16,6 +16,7 @@ use rollout::{
 };
 use telemetry::metrics::{Aggregate, Matcher};
 
+use super::find;
 use crate::{
     auth,
     decide::submit,
@@ -36,10 +37,10 @@ pub struct Proposal {
     pub planned: Planned,
     /// What the sentence asks for.
     pub verb: Verb,
-    /// The service as it was. `None`: there is none.
-    pub service: Option<Versioned<Service>>,
-    /// The deployment that was under way. `None`: none.
-    pub under_way: Option<Versioned<Deployment>>,
+    /// What it was made on.
+    pub before: Before,
+    /// Whether some node could run what is new in it, with nothing else on it; as far as is known.
+    pub fits: bool,
 }
 
 /// What a deployment begins on.
@@ -143,7 +144,7 @@ pub async fn propose(
         force,
     };
     let mut plan = plan::make(intent, &facts)?;
-    place(app, &mut plan, &there, identity).await?;
+    let fits = place(app, &mut plan, &there, identity).await?;
     missing_secrets(app, &mut plan).await?;
     Ok(Proposal {
         planned: Planned {
@@ -152,8 +153,11 @@ pub async fn propose(
             plan,
         },
         verb: intent.verb,
-        service: there.service,
-        under_way: there.under_way,
+        before: Before {
+            service: there.service,
+            under_way: there.under_way,
+        },
+        fits,
     })
 }
 
@@ -223,10 +227,10 @@ fn memory_used(app: &App, service: &Service, at: Timestamp) -> Option<Size> {
     Some(Size(most.max(0.0) as u64))
 }
 
-/// Looks where the replicas that a plan adds would go, and names what no node has.
-async fn place(app: &App, plan: &mut Plan, there: &There, identity: &Identity) -> Result<(), ApiError> {
+/// Looks where the replicas that a plan adds would go, and names what no node has. False: none could ever run them.
+async fn place(app: &App, plan: &mut Plan, there: &There, identity: &Identity) -> Result<bool, ApiError> {
     if plan.image.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let more = added(plan, there.service.as_deref()).min(PLACED_MAX);
     let mut preview = Vec::new();
@@ -242,7 +246,7 @@ async fn place(app: &App, plan: &mut Plan, there: &There, identity: &Identity) -
         preview.push(submit::workload(submission, u64::from(i), &identity.name, now())?);
     }
     if more == 0 {
-        return Ok(());
+        return Ok(true);
     }
     let told = app.planner.preview(preview).await?;
     // Of a node that has yet to say what it has nothing is known, nor of a fleet that has yet to come.
@@ -250,7 +254,8 @@ async fn place(app: &App, plan: &mut Plan, there: &There, identity: &Identity) -
         let view = app.hub.view();
         view.nodes().next().is_some() && view.nodes().all(|node| node.inventory.is_some())
     };
-    if known && told.first().is_some_and(|t| t.fits_empty_fleet == Some(false)) {
+    let fits = !known || told.first().is_none_or(|t| t.fits_empty_fleet != Some(false));
+    if !fits {
         let why = told.first().map(|t| t.summary.clone()).unwrap_or_default();
         plan.missing
             .push(format!("a node that can run it, even with nothing else on it: {why}"));
@@ -264,7 +269,7 @@ async fn place(app: &App, plan: &mut Plan, there: &There, identity: &Identity) -
             why.unwrap_or_default()
         ));
     }
-    Ok(())
+    Ok(fits)
 }
 
 /// How many replicas a plan adds at once, before it takes any away.
@@ -339,9 +344,8 @@ pub fn begin(
             protocol: ServiceProtocol::of(&plan.spec),
         });
     }
-    let after = plan.schedule.as_ref().and_then(|s| s.after.as_ref());
-    let stands = after.and_then(|id| view.deployment(id)).map(|d| d.phase);
-    let mut step = drive::begin(deployment, &service, before.under_way.as_deref(), stands, at)?;
+    let under_way = before.under_way.as_deref();
+    let mut step = drive::begin(deployment, &service, under_way, find::awaited(view, plan), at)?;
     // What was added here, or is new altogether, is to be written though the step itself changes nothing of it.
     let known = before.service.as_ref().is_some_and(|seen| **seen == service);
     if step.service.is_none() && !known {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use api::{
-    ApiError, DeploymentId, Span, Timestamp,
+    ApiError, Span, Timestamp,
     deploy::{Deployment, Phase, Service, Verdict},
     time,
 };
@@ -16,12 +16,12 @@ use rollout::{analysis, autoscale, drive};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Doors, batch, carry_out, evidence, evidence::Sources, scale, seen};
+use super::{Doors, batch, carry_out, evidence, evidence::Sources, find, scale, seen};
 use crate::{
     auth,
     draft::Draft,
     hub::{Committed, now},
-    view::{ServiceName, Touched, Versioned, View},
+    view::{ServiceName, Touched, Versioned, View, name_of},
 };
 
 /// Steps of one service in a row, after which others get a turn.
@@ -80,7 +80,7 @@ fn about(view: &View, touched: &Touched) -> Vec<ServiceName> {
                 let schedule = d.plan.schedule.as_ref();
                 d.phase == Phase::Pending && schedule.and_then(|s| s.after.as_ref()) == Some(id)
             });
-            let waiting = waiting.map(|d| (d.namespace.clone(), d.plan.workload.clone()));
+            let waiting = waiting.map(|d| name_of(d));
             std::iter::once(name.clone()).chain(waiting).collect()
         }
         Touched::Workload(id, workload, _) => {
@@ -95,9 +95,8 @@ fn about(view: &View, touched: &Touched) -> Vec<ServiceName> {
 /// Tends a service until it is gone and nothing is to come.
 async fn tend(tender: Arc<Tender>, name: ServiceName, wake: Arc<Notify>, stop: CancellationToken) {
     let mut scaled: Option<Instant> = None;
-    let mut judged = Judged::default();
     loop {
-        let rest = match tender.round(&name, &mut judged).await {
+        let rest = match tender.round(&name).await {
             Ok(Rest::For(rest)) if tender.scales(&name) => {
                 let every = autoscale::EVERY.duration();
                 if scaled.is_none_or(|at| at.elapsed() >= every) {
@@ -123,10 +122,6 @@ async fn tend(tender: Arc<Tender>, name: ServiceName, wake: Arc<Notify>, stop: C
     }
 }
 
-/// When a deployment's conditions were judged last, by deployment: each verdict is a change, after which its service is looked
-/// at again.
-type Judged = HashMap<DeploymentId, Timestamp>;
-
 enum Rest {
     /// Something is due then, at the latest.
     For(Duration),
@@ -150,9 +145,7 @@ impl Tender {
     fn everything(&self) -> HashSet<ServiceName> {
         let view = self.sources.hub.view();
         let services = view.services().map(|s| (s.namespace.clone(), s.value.name.clone()));
-        let deployments = view
-            .open_deployments()
-            .map(|d| (d.namespace.clone(), d.plan.workload.clone()));
+        let deployments = view.open_deployments().map(|d| name_of(d));
         services.chain(deployments).collect()
     }
 
@@ -179,35 +172,34 @@ impl Tender {
     }
 
     /// Steps until there is nothing to do.
-    async fn round(&self, name: &ServiceName, judged: &mut Judged) -> Result<Rest, ApiError> {
+    async fn round(&self, name: &ServiceName) -> Result<Rest, ApiError> {
         for _ in 0..STEPS {
             let there = self.look(name);
             if there.service.is_none() && there.deployments.is_empty() {
                 return Ok(Rest::Over);
             }
             let at = now();
-            judged.retain(|id, _| there.deployments.iter().any(|d| d.id == *id));
             let mut due: Option<Timestamp> = None;
-            let mut drafts = Vec::new();
+            let mut next = None;
             for deployment in &there.deployments {
-                let (draft, again) = self.step(&there, deployment, judged, at).await?;
+                let (draft, again) = self.step(&there, deployment, at).await?;
                 due = due.into_iter().chain(again).min();
-                if let Some(draft) = draft {
-                    drafts.push(draft);
+                if draft.is_some() {
+                    next = draft;
                     // The next one may stand on what this one changes.
                     break;
                 }
             }
             let under_way = there.service.as_ref().is_some_and(|s| s.deployment.is_some());
             if let Some(service) = &there.service
-                && drafts.is_empty()
+                && next.is_none()
                 && !under_way
             {
                 let (draft, again) = self.keep(service, at)?;
                 due = due.into_iter().chain(again).min();
-                drafts.extend(draft);
+                next = draft;
             }
-            let Some(draft) = drafts.pop() else {
+            let Some(draft) = next else {
                 let rest = due.map_or(IDLE, |due| time::between(at, due).duration());
                 let draining = there.service.as_ref().is_some_and(|s| self.draining(s));
                 let most = match self.doors.failed(name) {
@@ -238,7 +230,6 @@ impl Tender {
         &self,
         there: &Now,
         deployment: &Versioned<Deployment>,
-        judged: &mut Judged,
         at: Timestamp,
     ) -> Result<(Option<Draft>, Option<Timestamp>), ApiError> {
         if deployment.plan.batch {
@@ -256,10 +247,9 @@ impl Tender {
         let (under_way, after) = {
             let view = self.sources.hub.view();
             let other = service.deployment.as_ref().filter(|id| **id != deployment.id);
-            let after = deployment.plan.schedule.as_ref().and_then(|s| s.after.as_ref());
             (
                 other.and_then(|id| view.deployment(id)).cloned(),
-                after.and_then(|id| view.deployment(id)).map(|d| d.phase),
+                find::awaited(&view, &deployment.plan),
             )
         };
         let mut seen = drive::Seen {
@@ -279,12 +269,14 @@ impl Tender {
                 Some(since) if time::between(since, at) >= SOON => drive::JUDGE_EVERY,
                 _ => JUDGE_SOON,
             };
-            let last = judged.entry(deployment.id.clone()).or_insert(Timestamp::MIN);
-            if time::after(*last, every) <= at || *last > at {
+            // Each verdict is a change, after which its service is looked at again: the record tells when the last one was. One
+            // of the future is of a clock that was set back.
+            let last = deployment.verdicts.iter().map(|v| v.at).max();
+            let last = last.filter(|last| *last <= at && time::after(*last, every) > at);
+            if last.is_none() {
                 verdicts = self.judge(service, &questions, at).await;
-                *last = at;
             }
-            again = Some(time::after(*last, every));
+            again = Some(time::after(last.unwrap_or(at), every));
         }
         seen.verdicts = &verdicts;
         let step = drive::step(&seen);

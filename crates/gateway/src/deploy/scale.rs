@@ -46,17 +46,22 @@ pub async fn scale(sources: &Sources, doors: &Doors, name: &ServiceName) -> Resu
     let history: History = kept
         .and_then(|record| serde_json::from_slice(&record.value).ok())
         .unwrap_or_default();
-    let replicas = match &bounds.load {
-        Some(load) => loads(sources, doors, &service, load, at).await,
-        None => Vec::new(),
+    // Nothing is looked up where it wouldn't count.
+    let deciding = service.deployment.is_some();
+    let load = bounds.load.as_ref().filter(|_| !deciding);
+    let (replicas, errors) = match load {
+        Some(load) => (
+            loads(sources, doors, &service, load, at).await,
+            errors(sources, &service, at).await?,
+        ),
+        None => (Vec::new(), Vec::new()),
     };
-    let errors = errors(sources, &service, at).await?;
     let input = Input {
         bounds,
         wanted: service.replicas,
         replicas: &replicas,
         errors: &errors,
-        deciding: service.deployment.is_some(),
+        deciding,
     };
     let decided = autoscale::decide(&input, &history, at);
     doors.note_scaling(name, decided.why.clone());
@@ -176,6 +181,5 @@ async fn counted(
 async fn mean(sources: &Sources, service: &Service, name: &str, workload: &WorkloadId, at: Timestamp) -> Option<f64> {
     let from = time::before(at, WINDOW);
     let values = evidence::values(sources, service, name, vec![workload.clone()], from, at).await;
-    let values = values.ok().filter(|values| !values.is_empty())?;
-    Some(values.iter().sum::<f64>() / values.len() as f64)
+    evidence::mean(&values.ok()?)
 }

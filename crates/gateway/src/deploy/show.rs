@@ -11,7 +11,7 @@ use api::{
 };
 
 use super::{Doors, seen};
-use crate::view::{ServiceName, View};
+use crate::view::{View, name_of};
 
 /// A deployment in a list.
 #[must_use]
@@ -61,10 +61,6 @@ pub fn summary(view: &View, deployment: &Deployment, now: Timestamp) -> Deployme
             .started_at
             .map(|began| time::between(began, d.finished_at.unwrap_or(now))),
     }
-}
-
-fn name_of(d: &Deployment) -> ServiceName {
-    (d.namespace.clone(), d.plan.workload.clone())
 }
 
 /// How a deployment stands.

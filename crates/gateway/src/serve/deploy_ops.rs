@@ -25,7 +25,7 @@ use crate::{
     deploy::{self, Before, Ground, Proposal},
     draft::Draft,
     hub::{Committed, now},
-    view::{Touched, Versioned, View},
+    view::{Touched, Versioned, View, name_of},
 };
 
 /// `deploy.plan`
@@ -50,7 +50,7 @@ pub async fn apply(call: Call, request: ApplyRequest) -> Result<DeploymentStatus
                 .hint("look at the plan again, and apply that"),
         );
     }
-    if let (Verb::Abort, Some(under_way)) = (proposal.verb, &proposal.under_way) {
+    if let (Verb::Abort, Some(under_way)) = (proposal.verb, &proposal.before.under_way) {
         let (id, by) = (under_way.id.clone(), call.actor());
         let why = request.reason.unwrap_or_else(|| "it was given up".to_owned());
         return change(&call, &id, |deployment, at| {
@@ -90,11 +90,7 @@ async fn start(call: &Call, proposal: Proposal, asked: Asked) -> Result<Deployme
         reason: asked.reason,
         immediate: asked.immediate,
     };
-    let ground = Before {
-        service: proposal.service,
-        under_way: proposal.under_way,
-    };
-    write(call, drive::request(request, now()), ground).await
+    write(call, drive::request(request, now()), proposal.before).await
 }
 
 /// Writes a new deployment and its first step: all in one transaction, on just what the plan was made on.
@@ -140,10 +136,8 @@ async fn write(call: &Call, mut deployment: Deployment, before: Before) -> Resul
 
 /// A batch job's deployment: begun now, unless it is for later.
 fn batch(view: &View, deployment: &mut Deployment, at: Timestamp) -> Result<Draft, ApiError> {
-    let after = deployment.plan.schedule.as_ref().and_then(|s| s.after.as_ref());
-    let stands = after.and_then(|id| view.deployment(id)).map(|d| d.phase);
     let mut draft = Draft::new();
-    match drive::due(deployment.plan.schedule.as_ref(), stands, at) {
+    match deploy::job_due(view, deployment, at) {
         drive::Due::Now => deploy::begin_job(&mut draft, view, deployment, at, auth::random_number()?)?,
         drive::Due::Later(_) => {}
         drive::Due::Never(error) => return Err(error),
@@ -158,7 +152,7 @@ fn refuse(proposal: &Proposal, asked: &Asked) -> Result<(), ApiError> {
     if !plan.missing.is_empty() {
         let code = if plan.image.is_empty() {
             ErrorCode::InvalidArgument
-        } else if plan.missing.iter().any(|m| m.starts_with("a node")) {
+        } else if !proposal.fits {
             ErrorCode::NoGpusAvailable
         } else {
             ErrorCode::NotFound
@@ -170,7 +164,7 @@ fn refuse(proposal: &Proposal, asked: &Asked) -> Result<(), ApiError> {
         );
         return Err(ApiError::new(code, message).hint("--dry-run shows the whole plan"));
     }
-    match &proposal.service {
+    match &proposal.before.service {
         Some(service) if !asked.force => plan::looping(plan, service).map_or(Ok(()), Err),
         _ => Ok(()),
     }
@@ -353,9 +347,7 @@ pub async fn retry(call: Call, request: RetryRequest) -> Result<DeploymentStatus
     let again = drive::retry(&found, id, &call.actor(), request.reason, now())?;
     let before = {
         let view = call.app.hub.view();
-        let service = view
-            .service(&(found.namespace.clone(), found.plan.workload.clone()))
-            .cloned();
+        let service = view.service(&name_of(&found)).cloned();
         let under_way = service.as_ref().and_then(|s| s.deployment.as_ref());
         Before {
             under_way: under_way.and_then(|id| view.deployment(id)).cloned(),
@@ -384,7 +376,7 @@ async fn send_states(
     let app = &call.app;
     let mut changes = app.hub.changes();
     let found = find(call, &request.id, request.namespace.as_deref())?;
-    let name = (found.namespace.clone(), found.plan.workload.clone());
+    let name = name_of(&found);
     let mut last = None;
     loop {
         let status = shown(app, &found.id)?;
