@@ -314,6 +314,17 @@ pub fn namespace<'a>(identity: &'a Identity, given: Option<&'a str>) -> Result<&
     .hint(format!("leave the namespace out, or: -n {own}")))
 }
 
+/// The one namespace that a list is of: the one that a call names, else the caller's. `None`: all.
+///
+/// # Errors
+/// As [`namespace`].
+pub fn only<'a>(identity: &'a Identity, given: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
+    match given {
+        Some(_) => namespace(identity, given).map(Some),
+        None => Ok(identity.namespace.as_deref()),
+    }
+}
+
 /// Where a caller looks workloads up.
 ///
 /// # Errors

@@ -16,9 +16,9 @@ use rollout::{
     intent::{Intent, Verb},
     plan,
 };
-use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio::sync::mpsc;
 
-use super::{App, answers, events::tokio_stream, face::Call, workload_ops};
+use super::{App, answers, events::tokio_stream, face::Call, stream::until_touched, workload_ops};
 use crate::{
     auth,
     decide::submit,
@@ -220,10 +220,7 @@ pub async fn get(call: Call, request: DeployRef) -> Result<DeploymentStatus, Api
 
 /// `deploy.list`
 pub async fn list(call: Call, filter: DeployFilter) -> Result<Vec<DeploymentSummary>, ApiError> {
-    let only = match &filter.namespace {
-        Some(namespace) => Some(auth::namespace(&call.identity, Some(namespace))?),
-        None => call.identity.namespace.as_deref(),
-    };
+    let only = auth::only(&call.identity, filter.namespace.as_deref())?;
     let (view, at) = (call.app.hub.view(), now());
     let mut found: Vec<_> = view
         .deployments()
@@ -396,29 +393,14 @@ async fn send_states(
                 return Ok(());
             }
         }
-        loop {
-            let change = tokio::select! {
-                change = changes.recv() => change,
-                () = send.closed() => return Ok(()),
-            };
-            match change {
-                Ok(touched) => {
-                    let view = app.hub.view();
-                    let about = |one: &Touched| match one {
-                        Touched::Service(service, _) => *service == name,
-                        Touched::Deployment(id, _) => *id == found.id,
-                        Touched::Workload(id, ..) => {
-                            view.replica_of(id) == Some(&name) || found.job.as_ref() == Some(id)
-                        }
-                        Touched::Node(..) | Touched::Other => false,
-                    };
-                    if touched.iter().any(about) {
-                        break;
-                    }
-                }
-                Err(RecvError::Lagged(_)) => break,
-                Err(RecvError::Closed) => return Ok(()),
-            }
+        let about = |touched: &Touched| match touched {
+            Touched::Service(service, _) => *service == name,
+            Touched::Deployment(id, _) => *id == found.id,
+            Touched::Workload(id, ..) => app.hub.view().replica_of(id) == Some(&name) || found.job.as_ref() == Some(id),
+            Touched::Node(..) | Touched::Other => false,
+        };
+        if !until_touched(&mut changes, send, about).await {
+            return Ok(());
         }
     }
 }

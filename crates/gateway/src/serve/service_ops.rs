@@ -21,10 +21,7 @@ fn find<'a>(call: &Call, view: &'a View, name: &str, given: Option<&str>) -> Res
 
 /// `service.list`
 pub async fn list(call: Call, filter: ServiceFilter) -> Result<Vec<ServiceView>, ApiError> {
-    let only = match &filter.namespace {
-        Some(namespace) => Some(auth::namespace(&call.identity, Some(namespace))?),
-        None => call.identity.namespace.as_deref(),
-    };
+    let only = auth::only(&call.identity, filter.namespace.as_deref())?;
     let view = call.app.hub.view();
     let seen = view.services().filter(|s| only.is_none_or(|only| s.namespace == only));
     Ok(seen.map(|s| deploy::service_view(&view, &call.app.doors, s)).collect())

@@ -9,7 +9,7 @@ use api::{
 };
 use futures_util::Stream;
 use telemetry::logs::{Cursor, Entry, Level, LogError, Page, Query, Role, Search, SearchError, Source};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 
 use super::{events::tokio_stream, face::Call, workload_ops};
 use crate::{auth, view::Touched};
@@ -303,23 +303,30 @@ async fn send_states(call: &Call, request: WorkloadRef, send: &Sender<WorkloadDe
                 return Ok(());
             }
         }
-        loop {
-            let change = tokio::select! {
-                change = changes.recv() => change,
-                () = send.closed() => return Ok(()),
-            };
-            match change {
-                Ok(touched) => {
-                    if touched
-                        .iter()
-                        .any(|t| matches!(t, Touched::Workload(other, ..) if *other == id))
-                    {
-                        break;
-                    }
-                }
-                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => break,
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return Ok(()),
-            }
+        let about = |touched: &Touched| matches!(touched, Touched::Workload(other, ..) if *other == id);
+        if !until_touched(&mut changes, send, about).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits for a change of something that whoever reads follows, or for changes that were missed. False: the reader has gone,
+/// or the gateway shuts down.
+pub(super) async fn until_touched<T>(
+    changes: &mut broadcast::Receiver<Arc<Vec<Touched>>>,
+    reader: &mpsc::Sender<T>,
+    about: impl Fn(&Touched) -> bool,
+) -> bool {
+    loop {
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            () = reader.closed() => return false,
+        };
+        match change {
+            Ok(touched) if touched.iter().any(&about) => return true,
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Lagged(_)) => return true,
+            Err(broadcast::error::RecvError::Closed) => return false,
         }
     }
 }

@@ -301,7 +301,7 @@ fn what_makes_no_sense_is_an_error() {
 
 /// Judges a deployment's requests every ten of them, as they come, until something is decided.
 fn deployment(run: u64, rate: f64, stable: Option<f64>, requests: u64) -> Option<(Outcome, u64)> {
-    let mut random = Random::new(run);
+    let mut random = Random(run);
     let (mut failed, mut stable_failed) = (0, 0);
     for n in 1..=requests {
         failed += u64::from(random.chance(rate));

@@ -334,7 +334,7 @@ struct Plant {
 impl Plant {
     fn new(seed: u64, bounds: Autoscale, wanted: u32, noise: f64, lost: f64) -> Self {
         Self {
-            random: Random::new(seed),
+            random: Random(seed),
             bounds,
             wanted,
             replicas: vec![0; wanted as usize],
@@ -446,7 +446,7 @@ proptest! {
     ) {
         let limits = Autoscale { min, max, load: Some(Load::RequestRate), target };
         let (least, most) = (min.max(1), max.max(min).max(1));
-        let mut random = Random::new(seed);
+        let mut random = Random(seed);
         let (mut wanted, mut history) = (wanted, History::default());
         let mut now = 0;
         for _ in 0..40 {

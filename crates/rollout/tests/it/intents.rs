@@ -8,7 +8,7 @@ use api::{
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use rollout::intent::{Amount, Batch, Care, Intent, Verb, When, read};
 
-use crate::{corpus, dice::Dice};
+use crate::{corpus, random::Random};
 
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -295,9 +295,9 @@ proptest! {
         let written = intent.to_string();
         prop_assume!(written.chars().count() <= 2_000);
         let mut clauses = parted(&written);
-        let mut dice = Dice(seed);
+        let mut dice = Random(seed);
         for i in (1..clauses.len()).rev() {
-            clauses.swap(i, dice.roll(i + 1));
+            clauses.swap(i, dice.place(i + 1));
         }
         let shuffled = clauses.join(dice.pick(&[", ", " and ", "; ", ", then "]));
         match read(&shuffled, &corpus::now()) {

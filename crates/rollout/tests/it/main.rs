@@ -5,7 +5,6 @@
 mod analysis;
 mod autoscale;
 mod corpus;
-mod dice;
 mod drive;
 mod intents;
 mod mutations;

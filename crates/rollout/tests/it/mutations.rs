@@ -3,7 +3,7 @@
 use rollout::intent::{Intent, read};
 use serde_json::Value;
 
-use crate::{corpus, dice::Dice};
+use crate::{corpus, random::Random};
 
 /// Fewer where nothing is optimised: `cargo test --release` runs them all.
 const MUTATIONS: usize = if cfg!(debug_assertions) { 1_000 } else { 100_000 };
@@ -105,10 +105,10 @@ fn check(sentence: &str) {
 fn words_of_all_sentences_thrown_together() {
     let entries = corpus::entries();
     let words: Vec<&str> = entries.iter().flat_map(|entry| entry.sentence.split(' ')).collect();
-    let mut dice = Dice(7);
+    let mut dice = Random(7);
     for _ in 0..MUTATIONS {
         let mut sentence = String::new();
-        for _ in 0..=dice.roll(14) {
+        for _ in 0..=dice.place(14) {
             sentence.push_str(dice.pick(&words));
             sentence.push(' ');
         }
@@ -120,9 +120,9 @@ fn words_of_all_sentences_thrown_together() {
 fn clauses_of_all_sentences_thrown_together() {
     let entries = corpus::entries();
     let clauses: Vec<&str> = entries.iter().flat_map(|entry| entry.sentence.split(", ")).collect();
-    let mut dice = Dice(11);
+    let mut dice = Random(11);
     for _ in 0..MUTATIONS {
-        let sentence: Vec<&str> = (0..=dice.roll(4)).map(|_| dice.pick(&clauses)).collect();
+        let sentence: Vec<&str> = (0..=dice.place(4)).map(|_| dice.pick(&clauses)).collect();
         check(&sentence.join(", "));
     }
 }
@@ -157,12 +157,12 @@ fn letters_changed_dropped_doubled_and_swapped() {
         '_',
     ];
     let entries = corpus::entries();
-    let mut dice = Dice(13);
+    let mut dice = Random(13);
     for _ in 0..MUTATIONS {
         let mut text: Vec<char> = dice.pick(&entries).sentence.chars().collect();
-        for _ in 0..=dice.roll(3) {
-            let at = dice.roll(text.len().max(1));
-            match dice.roll(4) {
+        for _ in 0..=dice.place(3) {
+            let at = dice.place(text.len().max(1));
+            match dice.place(4) {
                 0 if at < text.len() => text[at] = dice.pick(ODD),
                 1 if at < text.len() => drop(text.remove(at)),
                 2 if at + 1 < text.len() => text.swap(at, at + 1),

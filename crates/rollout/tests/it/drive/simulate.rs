@@ -10,36 +10,12 @@ use api::{
 };
 use rollout::drive::{self, State};
 
+use crate::random::Random;
+
 use super::world::{World, answer, blue_green, canary, ended, errors, hopeless, plan};
 
 /// Runs; `SIMULATE_SEEDS` says otherwise.
 const SEEDS: u64 = 150;
-
-/// Splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    /// True once in `n` times.
-    fn once_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
-}
 
 /// What a revision is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
