@@ -31,6 +31,7 @@ mod replicas;
 mod sealed;
 mod secrets;
 mod seeing;
+mod stage;
 mod tls;
 mod told;
 mod top;
