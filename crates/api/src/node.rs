@@ -1,6 +1,6 @@
 //! Nodes and their GPUs. A value that isn't known is `None` (JSON `null`), never zero.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -326,6 +326,12 @@ pub struct Node {
     /// Counts the node's sessions: a message of an older one is refused.
     #[serde(default)]
     pub session: u64,
+    /// The address that it called from last. `None`: it never did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// Where it listens for requests of services. `None`: it carries none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<IpAddr>,
     /// The lines of its kernel log that are known. `None`: none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts_seen: Option<FactsSeen>,

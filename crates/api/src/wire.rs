@@ -6,6 +6,9 @@
 
 mod fact;
 mod metrics;
+mod route;
+
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +17,7 @@ pub use self::{
     metrics::{
         BatchError, LABELS_MAX, MetricBatch, NAME_MAX_BYTES, SERIES_MAX, SeriesKey, TICKS_MAX, Tick, VALUES_MAX,
     },
+    route::{Counted, RouteEndpoint, RouteGroup, Routes, ServiceCounts, ServiceLoad, ServiceRoute, Traffic},
 };
 use crate::{
     ApiError, Cpu, NodeName, Size, Span, Timestamp,
@@ -26,7 +30,7 @@ use crate::{
 };
 
 /// The protocol's version. A gateway refuses a node of another major version and names both.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// Longest frame either side accepts.
 pub const FRAME_MAX_BYTES: usize = 16 << 20;
@@ -254,6 +258,9 @@ pub enum FromNode {
         labels: std::collections::BTreeMap<String, String>,
         /// Jobs that it knows and hasn't been told to forget.
         jobs: Vec<JobKey>,
+        /// Where it listens for requests of services. `None`: it carries none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        services: Option<IpAddr>,
     },
     /// A sign of life, and the numbers of the moment.
     #[serde(rename_all = "camelCase")]
@@ -314,6 +321,8 @@ pub enum FromNode {
     },
     /// The change of the desired set didn't follow on what the node has: send all of it.
     Resync,
+    /// What it does for the services that it carries.
+    Traffic(Traffic),
     /// Output or end of something that the gateway asked to run in a job.
     #[serde(rename_all = "camelCase")]
     Exec {
@@ -408,6 +417,14 @@ pub enum ToNode {
         job: JobKey,
         /// The values, or why the job can't start.
         answer: SecretsAnswer,
+    },
+    /// Services that it is to carry: only to a node that said that it carries some.
+    Routes(Routes),
+    /// Counts of services up to this number are counted, or aren't wanted.
+    #[serde(rename_all = "camelCase")]
+    TrafficAck {
+        /// The number.
+        through: u64,
     },
     /// Run something in a job.
     #[serde(rename_all = "camelCase")]

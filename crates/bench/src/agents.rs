@@ -251,6 +251,7 @@ impl Agent {
             inventory: Box::new(inventory(&self.name)),
             labels: BTreeMap::new(),
             jobs: Vec::new(),
+            services: None,
         })
         .await?;
         let ToNode::Welcome { heartbeat, .. } = self.hear().await? else {
@@ -350,7 +351,9 @@ impl Agent {
             | ToNode::FactsAck { .. }
             // Its jobs use none.
             | ToNode::Secrets { .. }
-            | ToNode::Exec { .. } => {}
+            | ToNode::Exec { .. }
+            | ToNode::Routes(_)
+            | ToNode::TrafficAck { .. } => {}
         }
     }
 

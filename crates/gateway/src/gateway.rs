@@ -273,7 +273,7 @@ impl Gateway {
             lost: options.lost_after,
         };
         let journal = Arc::new(diagnose::Journal::default());
-        let doors = Arc::new(Doors::new(&options.services, address, Arc::clone(&live)));
+        let doors = Arc::new(Doors::new(&options.services, address, &hub.view()));
         let reader = options.reader.map(Reader::new).transpose().map_err(StartError::Model)?;
         let prometheus = options.prometheus.as_deref().map(Prometheus::new).transpose();
         let prometheus = prometheus.map_err(StartError::Prometheus)?;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -35,8 +34,6 @@ pub struct Live {
 pub struct Session {
     /// Counts sessions of this gateway's life.
     pub number: u64,
-    /// Where the node calls from.
-    pub peer: IpAddr,
     /// Messages to the node. Bounded: a node that doesn't read is disconnected.
     pub send: mpsc::Sender<ToNode>,
     /// Ends the session when the sender is dropped or told.
@@ -93,13 +90,6 @@ impl Nodes {
     #[must_use]
     pub fn heard_of(&self, node: &NodeName) -> bool {
         self.with(node, |live| live.seen_at.is_some())
-    }
-
-    /// The address that a node calls from. `None`: it isn't connected.
-    #[must_use]
-    pub fn address(&self, node: &NodeName) -> Option<IpAddr> {
-        let nodes = lock(&self.nodes);
-        nodes.get(node)?.session.as_ref().map(|session| session.peer)
     }
 
     /// Forgets a removed node; its session ends.

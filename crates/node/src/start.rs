@@ -1,6 +1,14 @@
 //! A node agent put together: drivers, engines, spool and session, as this machine has them.
 
-use std::{collections::BTreeMap, fmt, io, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use api::{NodeName, node::EngineKind};
 use tokio::{net::TcpListener, sync::mpsc};
@@ -92,6 +100,8 @@ pub struct NodeOptions {
     pub sample_interval: Duration,
     /// Where to answer `/metrics` in Prometheus' format. `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where to carry services: to listen at their ports, and lead requests to replicas wherever those run. `None`: nowhere.
+    pub services: Option<IpAddr>,
 }
 
 impl NodeOptions {
@@ -113,6 +123,7 @@ impl NodeOptions {
             spool_bytes: Limits::default().total_bytes,
             sample_interval: SAMPLE_INTERVAL,
             metrics_listen: None,
+            services: None,
         }
     }
 }
@@ -290,6 +301,7 @@ pub async fn run(options: NodeOptions, shutdown: CancellationToken) -> Result<()
         sample_interval: options.sample_interval,
         kernel_log: Some(PathBuf::from(KERNEL_LOG)),
         metrics,
+        services: options.services,
         on_lease: Some(on_lease),
         fenced: Some(fenced),
     };

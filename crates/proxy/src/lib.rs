@@ -26,6 +26,7 @@ mod listen;
 mod options;
 mod proxy;
 mod route;
+mod told;
 mod tunnel;
 mod upstream;
 
@@ -35,3 +36,4 @@ pub use listen::BindError;
 pub use options::Options;
 pub use proxy::Proxy;
 pub use route::{Endpoint, Group, Protocol, Route};
+pub use told::histogram;

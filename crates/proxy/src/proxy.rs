@@ -82,20 +82,20 @@ impl Proxy {
         Ok(address)
     }
 
-    /// Removes a route. When this ends, nothing listens at its address any more. What is in flight goes on; clients'
-    /// connections end after the answer that they wait for. Harmless if there is no such route.
-    pub async fn remove(&self, key: &str) {
-        let removed = {
-            let mut state = self.inner.state();
-            let removed = state.open.remove(key);
-            if let Some(open) = &removed {
-                open.line.close();
-                state.closed.push(Arc::clone(&open.line));
+    /// Removes a route, at once. When what is answered ends, nothing listens at its address any more. What is in flight goes
+    /// on; clients' connections end after the answer that they wait for. Harmless if there is no such route.
+    pub fn remove(&self, key: &str) -> impl Future<Output = ()> + Send + use<> {
+        let mut state = self.inner.state();
+        let removed = state.open.remove(key);
+        if let Some(open) = &removed {
+            open.line.close();
+            state.closed.push(Arc::clone(&open.line));
+        }
+        drop(state);
+        async move {
+            if let Some(open) = removed {
+                open.door.close().await;
             }
-            removed
-        };
-        if let Some(open) = removed {
-            open.door.close().await;
         }
     }
 

@@ -602,7 +602,11 @@ impl World {
                 self.push_soon(id);
             }
             FromNode::SecretsWanted { job } => return self.fail(format!("{job} uses no secrets")),
-            FromNode::Pulling { .. } | FromNode::Exec { .. } | FromNode::Metrics { .. } | FromNode::Facts { .. } => {}
+            FromNode::Pulling { .. }
+            | FromNode::Exec { .. }
+            | FromNode::Metrics { .. }
+            | FromNode::Facts { .. }
+            | FromNode::Traffic(_) => {}
         }
         self.work(id);
     }
@@ -626,7 +630,14 @@ impl World {
         };
         match running.view.node(&session.node) {
             Some(known) => {
-                let draft = nodes::online(known, inventory, labels, at);
+                let came = nodes::Came {
+                    inventory,
+                    labels,
+                    // All of them are on one machine, and carry no services.
+                    address: std::net::Ipv4Addr::LOCALHOST.into(),
+                    services: None,
+                };
+                let draft = nodes::online(known, came, at);
                 self.commit(draft, Then::Begin(id, tries));
             }
             None => {

@@ -480,6 +480,7 @@ impl World {
             inventory: Box::new(inventory),
             labels: BTreeMap::new(),
             jobs: run.agent.known(),
+            services: None,
         };
         let id = self.open_connection(at, life);
         if let Some(run) = self.alive(at, life) {
@@ -608,7 +609,11 @@ impl World {
             }
             ToNode::Welcome { .. } | ToNode::Refused { .. } => return self.hang_up(at),
             ToNode::Secrets { job, .. } => return self.fail(format!("{job} uses no secrets")),
-            ToNode::Exec { .. } | ToNode::MetricsAck { .. } | ToNode::FactsAck { .. } => return,
+            ToNode::Exec { .. }
+            | ToNode::MetricsAck { .. }
+            | ToNode::FactsAck { .. }
+            | ToNode::Routes(_)
+            | ToNode::TrafficAck { .. } => return,
         };
         self.decided(at, effects);
     }

@@ -304,6 +304,18 @@ pub struct DeploymentSummary {
     pub duration: Option<Span>,
 }
 
+/// A node that carries a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CarriedBy {
+    /// Which.
+    pub node: NodeName,
+    /// Where the service is reached there.
+    pub address: String,
+    /// Why it isn't: the node can't listen there, and goes on trying. `null`: it is.
+    pub closed: Option<String>,
+}
+
 /// A service as it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -332,6 +344,8 @@ pub struct ServiceView {
     pub checks: Vec<ReplicaView>,
     /// Where it is reached. `null`: its replicas declare no port.
     pub address: Option<String>,
+    /// Nodes that carry it too: it is reached there as well.
+    pub carried_by: Vec<CarriedBy>,
     /// What is spoken there.
     pub protocol: Option<ServiceProtocol>,
     /// Bounds of the number of replicas. `null`: it is fixed.

@@ -1,6 +1,6 @@
 //! Nodes: let in, heard of, silent, lost, emptied, removed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use api::{
     ApiError, ErrorCode, GpuIndex, NodeName, Span, Timestamp,
@@ -56,15 +56,36 @@ pub fn joined(name: &NodeName, credential_hash: String, by: &str, now: Timestamp
         inventory: None,
         gpu_health: BTreeMap::new(),
         session: 0,
+        address: None,
+        services: None,
         facts_seen: None,
     };
     let event = node_event(name, "Joined", format!("{name} joined"), by, Severity::Info, now);
     (node, event)
 }
 
-/// A node's session begins: it is online, with the machine that its agent found.
+/// With what a node comes.
+#[derive(Debug, Clone)]
+pub struct Came {
+    /// The machine that its agent found.
+    pub inventory: Inventory,
+    /// Labels that it gives itself.
+    pub labels: BTreeMap<String, String>,
+    /// Where it calls from.
+    pub address: IpAddr,
+    /// Where it listens for requests of services. `None`: it carries none.
+    pub services: Option<IpAddr>,
+}
+
+/// A node's session begins: it is online.
 #[must_use]
-pub fn online(node: &Versioned<Node>, inventory: Inventory, labels: BTreeMap<String, String>, now: Timestamp) -> Draft {
+pub fn online(node: &Versioned<Node>, came: Came, now: Timestamp) -> Draft {
+    let Came {
+        inventory,
+        labels,
+        address,
+        services,
+    } = came;
     let mut new = Node::clone(node);
     let mut draft = Draft::new();
     come_online(node, &mut new, &mut draft, now);
@@ -74,6 +95,8 @@ pub fn online(node: &Versioned<Node>, inventory: Inventory, labels: BTreeMap<Str
         .retain(|index, _| inventory.gpus.iter().any(|g| g.index == *index));
     mark_vanished(&mut new, &inventory);
     new.inventory = Some(keep_vanished(node.inventory.as_ref(), inventory));
+    new.address = Some(address);
+    new.services = services;
     draft.put_node(Some(node.revision), &new);
     draft
 }

@@ -1,4 +1,4 @@
-//! What the proxy counts, as metrics: totals since the gateway's start, by revision.
+//! What the proxy counts, here and at nodes, as metrics: totals since the gateway's start, by revision.
 
 use std::{
     collections::{BTreeMap, HashMap, btree_map::Entry},
@@ -6,8 +6,7 @@ use std::{
     time::Duration,
 };
 
-use api::Timestamp;
-use proxy::Counts;
+use api::{Timestamp, wire::ServiceCounts};
 use telemetry::metrics::{MetricError, MetricStore, Sample, SeriesId};
 use tokio_util::sync::CancellationToken;
 
@@ -49,13 +48,13 @@ struct Totals {
     /// Its series of requests and errors. `None`: nothing was written yet.
     series: Option<[SeriesId; 2]>,
     /// By bucket: its series, and how many fell into it.
-    buckets: BTreeMap<usize, (SeriesId, u64)>,
+    buckets: BTreeMap<u16, (SeriesId, u64)>,
     /// Writes since it last changed.
     idle: u32,
 }
 
-/// A route's key and a group's name.
-type Group = (String, String);
+/// A service's key, and a revision.
+type Group = (String, u32);
 
 /// Writes what the proxy counts, until told to stop.
 pub async fn write(doors: Arc<Doors>, metrics: Arc<Metrics>, stop: CancellationToken) {
@@ -67,22 +66,22 @@ pub async fn write(doors: Arc<Doors>, metrics: Arc<Metrics>, stop: CancellationT
             () = stop.cancelled() => true,
             _ = ticks.tick() => false,
         };
-        let counted = doors.take_counts();
-        let known = doors.groups();
-        totals.retain(|key, _| known.contains(key));
-        for key in known {
-            totals.entry(key).or_default();
+        let mut counted: HashMap<Group, Vec<ServiceCounts>> = HashMap::new();
+        for counts in doors.take_counts() {
+            let group = (counts.service.clone(), counts.revision);
+            counted.entry(group).or_default().push(counts);
         }
-        let counted = counted.into_iter().filter_map(|counts| {
-            let group = counts.group.clone()?;
-            Some(((counts.key.clone(), group), counts))
-        });
-        let by_group: HashMap<Group, Counts> = counted.collect();
+        let known = doors.groups();
+        // What those did last that have left counts too.
+        totals.retain(|group, _| known.contains(group) || counted.contains_key(group));
+        for group in known {
+            totals.entry(group).or_default();
+        }
         let taken = std::mem::take(&mut totals);
         let metrics = Arc::clone(&metrics);
         let written = tokio::task::spawn_blocking(move || {
             let mut totals = taken;
-            let done = record(&metrics.store, &mut totals, &by_group, now());
+            let done = record(&metrics.store, &mut totals, &counted, now());
             (totals, done)
         });
         match written.await {
@@ -103,7 +102,7 @@ pub async fn write(doors: Arc<Doors>, metrics: Arc<Metrics>, stop: CancellationT
 fn record(
     store: &MetricStore,
     totals: &mut HashMap<Group, Totals>,
-    counted: &HashMap<Group, Counts>,
+    counted: &HashMap<Group, Vec<ServiceCounts>>,
     at: Timestamp,
 ) -> Result<(), MetricError> {
     let mut samples = Vec::new();
@@ -111,14 +110,13 @@ fn record(
         let Some((namespace, service)) = group.0.split_once('/') else {
             continue;
         };
-        let Ok(revision) = group.1.parse() else { continue };
         let mut tick = Tick {
             store,
-            labels: labels(namespace, service, revision),
+            labels: labels(namespace, service, group.1),
             at_ms: at.as_millisecond(),
             samples: &mut samples,
         };
-        tick.write(total, counted.get(group))?;
+        tick.write(total, counted.get(group).map_or(&[], Vec::as_slice))?;
     }
     if !samples.is_empty() {
         store.append(&samples)?;
@@ -158,7 +156,7 @@ impl Tick<'_> {
         });
     }
 
-    fn write(&mut self, total: &mut Totals, more: Option<&Counts>) -> Result<(), MetricError> {
+    fn write(&mut self, total: &mut Totals, more: &[ServiceCounts]) -> Result<(), MetricError> {
         let first = total.series.is_none();
         let [requests, errors] = match total.series {
             Some(series) => series,
@@ -168,28 +166,34 @@ impl Tick<'_> {
                 *total.series.insert(series)
             }
         };
-        if let Some(more) = more {
-            total.requests += more.requests + more.connections;
-            total.errors += more.errors;
-            for (bucket, hits) in more.latency.iter().enumerate().filter(|(_, hits)| **hits > 0) {
-                let (_, sum) = match total.buckets.entry(bucket) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(new) => {
-                        let series = self.series(BUCKETS, Some((BUCKET, &bucket.to_string())))?;
-                        self.zero(series);
-                        new.insert((series, 0))
-                    }
-                };
-                *sum += hits;
-            }
-            for (share, label) in QUANTILES {
-                if let Some(value) = proxy::quantile(&more.latency, share) {
-                    let series = self.series(LATENCY, Some(("quantile", label)))?;
-                    self.put(series, value.as_secs_f64());
-                }
+        let mut answers: BTreeMap<u16, u64> = BTreeMap::new();
+        for counts in more {
+            total.requests += counts.requests;
+            total.errors += counts.errors;
+            for (bucket, hits) in &counts.latency {
+                *answers.entry(*bucket).or_default() += hits;
             }
         }
-        total.idle = if more.is_some() || first { 0 } else { total.idle + 1 };
+        for (bucket, hits) in &answers {
+            let (_, sum) = match total.buckets.entry(*bucket) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    let series = self.series(BUCKETS, Some((BUCKET, &bucket.to_string())))?;
+                    self.zero(series);
+                    new.insert((series, 0))
+                }
+            };
+            *sum += hits;
+        }
+        let answers: Vec<(u16, u64)> = answers.into_iter().collect();
+        let histogram = proxy::histogram(&answers);
+        for (share, label) in QUANTILES {
+            if let Some(value) = proxy::quantile(&histogram, share) {
+                let series = self.series(LATENCY, Some(("quantile", label)))?;
+                self.put(series, value.as_secs_f64());
+            }
+        }
+        total.idle = if first || !more.is_empty() { 0 } else { total.idle + 1 };
         if total.idle.is_multiple_of(IDLE) {
             self.put(requests, total.requests as f64);
             self.put(errors, total.errors as f64);

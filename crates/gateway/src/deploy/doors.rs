@@ -1,24 +1,27 @@
-//! Where services are reached: each has a port of the gateway, behind which the proxy leads to ready replicas.
+//! Where services are reached: each has a port of the gateway, and of the nodes that carry services too, behind which a
+//! proxy leads to ready replicas.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr, TcpListener},
     ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use api::{
-    ApiError, WorkloadId,
+    ApiError, NodeName, WorkloadId,
     deploy::{Service, ServiceProtocol},
-    workload::{MemberState, Workload},
+    node::Reach,
+    op::CarriedBy,
+    wire::{ServiceCounts, Traffic},
 };
-use proxy::{Counts, Endpoint, Group, Protocol, Proxy, Route};
+use proxy::{Counts, Proxy, Route};
 
-use super::seen;
-use crate::{
-    live::Nodes,
-    view::{ServiceName, View},
+use super::{
+    carriers::{Carriers, Link},
+    way::Way,
 };
+use crate::view::{ServiceName, View};
 
 /// Where services are reached.
 #[derive(Debug, Clone)]
@@ -39,10 +42,10 @@ impl Default for Options {
     }
 }
 
-/// The proxy, and what it was told.
+/// The proxy, the nodes that carry services, and what they were told.
 pub struct Doors {
     proxy: Proxy,
-    live: Arc<Nodes>,
+    carriers: Mutex<Carriers>,
     listen: IpAddr,
     /// What callers are told as the host.
     host: String,
@@ -53,8 +56,8 @@ pub struct Doors {
 /// What is known of a service's door.
 #[derive(Default)]
 struct Told {
-    route: Option<Route>,
-    /// Why it couldn't be opened. `None`: it is open, or there is none.
+    way: Option<Way>,
+    /// Why it couldn't be opened here. `None`: it is open, or there is none.
     failed: Option<String>,
     /// What the autoscaler decided last.
     scaling: Option<String>,
@@ -66,22 +69,19 @@ fn key(namespace: &str, name: &str) -> String {
 }
 
 impl Doors {
-    /// Doors of a gateway that listens on `gateway`.
+    /// Doors of a gateway that listens on `gateway`. Nodes that carried services before it began may still do so.
     #[must_use]
-    pub fn new(options: &Options, gateway: SocketAddr, live: Arc<Nodes>) -> Self {
+    pub fn new(options: &Options, gateway: SocketAddr, view: &View) -> Self {
         let listen = options.listen.unwrap_or(gateway.ip());
-        let host = if listen.is_unspecified() {
-            // Every address of the machine: its name is one that others may know.
-            rustix::system::uname().nodename().to_string_lossy().into_owned()
-        } else {
-            match listen {
-                IpAddr::V4(ip) => ip.to_string(),
-                IpAddr::V6(ip) => format!("[{ip}]"),
-            }
-        };
+        let host = host(listen, &rustix::system::uname().nodename().to_string_lossy());
+        let mut carriers = Carriers::default();
+        let known = view.nodes().filter(|node| node.services.is_some());
+        for node in known.filter(|node| node.reach == Reach::Online) {
+            carriers.expect(node.name.clone());
+        }
         Self {
             proxy: Proxy::new(proxy::Options::default()),
-            live,
+            carriers: Mutex::new(carriers),
             listen,
             host,
             ports: options.ports.clone(),
@@ -115,19 +115,27 @@ impl Doors {
             })
     }
 
-    /// Tells the proxy what a service is now. When this has returned, nothing new goes to a replica that isn't in it.
+    fn carriers(&self) -> MutexGuard<'_, Carriers> {
+        self.carriers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the proxy and the nodes what a service is now. When this has returned, nothing new goes to a replica that isn't
+    /// in it, but from nodes that have yet to confirm it: see [`pending`](Self::pending).
     pub fn tell(&self, view: &View, name: &ServiceName) {
         let service = view.service(name);
-        let route = service.and_then(|service| self.route(view, service));
         let key = key(&name.0, &name.1);
+        let way = service.and_then(|service| Way::of(view, service, key.clone()));
         let mut told = self.told();
-        let Some(route) = route else {
-            if told.get(name).is_some_and(|t| t.route.is_some()) {
-                let proxy = self.proxy.clone();
-                tokio::spawn(async move { proxy.remove(&key).await });
+        let Some(way) = way else {
+            if told.get(name).is_some_and(|t| t.way.is_some() || t.failed.is_some()) {
+                self.carriers().tell(&key, None);
+                tokio::spawn(self.proxy.remove(&key));
             }
             match service {
-                Some(_) => told.entry(name.clone()).or_default().route = None,
+                Some(_) => {
+                    let entry = told.entry(name.clone()).or_default();
+                    (entry.way, entry.failed) = (None, None);
+                }
                 None => {
                     told.remove(name);
                 }
@@ -135,80 +143,71 @@ impl Doors {
             return;
         };
         let entry = told.entry(name.clone()).or_default();
-        if entry.route.as_ref() == Some(&route) {
+        let known = entry.way.as_ref() == Some(&way);
+        if known && entry.failed.is_none() {
             return;
         }
-        match self.proxy.set(&key, &route) {
-            Ok(_) => {
-                entry.route = Some(route);
-                entry.failed = None;
-            }
+        match self.proxy.set(&key, &Route::of(&way.here(), self.listen)) {
+            Ok(_) => entry.failed = None,
             Err(error) => {
                 if entry.failed.is_none() {
                     tracing::error!(%error, service = key, "a service's port can't be opened");
                 }
-                entry.route = None;
                 entry.failed = Some(error.to_string());
             }
         }
-    }
-
-    fn route(&self, view: &View, service: &Service) -> Option<Route> {
-        let port = service.port.as_ref()?;
-        let mut groups: BTreeMap<u32, Vec<Endpoint>> = BTreeMap::new();
-        for member in &service.members {
-            let endpoints = groups.entry(member.revision).or_default();
-            if member.retiring.is_some() || !seen::ready(view, &member.workload) {
-                continue;
-            }
-            let Some(workload) = view.workload(&member.workload) else {
-                continue;
-            };
-            if let Some(address) = self.endpoint(service, workload) {
-                endpoints.push(Endpoint {
-                    id: member.workload.to_string(),
-                    address,
-                });
-            }
+        if !known {
+            self.carriers().tell(&key, Some(&way));
+            entry.way = Some(way);
         }
-        let groups = groups.into_iter().map(|(revision, endpoints)| Group {
-            name: revision.to_string(),
-            weight: service.weights.get(&revision).copied().unwrap_or(0),
-            endpoints,
-        });
-        Some(Route {
-            listen: SocketAddr::new(self.listen, port.port),
-            protocol: match port.protocol {
-                ServiceProtocol::Http => Protocol::Http,
-                ServiceProtocol::Tcp => Protocol::Tcp,
-            },
-            groups: groups.collect(),
-        })
     }
 
-    /// Where a replica listens, as the gateway reaches it. `None`: it doesn't run, or its node isn't connected.
+    /// A node that carries services has begun a session: it is told all of them. It is waited for until the answer is
+    /// dropped, and a little longer.
     #[must_use]
-    pub fn endpoint(&self, service: &Service, workload: &Workload) -> Option<SocketAddr> {
-        service.port.as_ref()?;
-        let member = workload.members.first()?;
-        let MemberState::Running { endpoints, .. } = &member.state else {
-            return None;
+    pub fn carry(self: &Arc<Self>, node: NodeName, link: Link) -> Carrying {
+        let told = self.told();
+        let carrying = Carrying {
+            doors: Arc::clone(self),
+            session: link.number,
+            node: node.clone(),
         };
-        // The first that its own revision declares: revisions may declare different ones.
-        let endpoint = endpoints.first()?;
-        let ip = match self.live.address(&member.node)? {
-            // Replicas of this machine listen on 127.0.0.1, whichever way their agent came.
-            ip if ip.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            ip => ip,
-        };
-        Some(SocketAddr::new(ip, endpoint.host_port))
+        self.carriers()
+            .begin(node, link, told.values().filter_map(|t| t.way.as_ref()));
+        carrying
     }
 
-    /// Requests and connections that a replica is busy with.
+    /// What a node says of the services that it carries; answers the number of the counts that are to be acknowledged.
+    pub fn heard(&self, node: &NodeName, session: u64, traffic: Traffic) -> Option<u64> {
+        self.carriers().heard(node, session, traffic)
+    }
+
+    /// Which nodes carry a service, and where.
+    #[must_use]
+    pub fn carried(&self, service: &Service) -> Vec<CarriedBy> {
+        let carried = self.carriers().carried(&key(&service.namespace, &service.name));
+        let shown = carried.into_iter().filter_map(|carried| {
+            Some(CarriedBy {
+                address: address(service, &host(carried.listen, carried.node.as_str()))?,
+                node: carried.node,
+                closed: carried.closed,
+            })
+        });
+        shown.collect()
+    }
+
+    /// Requests and connections that a replica is busy with, as far as is known.
     #[must_use]
     pub fn in_flight(&self, service: &Service, replica: &WorkloadId) -> u64 {
         let key = key(&service.namespace, &service.name);
-        self.proxy.in_flight(&key, replica.as_str()) as u64
+        self.proxy.in_flight(&key, replica.as_str()) as u64 + self.carriers().in_flight(&key, replica)
+    }
+
+    /// The same, and one for each node that may still send it more: 0 says that it may be stopped.
+    #[must_use]
+    pub fn pending(&self, service: &Service, replica: &WorkloadId) -> u64 {
+        let key = key(&service.namespace, &service.name);
+        self.proxy.in_flight(&key, replica.as_str()) as u64 + self.carriers().pending(&key, replica)
     }
 
     /// Requests and connections of a service that are under way, or wait for a replica.
@@ -217,18 +216,13 @@ impl Doors {
         let key = key(&service.namespace, &service.name);
         let loads = self.proxy.loads();
         let mine = loads.iter().filter(|load| load.key == key);
-        mine.map(|load| (load.waiting + load.in_flight) as u64).sum()
+        mine.map(|load| (load.waiting + load.in_flight) as u64).sum::<u64>() + self.carriers().busy(&key)
     }
 
     /// Where a service is reached. `None`: nowhere.
     #[must_use]
     pub fn address(&self, service: &Service) -> Option<String> {
-        let port = service.port.as_ref()?;
-        let scheme = match port.protocol {
-            ServiceProtocol::Http => "http",
-            ServiceProtocol::Tcp => "tcp",
-        };
-        Some(format!("{scheme}://{}:{}", self.host, port.port))
+        address(service, &self.host)
     }
 
     /// Why a service's port couldn't be opened. `None`: it is open, or there is none.
@@ -249,21 +243,51 @@ impl Doors {
         self.told().entry(name.clone()).or_default().scaling = Some(why);
     }
 
-    /// What was counted since the last call.
-    pub fn take_counts(&self) -> Vec<Counts> {
-        self.proxy.take_counts()
+    /// What was counted since the last call, here and at nodes.
+    pub fn take_counts(&self) -> Vec<ServiceCounts> {
+        let mut counts = self.carriers().take_counts();
+        counts.extend(self.proxy.take_counts().iter().filter_map(Counts::told));
+        counts
     }
 
-    /// The routes and groups that there are, as their counts name them.
+    /// The services and revisions that there are, as their counts name them.
     #[must_use]
-    pub fn groups(&self) -> HashSet<(String, String)> {
+    pub fn groups(&self) -> HashSet<(String, u32)> {
         let told = self.told();
-        let routes = told.iter().filter_map(|(name, t)| Some((name, t.route.as_ref()?)));
-        routes
-            .flat_map(|(name, route)| {
-                let key = key(&name.0, &name.1);
-                route.groups.iter().map(move |g| (key.clone(), g.name.clone()))
-            })
+        let ways = told.values().filter_map(|t| t.way.as_ref());
+        ways.flat_map(|way| way.revisions().map(|revision| (way.key.clone(), revision)))
             .collect()
     }
+}
+
+/// A node carries services for as long as this lives.
+pub struct Carrying {
+    doors: Arc<Doors>,
+    node: NodeName,
+    session: u64,
+}
+
+impl Drop for Carrying {
+    fn drop(&mut self) {
+        self.doors.carriers().end(&self.node, self.session);
+    }
+}
+
+/// What callers are told as the host of one who listens there.
+fn host(listen: IpAddr, name: &str) -> String {
+    match listen {
+        // Every address of the machine: its name is one that others may know.
+        ip if ip.is_unspecified() => name.to_owned(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+fn address(service: &Service, host: &str) -> Option<String> {
+    let port = service.port.as_ref()?;
+    let scheme = match port.protocol {
+        ServiceProtocol::Http => "http",
+        ServiceProtocol::Tcp => "tcp",
+    };
+    Some(format!("{scheme}://{host}:{}", port.port))
 }

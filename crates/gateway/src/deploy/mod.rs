@@ -7,10 +7,12 @@
 //!  view: service, deployment, replicas ─▶ [`seen`] ─▶ rollout::drive ─▶ [`carry_out`] ─▶ one transaction
 //!                                            ▲                              │
 //!  proxy's counts, metrics ─▶ [`evidence`] ─▶ rollout::analysis             ▼
-//!                                                              replicas (workloads), weights ─▶ [`doors`] ─▶ proxy
+//!                                       replicas (workloads), weights ─▶ [`way`] ─▶ [`doors`] ─▶ proxy
+//!                                                                                 └▶ [`carriers`] ─▶ nodes
 //! ```
 
 mod batch;
+mod carriers;
 mod carry_out;
 mod counts;
 mod doors;
@@ -23,11 +25,13 @@ mod run;
 mod scale;
 mod seen;
 mod show;
+mod way;
 
 pub use batch::{begin as begin_job, due as job_due};
+pub use carriers::Link;
 pub use carry_out::{Ground, draft, tell};
 pub use counts::write as count;
-pub use doors::{Doors, Options};
+pub use doors::{Carrying, Doors, Options};
 pub use evidence::Sources;
 pub use find::{deployment, service};
 pub use model::{ModelKey, Reader, ReaderOptions};

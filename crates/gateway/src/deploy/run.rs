@@ -88,7 +88,12 @@ fn about(view: &View, touched: &Touched) -> Vec<ServiceName> {
             let job = job.filter(|name| view.deployments_of(name).any(|d| d.job.as_ref() == Some(id)));
             view.replica_of(id).cloned().into_iter().chain(job).collect()
         }
-        Touched::Node(..) | Touched::Other => Vec::new(),
+        // Where its replicas are reached.
+        Touched::Node(node, _) => {
+            let replicas = view.on_node(node).filter_map(|w| view.replica_of(&w.id));
+            replicas.cloned().collect()
+        }
+        Touched::Other => Vec::new(),
     }
 }
 
@@ -222,7 +227,7 @@ impl Tender {
         service
             .members
             .iter()
-            .any(|m| m.retiring.is_some() && self.doors.in_flight(service, &m.workload) > 0)
+            .any(|m| m.retiring.is_some() && self.doors.pending(service, &m.workload) > 0)
     }
 
     /// A deployment's next step. `None`: there is nothing to do before the time that is given.

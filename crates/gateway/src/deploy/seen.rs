@@ -46,7 +46,7 @@ pub fn replicas(view: &View, doors: &Doors, service: &Service) -> Vec<SeenReplic
                     hopeless: false,
                 },
             },
-            in_flight: doors.in_flight(service, &member.workload),
+            in_flight: doors.pending(service, &member.workload),
         })
         .collect()
 }

@@ -10,7 +10,7 @@ use api::{
     workload::{MemberState, Workload},
 };
 
-use super::{Doors, seen};
+use super::{Doors, seen, way};
 use crate::view::{View, name_of};
 
 /// A deployment in a list.
@@ -108,7 +108,7 @@ pub fn status(view: &View, doors: &Doors, deployment: &Deployment, now: Timestam
         error: d.error.clone(),
         waits_for,
         revisions: shown.map(|s| revisions(view, s)).unwrap_or_default(),
-        checks: shown.map(|s| checks(view, doors, s)).unwrap_or_default(),
+        checks: shown.map(|s| checks(view, s)).unwrap_or_default(),
         step,
         verdicts: d.verdicts.clone(),
         remaining,
@@ -125,7 +125,7 @@ pub fn service(view: &View, doors: &Doors, service: &Service) -> ServiceView {
     let s = service;
     let stable = s.stable();
     let newest = s.revisions.last();
-    let checks = checks(view, doors, s);
+    let checks = checks(view, s);
     let mut under_way: BTreeMap<u32, u64> = BTreeMap::new();
     if s.port.is_some() {
         for member in &s.members {
@@ -145,6 +145,7 @@ pub fn service(view: &View, doors: &Doors, service: &Service) -> ServiceView {
         revisions: revisions(view, s),
         checks,
         address: doors.address(s),
+        carried_by: doors.carried(s),
         protocol: s.port.as_ref().map(|p| p.protocol),
         autoscale: s.autoscale.clone(),
         scaling: doors.scaling(s),
@@ -179,7 +180,7 @@ fn revisions(view: &View, s: &Service) -> Vec<RevisionReplicas> {
         .collect()
 }
 
-fn checks(view: &View, doors: &Doors, s: &Service) -> Vec<ReplicaView> {
+fn checks(view: &View, s: &Service) -> Vec<ReplicaView> {
     s.members
         .iter()
         .filter_map(|m| {
@@ -202,7 +203,7 @@ fn checks(view: &View, doors: &Doors, s: &Service) -> Vec<ReplicaView> {
                     seen::why_not_ready(w).or_else(not_running)
                 },
                 restarts: w.restarts,
-                address: doors.endpoint(s, w).map(|address| address.to_string()),
+                address: way::spot(view, s, w).map(|(_, address)| address.to_string()),
             })
         })
         .collect()

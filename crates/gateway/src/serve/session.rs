@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -42,6 +42,7 @@ use super::{
 use crate::{
     auth,
     decide::{assign, facts, nodes, observed},
+    deploy::Link,
     hub::now,
     live::Session,
     metrics::{Intake, IntakeError},
@@ -131,6 +132,7 @@ async fn read(
 struct Hello {
     inventory: Inventory,
     labels: BTreeMap<String, String>,
+    services: Option<IpAddr>,
 }
 
 /// Checks a node's first words.
@@ -140,6 +142,7 @@ fn check_hello(node: &NodeName, first: Option<FromNode>) -> Result<Hello, ApiErr
         name,
         inventory,
         labels,
+        services,
         ..
     }) = first
     else {
@@ -165,6 +168,7 @@ fn check_hello(node: &NodeName, first: Option<FromNode>) -> Result<Hello, ApiErr
     Ok(Hello {
         inventory: *inventory,
         labels,
+        services,
     })
 }
 
@@ -173,19 +177,24 @@ async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, peer: Option<A
         .await
         .ok()
         .flatten();
+    let address = from.ip().to_canonical();
     let begun = match check_hello(&node, first) {
         Ok(hello) => {
             // It lives: its old silence must not be held against it while its session begins.
             app.live.seen(&node, now());
-            begin(&app, &node, hello).await
+            let services = hello.services;
+            begin(&app, &node, hello, address).await.map(|()| services)
         }
         Err(error) => Err(error),
     };
-    if let Err(error) = begun {
-        tracing::warn!(%node, %from, code = %error.code, "a node was refused: {}", error.message);
-        let _ = socket.send(text(&ToNode::Refused { error })).await;
-        return;
-    }
+    let services = match begun {
+        Ok(services) => services,
+        Err(error) => {
+            tracing::warn!(%node, %from, code = %error.code, "a node was refused: {}", error.message);
+            let _ = socket.send(text(&ToNode::Refused { error })).await;
+            return;
+        }
+    };
     let (sink, mut stream) = socket.split();
     let (send, outgoing) = mpsc::channel(SEND_AHEAD);
     let (work, waiting) = mpsc::channel(WORK_AHEAD);
@@ -203,7 +212,6 @@ async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, peer: Option<A
         };
         live.session.replace(Session {
             number,
-            peer: from.ip().to_canonical(),
             send: send.clone(),
             end: Arc::clone(&end),
         })
@@ -216,9 +224,16 @@ async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, peer: Option<A
         end.notify_one();
     }
     tracing::info!(%node, %from, "a node's session began");
+    let carries = services.map(|listen| Link {
+        number,
+        address,
+        listen,
+        send: send.clone(),
+        end: Arc::clone(&end),
+    });
     let reading = async {
         while let Some(message) = read(&mut stream, &node).await {
-            if !heard(&app, &node, message, &send, &work, &measured, &resync).await {
+            if !heard(&app, (&node, number), message, &send, &work, &measured, &resync).await {
                 return;
             }
         }
@@ -226,7 +241,7 @@ async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, peer: Option<A
     tokio::select! {
         () = reading => {}
         () = write(sink, outgoing) => {}
-        () = push(&app, &node, &send, &resync) => {}
+        () = push(&app, &node, &send, &resync, carries) => {}
         () = take_in(&app, &node, waiting, &send) => {}
         () = take_metrics(&app, &node, measurements, &send) => {}
         () = end.notified() => tracing::info!(%node, "a node's session was replaced or ended"),
@@ -247,16 +262,17 @@ async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, peer: Option<A
 }
 
 /// Records that the node is online.
-async fn begin(app: &App, node: &NodeName, hello: Hello) -> Result<(), ApiError> {
+async fn begin(app: &App, node: &NodeName, hello: Hello, address: IpAddr) -> Result<(), ApiError> {
     app.hub
         .decide(|view| {
             let known = view.node(node).ok_or_else(|| gone(node.as_str()))?;
-            Ok(Some(nodes::online(
-                known,
-                hello.inventory.clone(),
-                hello.labels.clone(),
-                now(),
-            )))
+            let came = nodes::Came {
+                inventory: hello.inventory.clone(),
+                labels: hello.labels.clone(),
+                address,
+                services: hello.services,
+            };
+            Ok(Some(nodes::online(known, came, now())))
         })
         .await
         .map(|_| ())
@@ -290,7 +306,7 @@ enum Work {
 /// Takes a frame. False: the session is over.
 async fn heard(
     app: &App,
-    node: &NodeName,
+    (node, session): (&NodeName, u64),
     message: FromNode,
     send: &mpsc::Sender<ToNode>,
     work: &mpsc::Sender<Work>,
@@ -350,6 +366,13 @@ async fn heard(
             resync.notify_one();
             true
         }
+        FromNode::Traffic(traffic) => {
+            // One that doesn't read says its counts again, in its next session.
+            if let Some(through) = app.doors.heard(node, session, traffic) {
+                let _ = send.try_send(ToNode::TrafficAck { through });
+            }
+            true
+        }
         FromNode::Exec { id, event } => {
             // A caller that doesn't read holds up nobody else: its command is ended. One that has gone has said so.
             if let Some(caller) = app.live.exec(node, id)
@@ -364,8 +387,9 @@ async fn heard(
     }
 }
 
-/// Tells the node what it should run: all of it first, changes from then on.
-async fn push(app: &App, node: &NodeName, send: &mpsc::Sender<ToNode>, resync: &Notify) {
+/// Tells the node what it should run: all of it first, changes from then on. Which services it is to carry, the doors tell
+/// it from here on.
+async fn push(app: &App, node: &NodeName, send: &mpsc::Sender<ToNode>, resync: &Notify, carries: Option<Link>) {
     let mut wake = app.hub.node_wakes(node);
     let welcome = ToNode::Welcome {
         protocol: PROTOCOL,
@@ -377,6 +401,7 @@ async fn push(app: &App, node: &NodeName, send: &mpsc::Sender<ToNode>, resync: &
     if send.send(welcome).await.is_err() {
         return;
     }
+    let _carrying = carries.map(|link| app.doors.carry(node.clone(), link));
     let mut told = assign::Told::default();
     loop {
         let news = told.next(&app.hub.view(), node);

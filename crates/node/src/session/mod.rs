@@ -11,6 +11,7 @@ mod address;
 mod certificate;
 mod channel;
 mod clock;
+mod doors;
 mod exec;
 mod expose;
 mod health;
@@ -27,7 +28,7 @@ mod ship;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use api::{ApiError, ErrorCode, GpuIndex, NodeName, workload::JobKey};
 use tokio::{net::TcpListener, sync::mpsc};
@@ -95,6 +96,8 @@ pub struct AgentOptions {
     pub kernel_log: Option<PathBuf>,
     /// Where to answer `/metrics`. `None`: nowhere.
     pub metrics: Option<TcpListener>,
+    /// Where to listen for requests of services, and lead them to replicas wherever those run. `None`: nowhere.
+    pub services: Option<IpAddr>,
     /// Whether an engine itself stopped an ended job because the time of the last `on_lease` had come.
     pub fenced: Option<Fenced>,
 }

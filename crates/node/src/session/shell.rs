@@ -12,7 +12,7 @@ use std::{
 use api::{
     ApiError, ErrorCode, GpuIndex, NodeName, Span, Timestamp,
     node::{EngineKind, GpuHealth, Inventory, NodeSample},
-    wire::{Assignment, FactKind, FromNode, Observation, PROTOCOL, Seen, ToNode},
+    wire::{Assignment, FactKind, FromNode, Observation, PROTOCOL, Seen, ToNode, Traffic},
     workload::{HOST_IMAGE, JobKey, Outcome, Usage},
 };
 use store::{Limits, Range, Store, StoreError, Txn, TxnOutcome, embedded};
@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Address, AgentError, AgentOptions, Fenced, Identity, OnHeld, OnLease, Output, Wish, clock,
+    Address, AgentError, AgentOptions, Fenced, Identity, OnHeld, OnLease, Output, Wish, clock, doors,
     exec::Execs,
     expose,
     health::{self, Checks, Target},
@@ -109,6 +109,8 @@ enum Input {
     Measured(Box<Measured>),
     /// The kernel's log said something: the record's number, when, what, the line.
     Fact(u64, Timestamp, FactKind, String),
+    /// What goes on at the services that are carried.
+    Traffic(Traffic),
 }
 
 /// A session with the gateway.
@@ -173,6 +175,8 @@ struct Shell {
     ship: Ship,
     measuring: Measuring,
     checks: HashMap<JobKey, AbortHandle>,
+    /// Where services are carried, and who is told of it. `None`: none are.
+    doors: Option<(IpAddr, mpsc::UnboundedSender<doors::Told>)>,
     to_self: mpsc::UnboundedSender<Input>,
     /// All that runs beside; ends with the agent.
     tasks: JoinSet<()>,
@@ -281,9 +285,13 @@ pub(super) async fn run(options: AgentOptions, shutdown: CancellationToken) -> R
             ship: Ship::default(),
             measuring,
             checks: HashMap::new(),
+            doors: None,
             to_self,
             tasks: JoinSet::new(),
         };
+        if let Some(listen) = options.services {
+            shell.carry(listen, options.data.clone());
+        }
         shell.begin(options.events, options.fenced).map_err(data)?;
         shell.begin_measuring(options.sample_interval, kernel_log);
         if let Some(listener) = options.metrics {
@@ -482,6 +490,23 @@ impl Shell {
             self.check_health(&job);
         }
         Ok(())
+    }
+
+    /// Starts to carry services.
+    fn carry(&mut self, listen: IpAddr, data: PathBuf) {
+        let (tell, told) = mpsc::unbounded_channel();
+        self.doors = Some((listen, tell));
+        let to_self = self.to_self.clone();
+        let run = RandomState::new().build_hasher().finish();
+        let say = move |traffic| drop(to_self.send(Input::Traffic(traffic)));
+        self.tasks.spawn(doors::carry(listen, data, run, told, say));
+    }
+
+    /// Tells those who carry services, if anybody does.
+    fn tell_doors(&self, told: doors::Told) {
+        if let Some((_, doors)) = &self.doors {
+            drop(doors.send(told));
+        }
     }
 
     /// Starts the clock of measurements and the reading of the kernel's log.
@@ -748,6 +773,7 @@ impl Shell {
                 Effect::Resync => self.say(FromNode::Resync),
                 // Not beside: it must be in force before the next start, and leases mustn't overtake each other.
                 Effect::Lease { stop_ms } => {
+                    self.tell_doors(doors::Told::Lease(stop_ms));
                     if let Some(on_lease) = &self.on_lease {
                         on_lease(stop_ms);
                     }
@@ -864,6 +890,7 @@ impl Shell {
                 let over = self.measuring.take(*measured);
                 self.over(over);
             }
+            Input::Traffic(traffic) => self.say(FromNode::Traffic(traffic)),
             Input::Fact(sequence, at, what, line) => self.measuring.fact(sequence, at, what, line),
             Input::Inventory(inventory) => {
                 if *inventory != self.inventory {
@@ -954,10 +981,12 @@ impl Shell {
                 inventory: Box::new(self.inventory.clone()),
                 labels: self.labels.clone(),
                 jobs: self.agent.known(),
+                services: self.doors.as_ref().map(|(listen, _)| *listen),
             })),
             FromLink::Up(up) => self.up(*up),
             FromLink::Down => {
                 self.session = None;
+                self.tell_doors(doors::Told::Down);
                 self.agent.disconnected();
             }
             FromLink::Refused(at) => {
@@ -1006,6 +1035,7 @@ impl Shell {
             observations: None,
             pulse,
         });
+        self.tell_doors(doors::Told::Up);
     }
 
     fn message(&mut self, message: ToNode) {
@@ -1060,6 +1090,14 @@ impl Shell {
                 if let Some(keep) = self.measuring.facts_acked(through) {
                     self.tasks.spawn_blocking(keep);
                 }
+                return;
+            }
+            ToNode::Routes(routes) => {
+                self.tell_doors(doors::Told::Routes(routes));
+                return;
+            }
+            ToNode::TrafficAck { through } => {
+                self.tell_doors(doors::Told::Acked(through));
                 return;
             }
             ToNode::Exec { id, request } => {

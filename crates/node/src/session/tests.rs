@@ -459,6 +459,7 @@ impl Bench {
             sample_interval: Duration::from_secs(3600),
             kernel_log: None,
             metrics: None,
+            services: None,
         }
     }
 

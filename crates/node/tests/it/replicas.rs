@@ -77,6 +77,7 @@ impl Running {
             sample_interval: Duration::from_secs(3600),
             kernel_log: None,
             metrics: None,
+            services: None,
         };
         let shutdown = CancellationToken::new();
         Self {

@@ -1,6 +1,11 @@
 //! `clawbernetes node start`
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use api::{ApiError, ErrorCode, NodeName, Size, Span};
 use node::{
@@ -52,6 +57,12 @@ pub(crate) struct Args {
     /// Answer /metrics in Prometheus' format at this address; without it the agent listens nowhere
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<SocketAddr>,
+    /// Carry services too: listen at their ports at this address, and pass requests on to replicas wherever they run
+    ///
+    /// Each service is then reached at this node as it is at the gateway, and also while the gateway is down. The ports
+    /// speak what the service speaks, without a token. 127.0.0.1 is for what runs on this node, 0.0.0.0 for everybody.
+    #[arg(long, value_name = "IP")]
+    service_listen: Option<IpAddr>,
 }
 
 /// A time between two measurements.
@@ -93,6 +104,7 @@ impl Args {
             spool_bytes: self.spool_max.bytes(),
             sample_interval: self.sample_interval.duration(),
             metrics_listen: self.metrics_listen,
+            services: self.service_listen,
             ..NodeOptions::new(data)
         };
         serving::run(|stop| async move {
