@@ -139,21 +139,27 @@ impl Draft {
         self.with(|txn| txn.unchanged(&key, workload.revision).delete(key.clone()));
     }
 
-    /// A service as it should be. `seen`: its revision when this was decided; `None`: it didn't exist, and takes its
-    /// name among workloads too.
-    pub fn put_service(&mut self, seen: Option<Revision>, service: &Service) {
+    /// A service as it should be. `seen`: as it was when this was decided; `None`: it didn't exist, and takes its name among
+    /// workloads too. A port that it didn't have is its own from now on.
+    pub fn put_service(&mut self, seen: Option<&Versioned<Service>>, service: &Service) {
         let key = keys::service(&service.namespace, &service.name);
         self.with(|txn| match seen {
-            Some(revision) => txn.unchanged(&key, revision),
+            Some(seen) => txn.unchanged(&key, seen.revision),
             None => {
                 let name = keys::name(&service.namespace, &service.name);
                 txn.absent(&key).absent(&name).put(name.clone(), "service".to_owned())
             }
         });
+        if let Some(port) = &service.port
+            && seen.is_none_or(|seen| seen.port.is_none())
+        {
+            let (port, owner) = (keys::service_port(port.port), key.clone());
+            self.with(|txn| txn.absent(&port).put(port.clone(), owner));
+        }
         self.with(|txn| txn.put(key.clone(), json(service)));
     }
 
-    /// Removes a service, and lets go of its name.
+    /// Removes a service, and lets go of its name and its port.
     pub fn delete_service(&mut self, service: &Versioned<Service>) {
         let key = keys::service(&service.namespace, &service.name);
         self.with(|txn| {
@@ -162,6 +168,9 @@ impl Draft {
                 .delete(keys::name(&service.namespace, &service.name))
                 .delete(keys::scaling(&service.namespace, &service.name))
         });
+        if let Some(port) = &service.port {
+            self.with(|txn| txn.delete(keys::service_port(port.port)));
+        }
     }
 
     /// Holds only if a service hasn't changed since it was seen.

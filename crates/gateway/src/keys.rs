@@ -14,6 +14,8 @@ pub const NODES: &str = "/node/";
 pub const WORKLOADS: &str = "/workload/";
 /// The id behind the name of every workload that hasn't ended.
 pub const NAMES: &str = "/name/";
+/// The service that has each port of services.
+pub const SERVICE_PORTS: &str = "/service-port/";
 /// The holder of every GPU that has one: [`crate::records::Claim`].
 pub const CLAIMS: &str = "/claim/";
 /// The workload that was last bound to a node, of those that reserve memory: says whether one was bound since.
@@ -51,6 +53,11 @@ pub const AUDIT_BASE: &str = "/audit-base";
 /// Key of a service.
 pub fn service(namespace: &str, name: &str) -> String {
     format!("{SERVICES}{namespace}/{name}")
+}
+
+/// Key of the claim on a port of services.
+pub fn service_port(port: u16) -> String {
+    format!("{SERVICE_PORTS}{port}")
 }
 
 /// Key of a deployment.

@@ -344,6 +344,8 @@ pub struct ServiceView {
     pub checks: Vec<ReplicaView>,
     /// Where it is reached. `null`: its replicas declare no port.
     pub address: Option<String>,
+    /// Why the gateway can't listen there; it goes on trying. `null`: it does, or there is no address.
+    pub closed: Option<String>,
     /// Nodes that carry it too: it is reached there as well.
     pub carried_by: Vec<CarriedBy>,
     /// What is spoken there.

@@ -14,6 +14,7 @@ mod answering;
 mod audit;
 mod bad_input;
 mod canary;
+mod carrying;
 mod certs;
 mod cluster;
 mod deploying;

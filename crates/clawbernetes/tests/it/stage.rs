@@ -22,9 +22,14 @@ pub struct Stage {
 impl Stage {
     /// One whose only node runs processes.
     pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same; its agent has these flags.
+    pub fn with(flags: &[&str]) -> Self {
         let one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut cluster = Cluster::start();
-        cluster.join("one", &["--engine", "native"]);
+        cluster.join("one", &[&["--engine", "native"], flags].concat());
         let answering = Answering::new();
         let mut env = String::new();
         for (name, value) in answering.env() {

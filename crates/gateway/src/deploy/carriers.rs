@@ -240,3 +240,183 @@ impl Carriers {
         self.nodes.iter().filter_map(carries).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use api::wire::{Counted, RouteEndpoint, RouteGroup, ServiceLoad};
+
+    use super::*;
+
+    const KEY: &str = "default/api";
+
+    struct Desk {
+        carriers: Carriers,
+        heard: mpsc::Receiver<ToNode>,
+        end: Arc<Notify>,
+    }
+
+    fn name() -> NodeName {
+        NodeName::new("one")
+    }
+
+    fn link(session: u64, room: usize) -> (Link, mpsc::Receiver<ToNode>, Arc<Notify>) {
+        let (send, heard) = mpsc::channel(room);
+        let end = Arc::new(Notify::new());
+        let link = Link {
+            number: session,
+            address: [10, 0, 0, 1].into(),
+            listen: [127, 0, 0, 1].into(),
+            send,
+            end: Arc::clone(&end),
+        };
+        (link, heard, end)
+    }
+
+    /// One node, told of a service with these replicas.
+    fn desk(room: usize, replicas: &[(&str, &str, &str)]) -> Desk {
+        let mut carriers = Carriers::default();
+        let (link, heard, end) = link(1, room);
+        carriers.begin(name(), link, std::iter::once(&way(replicas)));
+        Desk { carriers, heard, end }
+    }
+
+    fn way(replicas: &[(&str, &str, &str)]) -> Way {
+        Way::made(KEY, replicas)
+    }
+
+    impl Desk {
+        fn routes(&mut self) -> Routes {
+            match self.heard.try_recv().unwrap() {
+                ToNode::Routes(routes) => routes,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn says(&mut self, generation: u64, in_flight: &[(&str, u64)]) {
+            let in_flight = in_flight.iter().map(|(id, n)| (WorkloadId::new(*id), *n)).collect();
+            let load = ServiceLoad {
+                service: KEY.to_owned(),
+                waiting: 0,
+                in_flight,
+            };
+            let traffic = Traffic {
+                generation,
+                loads: vec![load],
+                ..Traffic::default()
+            };
+            assert_eq!(self.carriers.heard(&name(), 1, traffic), None);
+        }
+
+        fn pending(&self, replica: &str) -> u64 {
+            self.carriers.pending(KEY, &WorkloadId::new(replica))
+        }
+    }
+
+    #[test]
+    fn a_replica_is_pending_until_the_node_has_said_that_nothing_leads_to_it_and_nothing_is_under_way() {
+        let mut desk = desk(9, &[("wl-a", "one", "10.0.0.1:1"), ("wl-b", "two", "10.0.0.2:2")]);
+        let first = desk.routes();
+        assert!(first.whole && first.generation == 1);
+        desk.says(1, &[("wl-a", 3)]);
+        assert_eq!((desk.pending("wl-a"), desk.pending("wl-b")), (3, 0));
+        desk.carriers.tell(KEY, Some(&way(&[("wl-a", "one", "10.0.0.1:1")])));
+        assert_eq!(desk.routes().generation, 2);
+        assert_eq!(desk.pending("wl-b"), 1, "the node may still send it requests");
+        assert_eq!(
+            desk.carriers.in_flight(KEY, &WorkloadId::new("wl-b")),
+            0,
+            "none is known of"
+        );
+        desk.says(2, &[("wl-b", 2)]);
+        assert_eq!(desk.pending("wl-b"), 2);
+        desk.says(2, &[]);
+        assert_eq!(desk.pending("wl-b"), 0);
+        desk.carriers.tell(KEY, None);
+        let last = desk.routes();
+        assert_eq!((last.put.len(), last.remove), (0, vec![KEY.to_owned()]));
+        assert_eq!(desk.pending("wl-a"), 1);
+        desk.says(3, &[]);
+        assert_eq!(desk.pending("wl-a"), 0);
+    }
+
+    #[test]
+    fn a_node_that_went_away_is_waited_for() {
+        let mut desk = desk(9, &[("wl-a", "one", "10.0.0.1:1")]);
+        desk.says(1, &[]);
+        desk.carriers.end(&name(), 2);
+        assert_eq!(desk.pending("wl-a"), 0, "another session's end");
+        desk.carriers.end(&name(), 1);
+        assert_eq!(desk.pending("wl-a"), 1);
+        assert!(desk.carriers.carried(KEY).is_empty());
+        // So is one of which this gateway only knows that it was there.
+        let mut young = Carriers::default();
+        young.expect(name());
+        assert_eq!(young.pending(KEY, &WorkloadId::new("wl-a")), 1);
+        let (link, _heard, _) = link(7, 9);
+        young.begin(name(), link, std::iter::empty());
+        assert_eq!(
+            young.pending(KEY, &WorkloadId::new("wl-a")),
+            0,
+            "it was told everything that there is"
+        );
+    }
+
+    #[test]
+    fn what_is_told_is_what_the_node_reaches_and_only_when_it_changes() {
+        let replicas = [
+            ("wl-own", "one", "10.0.0.1:1"),
+            ("wl-other", "two", "10.0.0.2:2"),
+            ("wl-gateways", "three", "127.0.0.1:3"),
+        ];
+        let mut desk = desk(9, &replicas);
+        let endpoint = |workload: &str, address: &str| RouteEndpoint {
+            workload: WorkloadId::new(workload),
+            address: address.parse().unwrap(),
+        };
+        let told = desk.routes().put;
+        assert_eq!(
+            told[0].groups,
+            [RouteGroup {
+                revision: 1,
+                weight: 100,
+                endpoints: vec![endpoint("wl-own", "127.0.0.1:1"), endpoint("wl-other", "10.0.0.2:2")],
+            }]
+        );
+        desk.carriers.tell(KEY, Some(&way(&replicas)));
+        desk.carriers.tell("default/none", None);
+        assert!(desk.heard.try_recv().is_err());
+    }
+
+    #[test]
+    fn counts_are_taken_once() {
+        let mut desk = desk(9, &[]);
+        let counts = |number| Traffic {
+            counted: Some(Counted {
+                run: 5,
+                number,
+                counts: vec![ServiceCounts {
+                    service: KEY.to_owned(),
+                    revision: 1,
+                    requests: number,
+                    errors: 0,
+                    latency: Vec::new(),
+                }],
+            }),
+            ..Traffic::default()
+        };
+        assert_eq!(desk.carriers.heard(&name(), 1, counts(1)), Some(1));
+        // The acknowledgement was lost with the session.
+        assert_eq!(desk.carriers.heard(&name(), 1, counts(1)), Some(1));
+        assert_eq!(desk.carriers.heard(&name(), 1, counts(2)), Some(2));
+        let taken: Vec<u64> = desk.carriers.take_counts().iter().map(|c| c.requests).collect();
+        assert_eq!(taken, [1, 2]);
+        assert!(desk.carriers.take_counts().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_doesnt_read_begins_anew() {
+        let mut desk = desk(1, &[]);
+        desk.carriers.tell(KEY, Some(&way(&[("wl-a", "one", "10.0.0.1:1")])));
+        desk.end.notified().await;
+    }
+}

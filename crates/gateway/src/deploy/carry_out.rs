@@ -62,7 +62,7 @@ pub fn draft(ground: &Ground<'_>, mut step: Step) -> Result<Draft, ApiError> {
     }
     let about = ground.service.map(|s| s.revision).unwrap_or_default();
     match (&step.service, ground.service) {
-        (Some(service), seen) => draft.put_service(seen.map(|s| s.revision), service),
+        (Some(service), seen) => draft.put_service(seen, service),
         (None, Some(seen)) => draft.service_unchanged(seen),
         (None, None) => {}
     }

@@ -153,7 +153,8 @@ impl Doors {
                 if entry.failed.is_none() {
                     tracing::error!(%error, service = key, "a service's port can't be opened");
                 }
-                entry.failed = Some(error.to_string());
+                let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                entry.failed = Some(why);
             }
         }
         if !known {

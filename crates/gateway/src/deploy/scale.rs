@@ -75,7 +75,7 @@ pub async fn scale(sources: &Sources, doors: &Doors, name: &ServiceName) -> Resu
     } else {
         let mut changed = Service::clone(&service);
         changed.replicas = decided.replicas;
-        draft.put_service(Some(service.revision), &changed);
+        draft.put_service(Some(&service), &changed);
         draft.event(service.revision, event(&service, decided.replicas, &decided.why, at));
     }
     if let Committed::Overtaken(failed) = sources.hub.commit(draft).await? {

@@ -145,6 +145,7 @@ pub fn service(view: &View, doors: &Doors, service: &Service) -> ServiceView {
         revisions: revisions(view, s),
         checks,
         address: doors.address(s),
+        closed: doors.failed(&(s.namespace.clone(), s.name.clone())),
         carried_by: doors.carried(s),
         protocol: s.port.as_ref().map(|p| p.protocol),
         autoscale: s.autoscale.clone(),

@@ -75,6 +75,22 @@ impl Way {
         })
     }
 
+    /// A service of one revision with these replicas: workload, node, address.
+    #[cfg(test)]
+    pub fn made(key: &str, replicas: &[(&str, &str, &str)]) -> Self {
+        let spots = replicas.iter().map(|(workload, node, address)| Spot {
+            workload: WorkloadId::new(*workload),
+            node: NodeName::new(*node),
+            address: address.parse().unwrap(),
+        });
+        Self {
+            key: key.to_owned(),
+            port: 10_000,
+            protocol: ServiceProtocol::Http,
+            groups: BTreeMap::from([(1, (100, spots.collect()))]),
+        }
+    }
+
     /// For the gateway's own proxy.
     #[must_use]
     pub fn here(&self) -> ServiceRoute {

@@ -77,9 +77,16 @@ impl Render for ServiceView {
             ),
             ("Image", or_dash(self.image.clone())),
             ("Ready", format!("{} of {}", self.ready, replicas(self.replicas))),
-            ("Address", dash(self.address.as_deref())),
-            ("Protocol", dash(protocol)),
+            (
+                "Address",
+                reached(dash(self.address.as_deref()), self.closed.as_deref()),
+            ),
         ];
+        for carried in &self.carried_by {
+            let at = format!("{} (node {})", carried.address, carried.node);
+            fields.push(("Carried at", reached(at, carried.closed.as_deref())));
+        }
+        fields.push(("Protocol", dash(protocol)));
         if let Some(bounds) = &self.autoscale {
             fields.push(("Autoscaling", autoscale(bounds)));
         }
@@ -102,5 +109,13 @@ impl Render for ServiceView {
 
     fn names(&self) -> Vec<String> {
         vec![self.name.clone()]
+    }
+}
+
+/// An address, and why it can't be reached.
+fn reached(address: String, closed: Option<&str>) -> String {
+    match closed {
+        Some(why) => format!("{address}, not open: {why}"),
+        None => address,
     }
 }
