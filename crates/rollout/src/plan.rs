@@ -33,7 +33,7 @@ use api::{
 
 use crate::intent::{Intent, Verb, When};
 pub use amount::canary_replicas;
-pub use digest::seal;
+pub use digest::{Footing, seal};
 
 /// How long a deployment may take where nobody says.
 pub const DEFAULT_TIMEOUT: Span = Span::secs(30 * 60);

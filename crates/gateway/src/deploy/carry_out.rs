@@ -116,6 +116,15 @@ fn end(draft: &mut Draft, ground: &Ground<'_>, id: &WorkloadId, immediate: bool)
     }
 }
 
+/// A deployment that somebody changed, with the events that tell of it. It holds only if it is as it was seen.
+#[must_use]
+pub fn changed(before: &Versioned<Deployment>, after: &Deployment) -> Draft {
+    let mut draft = Draft::new();
+    draft.put_deployment(Some(before.revision), after);
+    tell(&mut draft, before, after);
+    draft
+}
+
 /// Tells what happened in a deployment since it was seen.
 pub fn tell(draft: &mut Draft, before: &Versioned<Deployment>, after: &Deployment) {
     let seen = before.timeline.last();

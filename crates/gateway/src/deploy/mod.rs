@@ -12,6 +12,7 @@
 //! ```
 
 mod batch;
+mod before;
 mod carriers;
 mod carry_out;
 mod counts;
@@ -28,14 +29,15 @@ mod show;
 mod way;
 
 pub use batch::{begin as begin_job, due as job_due};
+pub use before::Before;
 pub use carriers::Link;
-pub use carry_out::{Ground, draft, tell};
+pub use carry_out::{Ground, changed, draft};
 pub use counts::write as count;
 pub use doors::{Carrying, Doors, Options};
 pub use evidence::Sources;
 pub use find::{deployment, service};
 pub use model::{ModelKey, Reader, ReaderOptions};
-pub use planning::{Before, Proposal, begin, plan, plan_to_show, propose};
+pub use planning::{Proposal, begin, plan, plan_to_show, propose};
 pub use prometheus::Prometheus;
 pub use run::run;
 pub use show::{service as service_view, status, summary};

@@ -16,7 +16,7 @@ use rollout::{
 };
 use telemetry::metrics::{Aggregate, Matcher};
 
-use super::find;
+use super::{Before, find};
 use crate::{
     auth,
     decide::submit,
@@ -41,14 +41,6 @@ pub struct Proposal {
     pub before: Before,
     /// Whether some node could run what is new in it, with nothing else on it; as far as is known.
     pub fits: bool,
-}
-
-/// What a deployment begins on.
-pub struct Before {
-    /// The service as it was seen. `None`: there is none yet.
-    pub service: Option<Versioned<Service>>,
-    /// The deployment that is under way. `None`: none.
-    pub under_way: Option<Versioned<Deployment>>,
 }
 
 /// Reads a sentence, and plans what it asks for.
@@ -124,12 +116,13 @@ pub async fn propose(
     let there = There::look(&app.hub.view(), &name);
     check_from(intent, &there)?;
     let known: Vec<&str> = there.known.iter().map(String::as_str).collect();
-    let memory_used = there.service.as_ref().and_then(|s| memory_used(app, s, at));
+    let before = &there.before;
+    let memory_used = before.service.as_ref().and_then(|s| memory_used(app, s, at));
     let facts = Facts {
         namespace: &namespace,
         now: at,
-        service: there.service.as_deref(),
-        under_way: there.under_way.as_deref(),
+        service: before.service.as_deref(),
+        under_way: before.under_way.as_deref(),
         workload: there.workload.as_ref().map(|w| Standalone {
             id: &w.id,
             spec: &w.spec,
@@ -153,17 +146,14 @@ pub async fn propose(
             plan,
         },
         verb: intent.verb,
-        before: Before {
-            service: there.service,
-            under_way: there.under_way,
-        },
+        before: there.before,
         fits,
     })
 }
 
 /// "from v1 to v2" is refused where v1 isn't what runs: whoever said it has another state in mind.
 fn check_from(intent: &Intent, there: &There) -> Result<(), ApiError> {
-    let (Some(from), Some(service)) = (&intent.from_version, &there.service) else {
+    let (Some(from), Some(service)) = (&intent.from_version, &there.before.service) else {
         return Ok(());
     };
     let stable = service.stable().and_then(|revision| revision.version.as_deref());
@@ -177,19 +167,15 @@ fn check_from(intent: &Intent, there: &There) -> Result<(), ApiError> {
 
 /// What is there of a name.
 struct There {
-    service: Option<Versioned<Service>>,
-    under_way: Option<Versioned<Deployment>>,
+    before: Before,
     workload: Option<Versioned<Workload>>,
     known: Vec<String>,
 }
 
 impl There {
     fn look(view: &View, name: &ServiceName) -> Self {
-        let service = view.service(name).cloned();
-        let under_way = service.as_ref().and_then(|s| s.deployment.as_ref());
         Self {
-            under_way: under_way.and_then(|id| view.deployment(id)).cloned(),
-            service,
+            before: Before::look(view, name),
             workload: view.named(&name.0, &name.1).cloned(),
             known: view
                 .services()
@@ -232,7 +218,7 @@ async fn place(app: &App, plan: &mut Plan, there: &There, identity: &Identity) -
     if plan.image.is_empty() {
         return Ok(true);
     }
-    let more = added(plan, there.service.as_deref()).min(PLACED_MAX);
+    let more = added(plan, there.before.service.as_deref()).min(PLACED_MAX);
     let mut preview = Vec::new();
     for i in 0..more.max(1) {
         let submission = Submission {

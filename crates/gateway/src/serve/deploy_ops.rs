@@ -1,31 +1,28 @@
 //! Operations on deployments.
 
-use std::sync::Arc;
-
 use api::{
-    ApiError, DeploymentId, ErrorCode, Timestamp,
-    deploy::{Deployment, Plan},
+    ApiError, DeploymentId, Timestamp,
+    deploy::Deployment,
     op::{
         ApplyRequest, DeployFilter, DeployRef, DeploymentStatus, DeploymentSummary, PauseRequest, PlanRequest, Planned,
-        PromoteRequest, RetryRequest, RollbackRequest, Submission,
+        PromoteRequest, RetryRequest, RollbackRequest,
     },
 };
 use futures_util::Stream;
-use rollout::{
-    drive,
-    intent::{Intent, Verb},
-    plan,
-};
+use rollout::drive;
 use tokio::sync::mpsc;
 
-use super::{App, answers, events::tokio_stream, face::Call, stream::until_touched, workload_ops};
+use super::{
+    App,
+    deploying::{Wish, fulfil},
+    events::tokio_stream,
+    face::Call,
+    stream::until_touched,
+};
 use crate::{
-    auth,
-    decide::submit,
-    deploy::{self, Before, Ground, Proposal},
-    draft::Draft,
-    hub::{Committed, now},
-    view::{Touched, Versioned, View, name_of},
+    auth, deploy,
+    hub::now,
+    view::{Touched, Versioned, name_of},
 };
 
 /// `deploy.plan`
@@ -35,171 +32,10 @@ pub async fn plan(call: Call, request: PlanRequest) -> Result<Planned, ApiError>
 
 /// `deploy.apply`
 pub async fn apply(call: Call, request: ApplyRequest) -> Result<DeploymentStatus, ApiError> {
-    // Before anything else: what the first call made would stand in the way of its own repetition.
-    if let Some(key) = &call.idempotency
-        && let Some(id) = answers::earlier::<DeploymentId>(&call, key).await?
-    {
-        return shown(&call.app, &id);
-    }
-    let proposal = deploy::plan(&call.app, &call.identity, &request.request, request.force).await?;
-    if let Some(shown) = &request.digest
-        && *shown != proposal.planned.plan.digest
-    {
-        return Err(
-            ApiError::conflict("the plan that was shown is stale: something has changed since")
-                .hint("look at the plan again, and apply that"),
-        );
-    }
-    if let (Verb::Abort, Some(under_way)) = (proposal.verb, &proposal.before.under_way) {
-        let (id, by) = (under_way.id.clone(), call.actor());
-        let why = request.reason.unwrap_or_else(|| "it was given up".to_owned());
-        return change(&call, &id, |deployment, at| {
-            drive::roll_back(deployment, &why, &by, false, at)
-        })
-        .await;
-    }
-    let intent = request.request.intent.clone();
-    let asked = Asked {
-        intent,
-        read_by: request.read_by,
-        reason: request.reason,
-        force: request.force,
-        immediate: false,
-    };
-    start(&call, proposal, asked).await
+    fulfil(&call, Wish::Said(&request)).await
 }
 
-/// What goes with a plan into its deployment's record.
-struct Asked {
-    intent: String,
-    read_by: Option<String>,
-    reason: Option<String>,
-    force: bool,
-    immediate: bool,
-}
-
-/// Makes a deployment of a plan, and begins it or has it wait for its time.
-async fn start(call: &Call, proposal: Proposal, asked: Asked) -> Result<DeploymentStatus, ApiError> {
-    refuse(&proposal, &asked)?;
-    let request = drive::Request {
-        id: DeploymentId::from_random(auth::random_number()?),
-        intent: asked.intent,
-        read_by: asked.read_by,
-        plan: Arc::new(proposal.planned.plan),
-        by: call.actor(),
-        reason: asked.reason,
-        immediate: asked.immediate,
-    };
-    write(call, drive::request(request, now()), proposal.before).await
-}
-
-/// Writes a new deployment and its first step: all in one transaction, on just what the plan was made on.
-async fn write(call: &Call, mut deployment: Deployment, before: Before) -> Result<DeploymentStatus, ApiError> {
-    let (app, at) = (&call.app, now());
-    let id = deployment.id.clone();
-    let plan = Arc::clone(&deployment.plan);
-    check_spec(call, &plan).await?;
-    let lease = match &call.idempotency {
-        None => None,
-        Some(_) => Some(answers::lease(app).await?),
-    };
-    let mut draft = {
-        let view = app.hub.view();
-        if plan.batch {
-            batch(&view, &mut deployment, at)?
-        } else {
-            let step = deploy::begin(app, &view, &before, &deployment, &call.identity.name, at)?;
-            let ground = Ground {
-                view: &view,
-                service: before.service.as_ref(),
-                deployment: None,
-                now: at,
-            };
-            deploy::draft(&ground, step)?
-        }
-    };
-    if let (Some(key), Some(lease)) = (&call.idempotency, lease) {
-        draft.answer(&call.identity.token_id, key, &id, lease);
-    }
-    match app.hub.commit(draft).await? {
-        Committed::Done => shown(app, &id),
-        Committed::Overtaken(_) => {
-            if let Some(key) = &call.idempotency
-                && let Some(id) = answers::earlier::<DeploymentId>(call, key).await?
-            {
-                return shown(app, &id);
-            }
-            Err(overtaken(&app.hub.view(), &plan))
-        }
-    }
-}
-
-/// A batch job's deployment: begun now, unless it is for later.
-fn batch(view: &View, deployment: &mut Deployment, at: Timestamp) -> Result<Draft, ApiError> {
-    let mut draft = Draft::new();
-    match deploy::job_due(view, deployment, at) {
-        drive::Due::Now => deploy::begin_job(&mut draft, view, deployment, at, auth::random_number()?)?,
-        drive::Due::Later(_) => {}
-        drive::Due::Never(error) => return Err(error),
-    }
-    draft.put_deployment(None, deployment);
-    Ok(draft)
-}
-
-/// What stands against a plan.
-fn refuse(proposal: &Proposal, asked: &Asked) -> Result<(), ApiError> {
-    let plan = &proposal.planned.plan;
-    if !plan.missing.is_empty() {
-        let code = if plan.image.is_empty() {
-            ErrorCode::InvalidArgument
-        } else if !proposal.fits {
-            ErrorCode::NoGpusAvailable
-        } else {
-            ErrorCode::NotFound
-        };
-        let message = format!(
-            "something is missing for '{}': {}",
-            plan.workload,
-            plan.missing.join("; ")
-        );
-        return Err(ApiError::new(code, message).hint("--dry-run shows the whole plan"));
-    }
-    match &proposal.before.service {
-        Some(service) if !asked.force => plan::looping(plan, service).map_or(Ok(()), Err),
-        _ => Ok(()),
-    }
-}
-
-/// What any workload is checked for: what a replica runs, and the secrets that it gets.
-async fn check_spec(call: &Call, plan: &Plan) -> Result<(), ApiError> {
-    let submission = Submission {
-        name: Some(plan.workload.clone()),
-        namespace: Some(plan.namespace.clone()),
-        spec: (*plan.spec).clone(),
-        ..Submission::default()
-    };
-    let workload = submit::workload(submission, 0, &call.identity.name, now())?;
-    workload_ops::check_secrets(call, &[workload]).await
-}
-
-/// Two deployed at once: this one didn't win, and says who did.
-fn overtaken(view: &View, plan: &Plan) -> ApiError {
-    let name = (plan.namespace.clone(), plan.workload.clone());
-    let winner = view.service(&name).and_then(|s| s.deployment.as_ref());
-    match winner.and_then(|id| view.deployment(id)) {
-        Some(winner) => ApiError::conflict(format!(
-            "{} deployed '{}' at the same time ({})",
-            winner.by, plan.workload, winner.id
-        ))
-        .hint(format!("look at it first: clawbernetes deploy status {}", winner.id)),
-        None => match view.active_named(&name.0, &name.1) {
-            Some(holder) => submit::name_taken(&name.1, &name.0, Some(&holder.id)),
-            None => ApiError::conflict(format!("'{}' changed at the same time: try again", plan.workload)),
-        },
-    }
-}
-
-fn shown(app: &App, id: &DeploymentId) -> Result<DeploymentStatus, ApiError> {
+pub(super) fn shown(app: &App, id: &DeploymentId) -> Result<DeploymentStatus, ApiError> {
     let view = app.hub.view();
     let deployment = view
         .deployment(id)
@@ -207,7 +43,7 @@ fn shown(app: &App, id: &DeploymentId) -> Result<DeploymentStatus, ApiError> {
     Ok(deploy::status(&view, &app.doors, deployment, now()))
 }
 
-fn find(call: &Call, id: &str, given: Option<&str>) -> Result<Versioned<Deployment>, ApiError> {
+pub(super) fn find(call: &Call, id: &str, given: Option<&str>) -> Result<Versioned<Deployment>, ApiError> {
     let within = auth::within(&call.identity, given)?;
     deploy::deployment(&call.app.hub.view(), id, within).cloned()
 }
@@ -251,11 +87,7 @@ async fn change(
         .decide(|view| {
             let gone = || ApiError::not_found(format!("the deployment {id} is gone"));
             let deployment = view.deployment(id).ok_or_else(gone)?;
-            let changed = act(deployment, now())?;
-            let mut draft = Draft::new();
-            draft.put_deployment(Some(deployment.revision), &changed);
-            deploy::tell(&mut draft, deployment, &changed);
-            Ok(Some(draft))
+            Ok(Some(deploy::changed(deployment, &act(deployment, now())?)))
         })
         .await?;
     shown(app, id)
@@ -291,67 +123,12 @@ pub async fn resume(call: Call, request: DeployRef) -> Result<DeploymentStatus, 
 
 /// `deploy.rollback`
 pub async fn rollback(call: Call, request: RollbackRequest) -> Result<DeploymentStatus, ApiError> {
-    let namespace = request.namespace.as_deref();
-    let (name, namespace, under_way) = {
-        let within = auth::within(&call.identity, namespace)?;
-        let view = call.app.hub.view();
-        match deploy::deployment(&view, &request.id, within) {
-            Ok(found) if !found.phase.ended() => (
-                found.plan.workload.clone(),
-                found.namespace.clone(),
-                Some(found.id.clone()),
-            ),
-            Ok(found) => (found.plan.workload.clone(), found.namespace.clone(), None),
-            // A service whose deployments are forgotten can go back all the same.
-            Err(error) => match deploy::service(&view, &request.id, within.namespace) {
-                Ok(service) => (service.value.name.clone(), service.namespace.clone(), None),
-                Err(_) => return Err(error),
-            },
-        }
-    };
-    if let (Some(id), None) = (&under_way, &request.to) {
-        let by = call.actor();
-        let why = request.reason.as_deref().unwrap_or("it was rolled back");
-        return change(&call, id, |deployment, at| {
-            drive::roll_back(deployment, why, &by, request.immediate, at)
-        })
-        .await;
-    }
-    let intent = Intent {
-        back_to: request.to,
-        ..Intent::new(Verb::Rollback, name.as_str())
-    };
-    let plan = PlanRequest {
-        intent: intent.to_string(),
-        namespace: Some(namespace),
-        ..PlanRequest::default()
-    };
-    let proposal = deploy::propose(&call.app, &call.identity, &intent, &plan, request.force).await?;
-    let asked = Asked {
-        intent: plan.intent,
-        read_by: None,
-        reason: request.reason,
-        force: request.force,
-        immediate: request.immediate,
-    };
-    start(&call, proposal, asked).await
+    fulfil(&call, Wish::Back(&request)).await
 }
 
 /// `deploy.retry`
 pub async fn retry(call: Call, request: RetryRequest) -> Result<DeploymentStatus, ApiError> {
-    let found = find(&call, &request.id, request.namespace.as_deref())?;
-    let id = DeploymentId::from_random(auth::random_number()?);
-    let again = drive::retry(&found, id, &call.actor(), request.reason, now())?;
-    let before = {
-        let view = call.app.hub.view();
-        let service = view.service(&name_of(&found)).cloned();
-        let under_way = service.as_ref().and_then(|s| s.deployment.as_ref());
-        Before {
-            under_way: under_way.and_then(|id| view.deployment(id)).cloned(),
-            service,
-        }
-    };
-    write(&call, again, before).await
+    fulfil(&call, Wish::Again(&request)).await
 }
 
 /// `deploy.watch`

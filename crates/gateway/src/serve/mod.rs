@@ -8,6 +8,7 @@ mod cert_ops;
 mod channel;
 mod deliver;
 mod deploy_ops;
+mod deploying;
 mod events;
 mod exec;
 mod face;

@@ -1,6 +1,14 @@
 //! Deployments asked for over HTTP, on a fleet without nodes: what is planned, refused, and written down.
 
+use std::sync::Arc;
+
+use api::{
+    DeploymentId,
+    deploy::{Deployment, Phase, Service, Standing},
+};
+use gateway::{draft::Draft, hub::Hub, view::name_of};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use crate::fixture::Fixture;
 
@@ -138,5 +146,131 @@ async fn one_for_later_waits_and_can_be_called_off() {
     let off = fixture.admin("deploy.rollback", &json!({"id": made["id"]})).await;
     assert_eq!(off.status, 200, "{off:?}");
     assert_ne!(off.body["phase"], "pending", "{off:?}");
+    fixture.gateway.stop().await;
+}
+
+/// Changes a service's record.
+async fn write(hub: &Hub, change: impl Fn(&mut Service)) {
+    let name = ("default".to_owned(), "api".to_owned());
+    let written = hub.decide(|view| {
+        Ok(view.service(&name).map(|seen| {
+            let mut service = Service::clone(seen);
+            change(&mut service);
+            let mut draft = Draft::new();
+            draft.put_service(Some(seen.revision), &service);
+            draft
+        }))
+    });
+    written.await.unwrap();
+}
+
+/// Writes a service's record again and again, as its controller does at each step of a rollout.
+fn restless(fixture: &Fixture) -> JoinHandle<()> {
+    let hub = Arc::clone(&fixture.gateway.hub);
+    tokio::spawn(async move {
+        loop {
+            write(&hub, |_| {}).await;
+            tokio::task::yield_now().await;
+        }
+    })
+}
+
+/// Has a deployment be complete, and its revision be the good one: there is no node on which it could.
+async fn finish(fixture: &Fixture, deployment: &Value) {
+    let id: DeploymentId = serde_json::from_value(deployment["id"].clone()).unwrap();
+    let done = fixture.gateway.hub.decide(|view| {
+        let seen = view.deployment(&id).unwrap();
+        let mut ended = Deployment::clone(seen);
+        (ended.phase, ended.finished_at) = (Phase::Complete, ended.started_at);
+        let service = view.service(&name_of(seen)).unwrap();
+        let mut settled = Service::clone(service);
+        (settled.stable, settled.deployment) = (ended.revision.or(settled.stable), None);
+        for revision in settled
+            .revisions
+            .iter_mut()
+            .filter(|r| Some(r.number) == ended.revision)
+        {
+            revision.standing = Standing::Good;
+        }
+        let mut draft = Draft::new();
+        draft.put_deployment(Some(seen.revision), &ended);
+        draft.put_service(Some(service.revision), &settled);
+        Ok(Some(draft))
+    });
+    assert!(done.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_told_that_a_rollout_went_on_meanwhile() {
+    let fixture = Fixture::start().await;
+    let restless = restless(&fixture);
+    let done = async |operation: &str, request: Value| {
+        let answer = fixture.admin(operation, &request).await;
+        assert_eq!(answer.status, 200, "{operation} {request}: {answer:?}");
+        answer.body
+    };
+    let first = done(
+        "deploy.apply",
+        json!({"request": asked("deploy api v1 with 2 replicas")}),
+    )
+    .await;
+    let apply = async |intent: &str| done("deploy.apply", json!({"request": {"intent": intent}})).await;
+    finish(&fixture, &first).await;
+    for version in 2..8 {
+        // One in the place of another, and after it.
+        apply(&format!("update api to v{version}")).await;
+        let last = apply(&format!("update api to v{version}.1")).await;
+        finish(&fixture, &last).await;
+    }
+    let scaled = apply("scale api to 5 replicas").await;
+    finish(&fixture, &scaled).await;
+    let back = done("deploy.rollback", json!({"id": "api"})).await;
+    assert_eq!(back["version"], "v6.1", "{back:#}");
+    finish(&fixture, &back).await;
+    let last = apply("update api to v8").await;
+    let id = json!({"id": last["id"]});
+    done("deploy.pause", id.clone()).await;
+    done("deploy.resume", id.clone()).await;
+    done("deploy.rollback", id.clone()).await;
+    let gone = apply("update api to v9").await;
+    let again = done("deploy.retry", id).await;
+    assert_eq!(again["version"], "v8", "{again:#}");
+    let gone = done("deploy.get", json!({"id": gone["id"]})).await;
+    assert_eq!(gone["phase"], "failed", "{gone:#}");
+    // Each made one record, however often it was tried.
+    let all = done("deploy.list", json!({})).await;
+    assert_eq!(all.as_array().unwrap().len(), 1 + 6 * 2 + 2 + 3, "{all:#}");
+    done("service.delete", json!({"name": "api", "force": true})).await;
+    restless.abort();
+    fixture.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_was_shown_is_applied_as_it_was_or_is_stale() {
+    let fixture = Fixture::start().await;
+    let first = json!({"request": asked("deploy api v1 with 2 replicas")});
+    finish(&fixture, &fixture.admin("deploy.apply", &first).await.body).await;
+    let restless = restless(&fixture);
+    for version in 2..8 {
+        let intent = format!("update api to v{version}");
+        let plan = planned(&fixture, &intent).await;
+        let request = json!({"request": asked(&intent), "digest": plan["digest"]});
+        let (one, other) = tokio::join!(
+            fixture.admin("deploy.apply", &request),
+            fixture.admin("deploy.apply", &request)
+        );
+        let (won, lost) = if one.status == 200 { (one, other) } else { (other, one) };
+        assert_eq!((won.status, lost.status), (200, 409), "{won:?} {lost:?}");
+        assert_eq!(won.body["plan"]["digest"], plan["digest"], "{won:?}");
+        finish(&fixture, &won.body).await;
+    }
+    let plan = planned(&fixture, "update api to v8").await;
+    write(&fixture.gateway.hub, |service| service.replicas += 1).await;
+    let request = json!({"request": asked("update api to v8"), "digest": plan["digest"]});
+    let late = fixture.admin("deploy.apply", &request).await;
+    assert_eq!((late.status, late.code()), (409, "CONFLICT"), "{late:?}");
+    let message = late.body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("stale"), "{late:?}");
+    restless.abort();
     fixture.gateway.stop().await;
 }
