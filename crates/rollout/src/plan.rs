@@ -32,7 +32,8 @@ use api::{
 };
 
 use crate::intent::{Intent, Verb, When};
-pub use amount::canary_replicas;
+pub use amount::{canary_replicas, canary_step};
+pub use changes::{AUTOSCALE, REPLICAS};
 pub use digest::{Footing, seal};
 
 /// How long a deployment may take where nobody says.

@@ -45,13 +45,12 @@ pub async fn gather(sources: &Sources, service: &Service, question: &Question) -
         baseline: None,
         error: None,
     };
-    let subject = sample(sources, service, question, question.subject).await;
-    let baseline = match question.baseline {
-        Some(revision) if compared(&question.condition.metric) => {
-            Some(sample(sources, service, question, revision).await)
-        }
-        _ => None,
+    let stable = async {
+        let revision = question.baseline.filter(|_| compared(&question.condition.metric))?;
+        Some(sample(sources, service, question, revision).await)
     };
+    // Whoever doesn't answer is waited for once.
+    let (subject, baseline) = tokio::join!(sample(sources, service, question, question.subject), stable);
     match subject {
         Ok(found) => evidence.subject = found,
         Err(error) => evidence.error = Some(words(&error)),
@@ -74,9 +73,17 @@ fn words(error: &ApiError) -> String {
     }
 }
 
-/// Whether the stable revision over the same window says anything about the new one.
+/// Stands for the number of the revision that is looked at, in a query.
+const REVISION: &str = "$revision";
+
+/// Whether the stable revision over the same window says anything about the new one. A query that doesn't name the revision
+/// has one answer for both: taken for the stable one's, it would excuse whatever it shows.
 fn compared(signal: &Signal) -> bool {
-    !matches!(signal, Signal::Healthy | Signal::Restarts)
+    match signal {
+        Signal::Healthy | Signal::Restarts => false,
+        Signal::Query { promql } => promql.contains(REVISION),
+        Signal::ErrorRate | Signal::Latency { .. } | Signal::RequestRate | Signal::Metric { .. } => true,
+    }
 }
 
 /// What is asked, in words that lead to the same numbers elsewhere.
@@ -99,14 +106,18 @@ fn describe(service: &Service, question: &Question) -> String {
         Signal::RequestRate => format!("rate(service.requests{of}[{window}])"),
         Signal::Healthy => format!("ready replicas{of}"),
         Signal::Restarts => format!("restarts{of}[{window}]"),
-        Signal::Metric { name } => format!("avg_over_time({name}{of}[{window}])"),
+        // A replica's own series don't tell its revision.
+        Signal::Metric { name } => format!(
+            "mean of {name} of the replicas of revision {} in {window}",
+            question.subject
+        ),
         Signal::Query { promql } => filled(promql, service, question.subject),
     }
 }
 
 fn filled(promql: &str, service: &Service, revision: u32) -> String {
     promql
-        .replace("$revision", &revision.to_string())
+        .replace(REVISION, &revision.to_string())
         .replace("$service", &service.name)
         .replace("$namespace", &service.namespace)
 }
@@ -315,7 +326,7 @@ fn restarts(sources: &Sources, service: &Service, revision: u32, from: Timestamp
     }
 }
 
-/// A metric's mean over a revision's replicas.
+/// A metric's mean over all that was measured of a revision's replicas.
 async fn metric(
     sources: &Sources,
     service: &Service,
@@ -339,7 +350,7 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// What was measured of a metric of some replicas.
+/// What was measured of a metric of some replicas, sample by sample.
 ///
 /// # Errors
 /// There is no such metric, or it can't be read.
@@ -372,8 +383,7 @@ pub async fn values(
     let answered = tokio::task::spawn_blocking(move || {
         let mut values = Vec::new();
         for question in questions {
-            let answer = question.answer(&metrics)?;
-            values.extend(answer.series.iter().flat_map(|s| &s.points).map(|(_, value)| *value));
+            values.extend(question.samples(&metrics)?);
         }
         Ok(values)
     });
@@ -385,6 +395,16 @@ pub async fn values(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_that_names_no_revision_is_compared_with_nothing() {
+        let query = |promql: &str| Signal::Query {
+            promql: promql.to_owned(),
+        };
+        assert!(compared(&query("max(depth{revision=\"$revision\"})")));
+        assert!(!compared(&query("max(depth{service=\"$service\"})")));
+        assert!(compared(&Signal::ErrorRate) && !compared(&Signal::Restarts));
+    }
 
     #[test]
     fn a_counter_grows_from_the_last_value_before_the_window() {

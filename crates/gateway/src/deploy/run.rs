@@ -323,11 +323,11 @@ impl Tender {
     }
 
     async fn judge(&self, service: &Service, questions: &[drive::Question], at: Timestamp) -> Vec<Verdict> {
-        let mut verdicts = Vec::with_capacity(questions.len());
-        for question in questions {
+        let judged = questions.iter().map(async |question| {
             let evidence = evidence::gather(&self.sources, service, question).await;
-            verdicts.push(analysis::judge(&evidence, at));
-        }
-        verdicts
+            analysis::judge(&evidence, at)
+        });
+        // Together: a Prometheus that doesn't answer holds a rollout up once, not once a condition.
+        futures_util::future::join_all(judged).await
     }
 }

@@ -182,6 +182,26 @@ impl Question {
     }
 }
 
+impl Question {
+    /// The single samples, of all series. Reads files.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn samples(self, metrics: &Metrics) -> Result<Vec<f64>, ApiError> {
+        samples(&metrics.store, &self.parts)
+    }
+}
+
+fn samples(store: &MetricStore, parts: &[Part]) -> Result<Vec<f64>, ApiError> {
+    let mut values = Vec::new();
+    for part in parts {
+        let series = store.select(&part.matchers, part.from_ms, part.to_ms);
+        let series = series.map_err(|e| store_failed(&e))?;
+        values.extend(series.into_iter().flat_map(|s| s.points).map(|(_, value)| value));
+    }
+    Ok(values)
+}
+
 /// What a name means.
 struct Meant {
     name: String,
@@ -386,15 +406,7 @@ impl Asked<'_> {
 
     /// Over the samples of all series.
     fn percentile(&self, parts: &[Part], share: f64) -> Result<Option<f64>, ApiError> {
-        let mut values = Vec::new();
-        for part in parts {
-            let series = self
-                .store
-                .select(&part.matchers, part.from_ms, part.to_ms)
-                .map_err(|e| store_failed(&e))?;
-            values.extend(series.into_iter().flat_map(|s| s.points).map(|(_, value)| value));
-        }
-        Ok(percentile(&mut values, share))
+        Ok(percentile(&mut samples(self.store, parts)?, share))
     }
 }
 

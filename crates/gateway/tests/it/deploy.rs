@@ -274,3 +274,30 @@ async fn a_plan_that_was_shown_is_applied_as_it_was_or_is_stale() {
     restless.abort();
     fixture.gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_are_made_at_once_have_ports_of_their_own() {
+    let fixture = Fixture::start().await;
+    let made = (0..6).map(|number| {
+        let fixture = &fixture;
+        async move {
+            let mut request = asked(&format!("deploy api{number} v1 with 1 replica"));
+            request["template"]["ports"] = json!([{"name": "http", "port": 8000}]);
+            let answer = fixture.admin("deploy.apply", &json!({ "request": request })).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+    });
+    futures_util::future::join_all(made).await;
+    let services = fixture.admin("service.list", &json!({})).await.body;
+    let addresses: std::collections::BTreeSet<&str> = services
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|service| service["address"].as_str().unwrap())
+        .collect();
+    assert_eq!(addresses.len(), 6, "{services:#}");
+    // A port that was let go of may be had again.
+    let gone = fixture.admin("service.delete", &json!({"name": "api0"})).await;
+    assert_eq!(gone.status, 200, "{gone:?}");
+    fixture.gateway.stop().await;
+}

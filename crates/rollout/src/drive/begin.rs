@@ -1,6 +1,6 @@
 //! How a deployment begins: at once, at its time, after another, or not at all.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use api::{
     ApiError, DeploymentId, ErrorCode, Timestamp,
@@ -12,6 +12,7 @@ use api::{
 };
 
 use super::{ACTOR, MISSED_AFTER, Seen, Step, turn};
+use crate::plan::{AUTOSCALE, REPLICAS, canary_step};
 
 /// A deployment that is asked for.
 #[derive(Debug, Clone)]
@@ -198,8 +199,9 @@ pub fn begin(
         }
         Due::Now => {}
     }
-    let plan = &deployment.plan;
+    let plan = &as_it_is_by_now(&deployment.plan, service);
     let mut begun = deployment.clone();
+    begun.plan = Arc::clone(plan);
     let mut changed = service.clone();
     let superseded = under_way.filter(|other| other.id != deployment.id && !other.phase.ended());
     begun.revision = match plan.action {
@@ -272,6 +274,12 @@ pub fn begin(
     forget_revisions(&mut changed, &begun);
     begun.phase = turn::phase(&begun);
     let message = match begun.revision {
+        Some(revision) if plan.replicas != deployment.plan.replicas => format!(
+            "{} begins, with as many replicas as there are by now: {}, not {}",
+            turn::called(&changed, revision),
+            plan.replicas,
+            deployment.plan.replicas
+        ),
         Some(revision) => format!("{} begins", turn::called(&changed, revision)),
         None => format!("from {} to {} replicas", service.replicas, changed.replicas),
     };
@@ -284,6 +292,35 @@ pub fn begin(
     step.deployment = Some(begun);
     step.service = Some(changed);
     Ok(step)
+}
+
+/// A plan that was made for later, when its time has come: how many replicas there are, and between which bounds, was changed
+/// since by whoever could, and stays so unless the plan itself changes it.
+fn as_it_is_by_now(plan: &Arc<Plan>, service: &Service) -> Arc<Plan> {
+    if plan.schedule.is_none() || service.stable.is_none() {
+        return Arc::clone(plan);
+    }
+    let changes = |field: &str| plan.changes.iter().any(|change| change.field == field);
+    let mut now = Plan::clone(plan);
+    if !changes(AUTOSCALE) {
+        now.autoscale.clone_from(&service.autoscale);
+    }
+    if !changes(REPLICAS) && service.replicas != plan.replicas {
+        let bounds = now.autoscale.as_ref();
+        now.replicas = bounds
+            .map_or(service.replicas, |b| service.replicas.max(b.min).min(b.max))
+            .max(1);
+        // As large a part of them as was planned.
+        let of = |share: u32| u64::from(share) * u64::from(now.replicas) / u64::from(plan.replicas.max(1));
+        now.rolling.max_unavailable = u32::try_from(of(plan.rolling.max_unavailable)).unwrap_or(u32::MAX);
+        if let Some(canary) = &mut now.canary {
+            for step in &mut canary.steps {
+                *step = canary_step(step.percentage, now.replicas);
+            }
+            canary.effective_replicas = canary.steps.first().map_or(1, |step| step.replicas);
+        }
+    }
+    if now == **plan { Arc::clone(plan) } else { Arc::new(now) }
 }
 
 /// The record of a deployment in whose place another one has begun.

@@ -1,5 +1,7 @@
 //! Changes of numbers, and shares of replicas.
 
+use api::deploy::CanaryStep;
+
 use crate::intent::Amount;
 
 /// What binary fractions may add to a product: 0.1 × 30 is 3.0000000000000004, and means 3.
@@ -58,6 +60,17 @@ pub(super) fn share_down(percent: f64, n: u32) -> u32 {
 #[must_use]
 pub fn canary_replicas(percentage: f64, replicas: u32) -> u32 {
     share_up(percentage, replicas).min(replicas.saturating_sub(1)).max(1)
+}
+
+/// A canary's step of a service with so many replicas.
+#[must_use]
+pub fn canary_step(percentage: f64, replicas: u32) -> CanaryStep {
+    let canary = canary_replicas(percentage, replicas);
+    CanaryStep {
+        percentage,
+        replicas: canary,
+        effective_percentage: effective_percentage(canary, replicas),
+    }
 }
 
 /// The part of all replicas that `canary` of `replicas` are, in percent. A single replica's canary exists beside it: half.

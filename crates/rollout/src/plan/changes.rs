@@ -11,6 +11,12 @@ use serde_json::Value;
 
 use super::steps;
 
+/// What a change of the number of replicas is called.
+pub const REPLICAS: &str = "replicas";
+
+/// What a change of the bounds of that number is called.
+pub const AUTOSCALE: &str = "autoscale";
+
 /// The differences between two specifications, and what they are called. `from`: `None` where there is none yet, which
 /// lists what is set.
 pub(super) fn of_spec(
@@ -89,7 +95,7 @@ fn fields(spec: &WorkloadSpec) -> BTreeMap<String, String> {
 /// The difference between two numbers of replicas. `from`: `None` where there are none yet.
 pub(super) fn of_replicas(from: Option<u32>, to: u32) -> Option<Change> {
     (from != Some(to)).then(|| Change {
-        field: "replicas".to_owned(),
+        field: REPLICAS.to_owned(),
         from: from.map(|n| n.to_string()),
         to: to.to_string(),
     })
@@ -98,7 +104,7 @@ pub(super) fn of_replicas(from: Option<u32>, to: u32) -> Option<Change> {
 /// The difference between two pairs of bounds.
 pub(super) fn of_bounds(from: Option<&Autoscale>, to: Option<&Autoscale>) -> Option<Change> {
     (from != to).then(|| Change {
-        field: "autoscale".to_owned(),
+        field: AUTOSCALE.to_owned(),
         from: from.map(steps::bounds),
         to: to.map_or_else(|| "none".to_owned(), steps::bounds),
     })

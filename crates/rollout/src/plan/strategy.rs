@@ -7,7 +7,7 @@ use api::{
 
 use super::{
     Notes,
-    amount::{canary_replicas, effective_percentage, number, share_down, share_up},
+    amount::{canary_step, number, share_down, share_up},
     steps,
 };
 use crate::intent::{Batch, Care, Intent};
@@ -271,14 +271,7 @@ fn canary_of(intent: &Intent, shape: Shape) -> Result<Canary, ApiError> {
     }
     let steps: Vec<CanaryStep> = percentages
         .iter()
-        .map(|&percentage| {
-            let replicas = canary_replicas(percentage, shape.replicas);
-            CanaryStep {
-                percentage,
-                replicas,
-                effective_percentage: effective_percentage(replicas, shape.replicas),
-            }
-        })
+        .map(|&percentage| canary_step(percentage, shape.replicas))
         .collect();
     Ok(Canary {
         percentage: percentages[0],

@@ -1,11 +1,19 @@
 //! Each strategy's way, forward and back.
 
+use std::sync::Arc;
+
 use api::{
     ErrorCode, Span,
-    deploy::{Action, Course, Outcome, Phase, Plan, Purpose, Rolling, Schedule, Standing, Strategy},
+    deploy::{
+        Action, Autoscale, Change, Course, Deployment, Outcome, Phase, Plan, Purpose, Rolling, Schedule, Service,
+        Standing, Strategy,
+    },
     time::after,
 };
-use rollout::drive::{self, DRAIN, Due, State};
+use rollout::{
+    drive::{self, DRAIN, Due, State},
+    plan::REPLICAS,
+};
 
 use super::world::{World, blue_green, canary, ended, errors, hopeless, plan, start};
 
@@ -652,6 +660,55 @@ fn deployments_wait_for_their_time_or_miss_it() {
     assert_eq!(missed.last().phase, Phase::Failed);
     assert!(missed.last().message.as_ref().unwrap().contains("missed its time"));
     assert_eq!(missed.service.stable, Some(1));
+}
+
+#[test]
+fn what_waited_begins_with_the_replicas_that_there_are_by_then() {
+    let at = after(start(), Span::secs(3600));
+    let mut world = World::new(8);
+    world.now = start();
+    let mut later = Plan {
+        schedule: Some(Schedule {
+            at: Some(at),
+            timezone: None,
+            after: None,
+        }),
+        ..canary(8, &[(50.0, 4)], true)
+    };
+    later.rolling.max_unavailable = 2;
+    world.deploy(later);
+    // Meanwhile it was given bounds, and has grown to them.
+    let bounds = Autoscale {
+        min: 2,
+        max: 16,
+        load: None,
+        target: 0.0,
+    };
+    let service = Service {
+        replicas: 16,
+        autoscale: Some(bounds.clone()),
+        ..world.service.clone()
+    };
+    let begun = |waiting: &Deployment| {
+        let step = drive::begin(waiting, &service, None, None, at).unwrap();
+        (step.deployment.unwrap(), step.service.unwrap())
+    };
+    let mut waiting = world.last().clone();
+    let (deployment, changed) = begun(&waiting);
+    assert_eq!((changed.replicas, changed.autoscale.as_ref()), (16, Some(&bounds)));
+    assert_eq!((deployment.plan.replicas, deployment.canary_steps[0].replicas), (16, 8));
+    assert_eq!(deployment.plan.rolling.max_unavailable, 4);
+    let said = deployment.message.unwrap();
+    assert!(said.contains("16, not 8"), "{said}");
+    // What it changes itself it changes.
+    Arc::make_mut(&mut waiting.plan).changes.push(Change {
+        field: REPLICAS.into(),
+        from: Some("6".into()),
+        to: "8".into(),
+    });
+    let (deployment, changed) = begun(&waiting);
+    assert_eq!((changed.replicas, deployment.canary_steps[0].replicas), (8, 4));
+    assert_eq!(changed.autoscale, Some(bounds.clone()));
 }
 
 #[test]
