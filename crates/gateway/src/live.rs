@@ -26,6 +26,8 @@ pub struct Live {
     pub sample: Option<NodeSample>,
     /// The link to the agent.
     pub connectivity: Connectivity,
+    /// Where the node called from last. `None`: it hasn't called since the gateway started.
+    pub peer: Option<IpAddr>,
     /// The session under way. `None`: not connected.
     pub session: Option<Session>,
 }
@@ -35,8 +37,6 @@ pub struct Live {
 pub struct Session {
     /// Counts sessions of this gateway's life.
     pub number: u64,
-    /// Where the node calls from.
-    pub peer: IpAddr,
     /// Messages to the node. Bounded: a node that doesn't read is disconnected.
     pub send: mpsc::Sender<ToNode>,
     /// Ends the session when the sender is dropped or told.
@@ -70,6 +70,7 @@ impl Nodes {
                 round_trip_ms: None,
                 clock_offset_ms: None,
             },
+            peer: None,
             session: None,
         });
         run(live)
@@ -95,11 +96,11 @@ impl Nodes {
         self.with(node, |live| live.seen_at.is_some())
     }
 
-    /// The address that a node calls from. `None`: it isn't connected.
+    /// The address that a node called from last: an agent that is away for a moment takes nothing with it, what it started is
+    /// reached where it was. `None`: it hasn't called since the gateway started.
     #[must_use]
     pub fn address(&self, node: &NodeName) -> Option<IpAddr> {
-        let nodes = lock(&self.nodes);
-        nodes.get(node)?.session.as_ref().map(|session| session.peer)
+        lock(&self.nodes).get(node)?.peer
     }
 
     /// Forgets a removed node; its session ends.

@@ -17,6 +17,7 @@ mod canary;
 mod certs;
 mod cluster;
 mod deploying;
+mod deploying_killed;
 mod docker;
 mod jobs;
 mod kill;

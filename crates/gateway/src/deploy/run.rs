@@ -88,7 +88,12 @@ fn about(view: &View, touched: &Touched) -> Vec<ServiceName> {
             let job = job.filter(|name| view.deployments_of(name).any(|d| d.job.as_ref() == Some(id)));
             view.replica_of(id).cloned().into_iter().chain(job).collect()
         }
-        Touched::Node(..) | Touched::Other => Vec::new(),
+        // Where its replicas are reached.
+        Touched::Node(node, _) => {
+            let replicas = view.on_node(node).filter_map(|w| view.replica_of(&w.id));
+            replicas.cloned().collect()
+        }
+        Touched::Other => Vec::new(),
     }
 }
 

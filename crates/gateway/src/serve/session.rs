@@ -177,6 +177,8 @@ async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, peer: Option<A
         Ok(hello) => {
             // It lives: its old silence must not be held against it while its session begins.
             app.live.seen(&node, now());
+            // Before its record tells that it is here: whoever hears of that asks where.
+            app.live.with(&node, |live| live.peer = Some(from.ip().to_canonical()));
             begin(&app, &node, hello).await
         }
         Err(error) => Err(error),
@@ -203,7 +205,6 @@ async fn session(app: Arc<App>, node: NodeName, from: SocketAddr, peer: Option<A
         };
         live.session.replace(Session {
             number,
-            peer: from.ip().to_canonical(),
             send: send.clone(),
             end: Arc::clone(&end),
         })
