@@ -6,7 +6,10 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Child,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -83,6 +86,16 @@ pub struct Cluster {
     agents: Vec<Part>,
 }
 
+/// Ports for the services of one gateway, so that no other takes them while it is down.
+fn service_ports() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const EACH: u32 = 10;
+    // Below those of replicas, which begin at 20,000; another run of the tests, beside this one, begins elsewhere.
+    let place = (std::process::id() * 97 + NEXT.fetch_add(1, Ordering::Relaxed)) % (9_000 / EACH);
+    let first = 10_500 + place * EACH;
+    format!("{first}-{}", first + EACH - 1)
+}
+
 impl Cluster {
     /// Starts a gateway with short times, and waits until it answers.
     pub fn start() -> Self {
@@ -115,7 +128,9 @@ impl Cluster {
             "--lost-after",
             "60s",
         ];
-        let words = words.iter().chain(flags).map(|word| (*word).to_owned());
+        let ports = service_ports();
+        let ports = ["--service-ports", ports.as_str()];
+        let words = words.iter().chain(&ports).chain(flags).map(|word| (*word).to_owned());
         let cluster = Self {
             gateway: Part::new("gateway", words.collect()),
             home,
