@@ -74,6 +74,20 @@ impl Answering {
         .to_vec()
     }
 
+    /// How many processes there are of it.
+    pub fn processes(&self) -> usize {
+        let holds = |path: std::path::PathBuf, part: &[u8]| {
+            std::fs::read(path).is_ok_and(|text| text.windows(part.len()).any(|found| found == part))
+        };
+        let control = format!("{CONTROL}={}\0", self.control.path().display());
+        let entries = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+        let replicas = entries.filter(|process| {
+            holds(process.join("cmdline"), b"answering::the_service_itself\0")
+                && holds(process.join("environ"), control.as_bytes())
+        });
+        replicas.count()
+    }
+
     /// From now on replicas of a version behave so.
     pub fn set(&self, version: &str, manners: Manners) {
         let text = format!(
@@ -201,9 +215,14 @@ impl Tally {
         self.failed.values().chain(self.broken.values()).sum()
     }
 
+    /// Requests that were answered well.
+    pub fn well(&self) -> u64 {
+        self.good.values().sum()
+    }
+
     /// All requests.
     pub fn all(&self) -> u64 {
-        self.good.values().sum::<u64>() + self.bad()
+        self.well() + self.bad()
     }
 }
 

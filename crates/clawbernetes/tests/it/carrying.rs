@@ -99,24 +99,3 @@ fn what_is_counted_at_a_node_decides_on_a_canary() {
     assert_eq!(tally.broken.len(), 0, "{tally:?}");
     stage.end();
 }
-
-#[test]
-fn a_service_answers_again_when_the_gateway_is_back_and_while_its_agent_is_away() {
-    let stage = Stage::new();
-    let address = stage.first();
-    // Nothing is under way that would wake anybody.
-    stage.cluster.kill_gateway();
-    stage.cluster.start_gateway();
-    wait_for("the gateway to listen for the service", || {
-        std::net::TcpStream::connect(address).ok().map(drop)
-    });
-    let callers = Callers::start(address, 4, 100);
-    more(&callers, 100);
-    stage.cluster.kill_agent(0);
-    more(&callers, 300);
-    stage.cluster.start_agent(0);
-    more(&callers, 300);
-    let tally = callers.stop();
-    assert_eq!(tally.bad(), 0, "{tally:?}");
-    stage.end();
-}

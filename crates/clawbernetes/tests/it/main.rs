@@ -18,6 +18,7 @@ mod carrying;
 mod certs;
 mod cluster;
 mod deploying;
+mod deploying_killed;
 mod docker;
 mod jobs;
 mod kill;

@@ -157,7 +157,7 @@ async fn write(hub: &Hub, change: impl Fn(&mut Service)) {
             let mut service = Service::clone(seen);
             change(&mut service);
             let mut draft = Draft::new();
-            draft.put_service(Some(&seen), &service);
+            draft.put_service(Some(seen), &service);
             draft
         }))
     });
@@ -194,7 +194,7 @@ async fn finish(fixture: &Fixture, deployment: &Value) {
         }
         let mut draft = Draft::new();
         draft.put_deployment(Some(seen.revision), &ended);
-        draft.put_service(Some(&service), &settled);
+        draft.put_service(Some(service), &settled);
         Ok(Some(draft))
     });
     assert!(done.await.unwrap());
