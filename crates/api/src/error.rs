@@ -16,7 +16,7 @@ pub enum ErrorCode {
     NoGpusAvailable,
     /// No token, or one that is wrong, expired or revoked.
     AuthFailed,
-    /// The registry or engine doesn't know the image.
+    /// The registry or engine doesn't know the image, or the registry can't be reached.
     ImageNotFound,
     /// The kernel or the engine killed the workload at its memory limit.
     OomKilled,

@@ -439,6 +439,21 @@ pub fn order_stop(before: &Workload, order: StopOrder) -> Option<Step> {
         }
     }
     let mut step = Step::of(before.clone());
+    let message = format!(
+        "{} ({}) is being stopped: {} (grace {})",
+        before.name,
+        before.id,
+        why_stopped(&order),
+        order.grace
+    );
+    step.event(order.at, &order.by.clone(), Severity::Info, "Stopping", message);
+    step.workload.stop = Some(order);
+    Some(step)
+}
+
+/// Why an order stops a workload, in words.
+#[must_use]
+pub fn why_stopped(order: &StopOrder) -> String {
     let why = match order.reason {
         StopReason::Cancelled => "cancelled",
         StopReason::Timeout => "over its timeout",
@@ -449,19 +464,8 @@ pub fn order_stop(before: &Workload, order: StopOrder) -> Option<Step> {
         StopReason::Unhealthy => "unhealthy",
         StopReason::Fenced | StopReason::NotWanted => "not wanted",
     };
-    let name = before.name.clone();
-    let favour = order
-        .in_favour_of
-        .as_ref()
-        .map(|id| format!(" in favour of {id}"))
-        .unwrap_or_default();
-    let message = format!(
-        "{name} ({}) is being stopped: {why}{favour} (grace {})",
-        before.id, order.grace
-    );
-    step.event(order.at, &order.by.clone(), Severity::Info, "Stopping", message);
-    step.workload.stop = Some(order);
-    Some(step)
+    let favour = order.in_favour_of.as_ref();
+    favour.map_or_else(|| why.to_owned(), |id| format!("{why} in favour of {id}"))
 }
 
 /// Cancels a workload: at once where it waits, by an order to stop where it is placed. `None`: nothing to do.
@@ -506,11 +510,14 @@ fn waits_since(w: &Workload) -> Timestamp {
 }
 
 /// Lets a workload that was to go to a certain node, or away from certain nodes, go anywhere once it has waited for
-/// [`CHOOSY`]: the target may be too small or gone, and those to avoid may be all there are. `None`: nothing to do.
+/// [`CHOOSY`]: the target may be too small or gone, and those to avoid may be all that could take it. Where there is no node
+/// `elsewhere`, it needn't wait so long to know. `None`: nothing to do.
 #[must_use]
-pub fn take_any_node(before: &Workload, now: Timestamp) -> Option<Step> {
+pub fn take_any_node(before: &Workload, elsewhere: bool, now: Timestamp) -> Option<Step> {
     let choosy = before.target.is_some() || !before.avoid.is_empty();
-    if before.phase != Phase::Pending || !choosy || time::between(waits_since(before), now) < CHOOSY {
+    let hopes = before.target.is_some() || elsewhere;
+    let long = time::between(waits_since(before), now) >= CHOOSY;
+    if before.phase != Phase::Pending || !choosy || hopes && !long {
         return None;
     }
     let mut step = Step::of(before.clone());
@@ -520,10 +527,13 @@ pub fn take_any_node(before: &Workload, now: Timestamp) -> Option<Step> {
         None => "elsewhere".to_owned(),
     };
     w.avoid.clear();
-    let message = format!(
-        "{} ({}) found no place {wanted} for {CHOOSY}: it now takes any node",
-        w.name, w.id
-    );
+    let message = match long {
+        true => format!(
+            "{} ({}) found no place {wanted} for {CHOOSY}: it now takes any node",
+            w.name, w.id
+        ),
+        false => format!("{} ({}) can't go {wanted}: it now takes any node", w.name, w.id),
+    };
     step.event(now, "gateway", Severity::Warning, "AnyNode", message);
     Some(step)
 }
@@ -1256,9 +1266,21 @@ mod tests {
             not_before: Some(at(10)),
             ..pending(WorkloadSpec::default())
         };
-        assert!(take_any_node(&choosy, at(69)).is_none());
-        let free = take_any_node(&choosy, at(70)).unwrap().workload;
+        for elsewhere in [true, false] {
+            assert!(take_any_node(&choosy, elsewhere, at(69)).is_none());
+        }
+        let free = take_any_node(&choosy, true, at(70)).unwrap().workload;
         assert_eq!((&free.target, free.avoid.len()), (&None, 0));
-        assert!(take_any_node(&free, at(1000)).is_none(), "said once");
+        assert!(take_any_node(&free, true, at(1000)).is_none(), "said once");
+    }
+
+    #[test]
+    fn what_can_go_nowhere_else_doesnt_wait_for_it() {
+        let avoids = Workload {
+            avoid: vec![NodeName::new("only")],
+            ..pending(WorkloadSpec::default())
+        };
+        assert!(take_any_node(&avoids, true, at(1)).is_none());
+        assert!(take_any_node(&avoids, false, at(1)).unwrap().workload.avoid.is_empty());
     }
 }

@@ -104,6 +104,8 @@ struct Passage<'a> {
     lease: Option<Lease>,
     unsent: u32,
     repeated: bool,
+    /// It was given to another endpoint because one closed a new connection without a word.
+    turned_away: bool,
     counted: bool,
 }
 
@@ -118,6 +120,7 @@ impl<'a> Passage<'a> {
             lease: None,
             unsent: 0,
             repeated: false,
+            turned_away: false,
             counted: false,
         }
     }
@@ -139,7 +142,11 @@ impl<'a> Passage<'a> {
                 },
             };
             let request = self.take()?;
-            let spare = if reused { spare(&request) } else { None };
+            let spare = if reused || !self.turned_away {
+                spare(&request)
+            } else {
+                None
+            };
             match link.exchange(request, self.line.options.answer_timeout).await {
                 Ok(response) => return self.arrived(response, Some(link)),
                 Err(Broken::Timeout) => return Err(Failure::AnswerTimeout),
@@ -147,7 +154,9 @@ impl<'a> Passage<'a> {
                     if let Some(request) = error.take_message() {
                         self.repeated = true;
                         self.give_back(request)?;
-                    } else if let Some(request) = spare.filter(|_| !link.heard()) {
+                    } else if let Some(request) = spare.filter(|_| !link.heard())
+                        && (reused || self.turn_away())
+                    {
                         self.repeated = true;
                         self.request = Some(request);
                     } else {
@@ -222,6 +231,22 @@ impl<'a> Passage<'a> {
         }
     }
 
+    /// A new connection was closed without a word: that is what a port does whose process has gone but whose forwarder is
+    /// still there. Takes another endpoint of the same group, once: a request that kills endpoints doesn't get them all.
+    /// False: there is no other.
+    fn turn_away(&mut self) -> bool {
+        let other = match &self.lease {
+            Some(silent) if !self.turned_away => self.line.another(&mut self.search, silent),
+            _ => None,
+        };
+        self.turned_away = true;
+        if other.is_some() {
+            self.lease = other;
+            return true;
+        }
+        false
+    }
+
     /// The request, to be sent.
     fn take(&mut self) -> Result<Request<RequestBody>, Failure> {
         let mut request = self.request.take().ok_or(Failure::NoAnswer)?;
@@ -235,7 +260,10 @@ impl<'a> Passage<'a> {
     fn give_back(&mut self, request: Request<RequestBody>) -> Result<(), Failure> {
         self.unsent += 1;
         if self.unsent > UNSENT_MAX {
-            return Err(Failure::NoAnswer);
+            if !self.turn_away() {
+                return Err(Failure::NoAnswer);
+            }
+            self.unsent = 0;
         }
         self.request = Some(request);
         Ok(())

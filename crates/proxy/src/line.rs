@@ -174,6 +174,22 @@ impl Line {
         search.group = Some(Arc::clone(&lease.meter));
     }
 
+    /// Another endpoint of a group, in the place of one that closed a new connection without a word. `None`: it has no other.
+    pub fn another(&self, search: &mut Search, silent: &Lease) -> Option<Lease> {
+        tracing::debug!(
+            route = self.key,
+            endpoint = silent.target.endpoint.id,
+            "a new connection was closed without a word"
+        );
+        search.tried.push(Arc::clone(&silent.target));
+        search.group = Some(Arc::clone(&silent.meter));
+        match self.pick(search) {
+            // What one revision can't answer another mustn't answer for it.
+            Pick::Lease(other) if Arc::ptr_eq(&other.meter, &silent.meter) => Some(other),
+            Pick::Lease(_) | Pick::Nobody | Pick::Tried => None,
+        }
+    }
+
     fn queue(&self) -> Result<Waiting<'_>, Failure> {
         let place = Waiting(&self.waiting);
         if self.waiting.fetch_add(1, Relaxed) >= self.options.waiting_max {

@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     io::Write as _,
     net::{TcpListener, TcpStream},
-    os::unix::{net::UnixStream, process::CommandExt as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Mutex, OnceLock},
@@ -22,9 +22,8 @@ use std::{
 
 use bollard::{
     API_DEFAULT_VERSION, Docker,
-    models::NetworkCreateRequest,
     query_parameters::{
-        CreateImageOptionsBuilder, ListContainersOptionsBuilder, PushImageOptionsBuilder,
+        CreateImageOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder, PushImageOptionsBuilder,
         RemoveContainerOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder,
     },
 };
@@ -51,9 +50,15 @@ trap '' HUP INT TERM
 mkdir -p "$DIR/data" "$DIR/exec" "$DIR/registry"
 [ -d /etc/docker ] || { mkdir -p /etc/docker; made_etc=1; }
 mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /etc/docker || exit 1
+# A bridge of its own, out of which containers can publish ports on the machine's: in the range that no network is in (RFC 2544).
+bridge=none
+if ip link add "$NAME" type bridge; then
+    number=$((PORT % 512))
+    ip address add "198.$((18 + number / 256)).$((number % 256)).1/24" dev "$NAME" && ip link set "$NAME" up && bridge=$NAME
+fi
 start() {
     dockerd --data-root "$DIR/data" --exec-root "$DIR/exec" --pidfile "$DIR/dockerd.pid" \
-        --host "unix://$DIR/docker.sock" --iptables=false --ip6tables=false --bridge=none --ip-forward=false --ip-masq=false \
+        --host "unix://$DIR/docker.sock" --iptables=false --ip6tables=false --bridge=$bridge --ip-forward=false --ip-masq=false \
         --cgroup-parent "/$NAME/other" --exec-opt native.cgroupdriver=cgroupfs --shutdown-timeout 2 $FLAGS \
         </dev/null >>"$DIR/dockerd.log" 2>&1 &
     dockerd=$!
@@ -113,7 +118,6 @@ pub struct Fixture {
     /// The registry's address, `127.0.0.1:port`.
     pub registry: String,
     guardian: usize,
-    bridge: tokio::sync::OnceCell<()>,
 }
 
 /// The fixture of all tests of this process that don't harm it. `None`, with a line that says why: Docker isn't here.
@@ -170,6 +174,7 @@ impl Fixture {
             .args(["--mount", "--propagation", "private", "sh", "-c", GUARDIAN])
             .env("DIR", &dir)
             .env("NAME", &name)
+            .env("PORT", port.to_string())
             .env("FLAGS", flags)
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::piped())
@@ -193,7 +198,6 @@ impl Fixture {
             name,
             registry,
             guardian: index,
-            bridge: tokio::sync::OnceCell::new(),
         };
         fixture.wait_up();
         fixture.on_runtime(fixture.make_images());
@@ -224,6 +228,15 @@ impl Fixture {
             .collect()
     }
 
+    /// Kills what runs in the containers with this label.
+    pub fn kill_containers(&self, label: &str) {
+        for id in self.containers(label) {
+            let options = KillContainerOptionsBuilder::new().signal("KILL").build();
+            self.on_runtime(async { self.docker().kill_container(&id, Some(options)).await })
+                .unwrap();
+        }
+    }
+
     /// Kills and removes containers with this label.
     pub fn remove_containers(&self, label: &str) {
         for id in self.containers(label) {
@@ -243,26 +256,43 @@ impl Fixture {
         Docker::connect_with_unix(&self.socket().to_string_lossy(), 60, API_DEFAULT_VERSION).unwrap()
     }
 
-    /// A network in which containers can publish ports on the machine's, made by the first call. It goes with the fixture.
+    /// Makes an image, `name:tag`, and puts it into the registry, which alone has it then; its whole name. In it are the tests'
+    /// busybox and these files, which can be executed; `changes` are lines of a Dockerfile.
     ///
     /// # Panics
-    /// The daemon makes none.
-    pub async fn bridge(&self) -> String {
-        let network = NetworkCreateRequest {
-            name: self.name.clone(),
-            driver: Some("bridge".to_owned()),
-            options: Some(HashMap::from([(
-                "com.docker.network.bridge.name".to_owned(),
-                self.name.clone(),
-            )])),
-            ..Default::default()
-        };
-        let make = || async {
+    /// The daemon or the registry doesn't take it.
+    pub fn publish(&self, image: &str, files: &[(&str, &str)], changes: &[&str]) -> String {
+        let root = tempfile::tempdir_in(&self.dir).unwrap();
+        make_root(root.path());
+        for (path, text) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        self.on_runtime(async {
             let docker = self.docker().negotiate_version().await.unwrap();
-            docker.create_network(network).await.unwrap();
-        };
-        self.bridge.get_or_init(make).await;
-        self.name.clone()
+            import(&docker, root.path(), image, changes).await;
+            self.push(&docker, image).await;
+        });
+        format!("{}/{image}", self.registry)
+    }
+
+    /// Moves an image from the daemon into the registry.
+    async fn push(&self, docker: &Docker, image: &str) {
+        let (name, tag) = image.split_once(':').unwrap();
+        let repo = format!("{}/{name}", self.registry);
+        let named = TagImageOptionsBuilder::new().repo(&repo).tag(tag).build();
+        docker.tag_image(image, Some(named)).await.unwrap();
+        let options = PushImageOptionsBuilder::new().tag(tag).build();
+        let push = docker.push_image(&repo, Some(options), Some(Default::default()));
+        push.try_collect::<Vec<_>>().await.unwrap();
+        for image in [image, &format!("{repo}:{tag}")] {
+            docker
+                .remove_image(image, None::<RemoveImageOptions>, None)
+                .await
+                .unwrap();
+        }
     }
 
     fn command(&self, command: &str) {
@@ -327,18 +357,7 @@ impl Fixture {
         let mut blob = std::io::Read::take(random, BLOB_BYTES as u64);
         std::io::copy(&mut blob, &mut std::fs::File::create(root.join("blob")).unwrap()).unwrap();
         import(&docker, &root, "clawtest-big:1", &[]).await;
-        let repo = format!("{}/clawtest-big", self.registry);
-        let tag = TagImageOptionsBuilder::new().repo(&repo).tag("1").build();
-        docker.tag_image("clawtest-big:1", Some(tag)).await.unwrap();
-        let options = PushImageOptionsBuilder::new().tag("1").build();
-        let push = docker.push_image(&repo, Some(options), Some(Default::default()));
-        push.try_collect::<Vec<_>>().await.unwrap();
-        for image in ["clawtest-big:1", &self.remote_image()] {
-            docker
-                .remove_image(image, None::<RemoveImageOptions>, None)
-                .await
-                .unwrap();
-        }
+        self.push(&docker, "clawtest-big:1").await;
     }
 }
 

@@ -28,6 +28,8 @@ use tokio::{net::TcpStream, signal::unix, sync::watch};
 const SERVES: &str = "ANSWERING_SERVES";
 /// The folder with what it should do.
 const CONTROL: &str = "ANSWERING_CONTROL";
+/// The service among the tests.
+const ITSELF: &str = "answering::the_service_itself";
 
 /// What a version of the service should do from now on.
 #[derive(Clone, Copy, Default)]
@@ -63,15 +65,28 @@ impl Answering {
     /// What replicas run.
     pub fn command() -> Vec<String> {
         let own = std::env::current_exe().unwrap().display().to_string();
-        [
-            &own,
-            "--exact",
-            "answering::the_service_itself",
-            "--ignored",
-            "--nocapture",
-        ]
-        .map(str::to_owned)
-        .to_vec()
+        [&own, "--exact", ITSELF, "--ignored", "--nocapture"]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    /// A service `api` of such replicas, ready where `/ready` says so; these lines are in its `spec` as well.
+    pub fn manifest(&self, more: &str) -> String {
+        let mut env = String::new();
+        for (name, value) in self.env() {
+            env.push_str(&format!("    {name}: {value:?}\n"));
+        }
+        let command = serde_json::to_string(&Self::command()).unwrap();
+        format!(
+            "apiVersion: clawbernetes/v1\nkind: Workload\nmetadata: {{name: api}}\nspec:\n  image: host\n  \
+             command: {command}\n  env:\n{env}  networking: {{ports: [{{name: http, port: 8080}}]}}\n  \
+             readinessCheck: {{http: /ready, interval: 200ms, timeout: 2s, failures: 3}}\n{more}"
+        )
+    }
+
+    /// From now on an attempt of a replica tells at `/live` that it is broken; its requests are answered all the same.
+    pub fn break_one(&self, replica: &str, attempt: u64) {
+        std::fs::write(self.control.path().join(format!("{replica}.{attempt}")), "").unwrap();
     }
 
     /// How many processes there are of it.
@@ -116,6 +131,21 @@ fn read(control: &Path, version: &str) -> Manners {
     }
 }
 
+/// The processes of a replica that answer.
+pub fn processes_of(replica: &str) -> Vec<i32> {
+    let marker = format!("CLAWBERNETES_WORKLOAD={replica}");
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let answers = |pid: &i32| {
+        let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let has = |text: &[u8], word: &str| text.split(|byte| *byte == 0).any(|part| part == word.as_bytes());
+        has(&read("environ"), &marker) && has(&read("cmdline"), ITSELF)
+    };
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(answers)
+        .collect()
+}
+
 #[test]
 #[ignore = "the process of a replica, started by other tests"]
 fn the_service_itself() {
@@ -132,6 +162,8 @@ fn the_service_itself() {
 async fn serve() {
     let version = std::env::var("VERSION").unwrap_or_else(|_| "none".to_owned());
     let control = std::path::PathBuf::from(std::env::var_os(CONTROL).unwrap());
+    let [replica, attempt] = ["CLAWBERNETES_WORKLOAD", "CLAWBERNETES_ATTEMPT"].map(|name| std::env::var(name).unwrap());
+    let broken = control.join(format!("{replica}.{attempt}"));
     let port: u16 = std::env::var("PORT").unwrap().parse().unwrap();
     let host: std::net::IpAddr = std::env::var("HOST").unwrap().parse().unwrap();
     let listener = tokio::net::TcpListener::bind((host, port)).await.unwrap();
@@ -145,14 +177,20 @@ async fn serve() {
             _ = term.recv() => break,
         };
         let (version, control, count) = (version.clone(), control.clone(), Arc::clone(&count));
+        let broken = broken.clone();
         let mut gone = gone.clone();
         let answer = service_fn(move |request: Request<Incoming>| {
             let manners = read(&control, &version);
             let number = count.fetch_add(1, Ordering::Relaxed);
             let version = version.clone();
+            let ill = match request.uri().path() {
+                "/ready" => Some(manners.sick),
+                "/live" => Some(broken.exists()),
+                _ => None,
+            };
             async move {
-                if request.uri().path() == "/ready" {
-                    let status = if manners.sick {
+                if let Some(ill) = ill {
+                    let status = if ill {
                         StatusCode::SERVICE_UNAVAILABLE
                     } else {
                         StatusCode::OK

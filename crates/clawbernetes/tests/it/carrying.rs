@@ -33,7 +33,7 @@ fn more(callers: &Callers, many: u64) {
 
 #[test]
 fn a_service_is_reached_at_a_node_while_the_gateway_is_down_and_updated_there_without_a_failed_request() {
-    let stage = Stage::with(&["--service-listen", AGENTS]);
+    let stage = Stage::with(&["--service-listen", AGENTS], "");
     let gateways = stage.first();
     let agents = carried(&stage);
     assert_eq!(
@@ -73,7 +73,7 @@ fn a_service_is_reached_at_a_node_while_the_gateway_is_down_and_updated_there_wi
 
 #[test]
 fn what_is_counted_at_a_node_decides_on_a_canary() {
-    let stage = Stage::with(&["--service-listen", AGENTS]);
+    let stage = Stage::with(&["--service-listen", AGENTS], "");
     stage.first();
     // Nobody calls the gateway: what is known of the canary, the agent counted.
     let callers = Callers::start(carried(&stage), 8, 100);

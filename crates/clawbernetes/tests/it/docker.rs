@@ -18,47 +18,49 @@ use crate::{
 };
 
 /// A fleet of one node that runs containers.
-struct DockerFleet {
-    cluster: Option<Cluster>,
-    fixture: &'static Fixture,
+pub struct DockerFleet {
+    pub cluster: Cluster,
+    pub containers: Containers,
+}
+
+/// A node's containers on the tests' own daemon: gone when this is. The node's agent must be gone before: it would see to what
+/// it runs.
+pub struct Containers {
+    pub fixture: &'static Fixture,
     label: String,
 }
 
 impl DockerFleet {
     /// `None`: Docker isn't here.
-    fn start(name: &str) -> Option<Self> {
+    pub fn start(name: &str) -> Option<Self> {
         let fixture = docker::shared()?;
         let mut cluster = Cluster::start();
         let socket = fixture.socket().display().to_string();
         cluster.join(name, &["--engine", "docker", "--docker-socket", &socket]);
+        let label = format!("io.clawbernetes.node={name}");
         Some(Self {
-            cluster: Some(cluster),
-            fixture,
-            label: format!("io.clawbernetes.node={name}"),
+            cluster,
+            containers: Containers { fixture, label },
         })
     }
 
-    fn cluster(&self) -> &Cluster {
-        self.cluster.as_ref().unwrap()
-    }
-
     /// Containers of a workload.
-    fn containers(&self, id: &str) -> Vec<String> {
-        self.fixture.containers(&format!("io.clawbernetes.workload={id}"))
+    pub fn containers(&self, id: &str) -> Vec<String> {
+        let label = format!("io.clawbernetes.workload={id}");
+        self.containers.fixture.containers(&label)
     }
 
-    fn end(mut self) {
+    pub fn end(self) {
+        let Containers { fixture, label } = &self.containers;
         wait_for("the last containers to be removed", || {
-            self.fixture.containers(&self.label).is_empty().then_some(())
+            fixture.containers(label).is_empty().then_some(())
         });
-        self.cluster.take().unwrap().end();
+        self.cluster.end();
     }
 }
 
-impl Drop for DockerFleet {
+impl Drop for Containers {
     fn drop(&mut self) {
-        // The agent first: it would see to what it runs.
-        drop(self.cluster.take());
         self.fixture.remove_containers(&self.label);
     }
 }
@@ -69,7 +71,7 @@ fn containers_run_and_end() {
         return;
     };
     let scripts = Scripts {
-        cluster: fleet.cluster(),
+        cluster: &fleet.cluster,
         image: IMAGE,
     };
     scripts.follow();
@@ -85,7 +87,7 @@ fn containers_are_adopted_after_a_kill() {
         return;
     };
     let scripts = Scripts {
-        cluster: fleet.cluster(),
+        cluster: &fleet.cluster,
         image: IMAGE,
     };
     scripts.adopt(|id| fleet.containers(id));
@@ -97,7 +99,7 @@ fn images_that_nobody_has_are_told() {
     let Some(fleet) = DockerFleet::start("docker-absent") else {
         return;
     };
-    let registry = &fleet.fixture.registry;
+    let registry = &fleet.containers.fixture.registry;
     for image in [
         format!("{registry}/no-such-image:1"),
         format!("{registry}/clawtest-big:no-such-tag"),
@@ -114,9 +116,9 @@ fn images_that_nobody_has_are_told() {
             "absent",
             "--wait",
         ];
-        let done = fleet.cluster().home.words(&words);
+        let done = fleet.cluster.home.words(&words);
         done.failed(125, "IMAGE_NOT_FOUND");
-        let detail = fleet.cluster().status("absent");
+        let detail = fleet.cluster.status("absent");
         assert_eq!(detail["reason"], "IMAGE_NOT_FOUND", "{detail:#}");
         assert_eq!(detail["phase"], "failed", "{detail:#}");
         assert!(detail["message"].as_str().unwrap().contains(&image), "{detail:#}");
@@ -171,7 +173,7 @@ fn a_pull_shows_how_far_it_is() {
     let Some(fleet) = DockerFleet::start("docker-pull") else {
         return;
     };
-    let slow = SlowRegistry::before(&fleet.fixture.registry);
+    let slow = SlowRegistry::before(&fleet.containers.fixture.registry);
     let image = format!("{}/clawtest-big:1", slow.address);
     let words = [
         "--image",
@@ -185,19 +187,19 @@ fn a_pull_shows_how_far_it_is() {
         "-c",
         "echo here",
     ];
-    let id = fleet.cluster().run(&words);
+    let id = fleet.cluster.run(&words);
     let (done, total) = wait_for("progress of the pull", || {
-        let detail = fleet.cluster().status(&id);
+        let detail = fleet.cluster.status(&id);
         let phase = detail["phase"].as_str().unwrap();
         assert!(["pending", "scheduled", "pulling"].contains(&phase), "{detail:#}");
         let done = detail["pull"]["doneBytes"].as_u64().filter(|done| *done > 0)?;
         Some((done, detail["pull"]["totalBytes"].as_u64().unwrap()))
     });
     assert!(total >= BLOB_BYTES as u64 && done <= total, "{done} of {total}");
-    let shown = fleet.cluster().home.run(&format!("workload status {id}"));
+    let shown = fleet.cluster.home.run(&format!("workload status {id}"));
     assert!(shown.ok().contains("pulling"), "{shown:?}");
     slow.hurry.store(true, Ordering::Relaxed);
-    let detail = fleet.cluster().wait_phase(&id, "succeeded");
+    let detail = fleet.cluster.wait_phase(&id, "succeeded");
     assert!(detail["pull"].is_null(), "{detail:#}");
     let phases: Vec<&str> = detail["timeline"]
         .as_array()
@@ -206,6 +208,6 @@ fn a_pull_shows_how_far_it_is() {
         .map(|t| t["phase"].as_str().unwrap())
         .collect();
     assert_eq!(phases, ["pending", "scheduled", "pulling", "running", "succeeded"]);
-    assert_eq!(fleet.cluster().logs(&id), "here");
+    assert_eq!(fleet.cluster.logs(&id), "here");
     fleet.end();
 }

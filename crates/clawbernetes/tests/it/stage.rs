@@ -22,26 +22,16 @@ pub struct Stage {
 impl Stage {
     /// One whose only node runs processes.
     pub fn new() -> Self {
-        Self::with(&[])
+        Self::with(&[], "")
     }
 
-    /// The same; its agent has these flags.
-    pub fn with(flags: &[&str]) -> Self {
+    /// The same; its agent has these flags, and its replicas' `spec` these lines as well.
+    pub fn with(flags: &[&str], more: &str) -> Self {
         let one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut cluster = Cluster::start();
         cluster.join("one", &[&["--engine", "native"], flags].concat());
         let answering = Answering::new();
-        let mut env = String::new();
-        for (name, value) in answering.env() {
-            env.push_str(&format!("    {name}: {value:?}\n"));
-        }
-        let command = serde_json::to_string(&Answering::command()).unwrap();
-        let manifest = format!(
-            "apiVersion: clawbernetes/v1\nkind: Workload\nmetadata: {{name: api}}\nspec:\n  image: host\n  \
-             command: {command}\n  env:\n{env}  networking: {{ports: [{{name: http, port: 8080}}]}}\n  \
-             readinessCheck: {{http: /ready, interval: 200ms, timeout: 2s, failures: 3}}\n"
-        );
-        cluster.home.write("api.yaml", &manifest);
+        cluster.home.write("api.yaml", &answering.manifest(more));
         Self {
             cluster,
             answering,
@@ -49,28 +39,16 @@ impl Stage {
         }
     }
 
-    /// `deploy` with these words; the deployment's id.
+    /// As [`Cluster::deploy`].
     #[track_caller]
     pub fn deploy(&self, sentence: &str, flags: &[&str]) -> String {
-        let done = self.cluster.home.words(&[&["deploy", sentence], flags].concat());
-        done.ok().lines().next().unwrap().to_owned()
+        self.cluster.deploy(sentence, flags)
     }
 
-    /// `deploy status`.
-    pub fn status(&self, id: &str) -> Value {
-        self.cluster.home.run(&format!("deploy status {id} --json")).json()
-    }
-
-    /// Waits until a deployment is in this phase.
+    /// As [`Cluster::until_deployed`].
     #[track_caller]
     pub fn until(&self, id: &str, phase: &str) -> Value {
-        wait_for(&format!("{id} to be {phase}"), || {
-            let status = self.status(id);
-            let now = status["phase"].as_str().unwrap();
-            let over = ["complete", "failed", "rolled-back"].contains(&now);
-            assert!(now == phase || !over, "{id} is to be {phase}, but: {status:#}");
-            (now == phase).then_some(status)
-        })
+        self.cluster.until_deployed(id, phase)
     }
 
     /// The first deployment: three replicas of v1.
@@ -82,27 +60,95 @@ impl Stage {
 
     /// Where the service is reached.
     pub fn address(&self) -> SocketAddr {
-        let service = self.cluster.home.run("service status api --json").json();
-        let address = service["address"].as_str().unwrap();
-        address.strip_prefix("http://").unwrap().parse().unwrap()
+        self.cluster.address_of("api", "http")
     }
 
     /// Ready replicas by version.
     pub fn ready(&self) -> Vec<(String, u64)> {
-        let service = self.cluster.home.run("service status api --json").json();
+        self.cluster.ready("api")
+    }
+
+    /// Deletes the service and ends everything.
+    pub fn end(self) {
+        self.cluster.delete_service("api");
+        self.cluster.end();
+    }
+}
+
+/// What is done with services.
+impl Cluster {
+    /// `deploy` with these words; the deployment's id.
+    #[track_caller]
+    pub fn deploy(&self, sentence: &str, flags: &[&str]) -> String {
+        let done = self.home.words(&[&["deploy", sentence], flags].concat());
+        done.ok().lines().next().unwrap().to_owned()
+    }
+
+    /// `deploy status`.
+    #[track_caller]
+    pub fn deployment(&self, id: &str) -> Value {
+        self.home.run(&format!("deploy status {id} --json")).json()
+    }
+
+    /// Waits until a deployment is in this phase.
+    #[track_caller]
+    pub fn until_deployed(&self, id: &str, phase: &str) -> Value {
+        wait_for(&format!("{id} to be {phase}"), || {
+            let status = self.deployment(id);
+            let now = status["phase"].as_str().unwrap();
+            let over = ["complete", "failed", "rolled-back"].contains(&now);
+            assert!(now == phase || !over, "{id} is to be {phase}, but: {status:#}");
+            (now == phase).then_some(status)
+        })
+    }
+
+    /// `service status`.
+    #[track_caller]
+    pub fn service(&self, name: &str) -> Value {
+        self.home.run(&format!("service status {name} --json")).json()
+    }
+
+    /// Where a service is reached that speaks this.
+    #[track_caller]
+    pub fn address_of(&self, name: &str, scheme: &str) -> SocketAddr {
+        let service = self.service(name);
+        let address = service["address"].as_str().unwrap();
+        let address = address.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://"));
+        address.unwrap_or_else(|| panic!("{service:#}")).parse().unwrap()
+    }
+
+    /// A service's replicas, as it tells of them.
+    #[track_caller]
+    pub fn replicas(&self, name: &str) -> Vec<Value> {
+        self.service(name)["checks"].as_array().unwrap().clone()
+    }
+
+    /// A service's ready replicas by version.
+    #[track_caller]
+    pub fn ready(&self, name: &str) -> Vec<(String, u64)> {
+        let service = self.service(name);
         let revisions = service["revisions"].as_array().unwrap();
         let of = |r: &Value| (r["version"].as_str().unwrap().to_owned(), r["ready"].as_u64().unwrap());
         revisions.iter().map(of).filter(|(_, ready)| *ready > 0).collect()
     }
 
-    /// Deletes the service and ends everything.
-    pub fn end(self) {
-        self.cluster.home.run("service delete api --yes").ok();
-        // An agent that stops leaves its jobs running.
-        wait_for("the replicas to end", || {
-            let nodes = self.cluster.home.run("status --json").json();
-            nodes["workloads"].as_array()?.is_empty().then_some(())
+    /// Waits until a revision gets all requests.
+    #[track_caller]
+    pub fn until_switched(&self, name: &str, version: &str) {
+        wait_for(&format!("{name} to be switched to {version}"), || {
+            let service = self.service(name);
+            let mut revisions = service["revisions"].as_array().unwrap().iter();
+            let new = revisions.find(|r| r["version"] == version)?;
+            (new["trafficPercent"] == 100.0).then_some(())
         });
-        self.cluster.end();
+    }
+
+    /// Deletes a service, and waits until nothing runs any more: an agent that stops leaves its jobs running.
+    pub fn delete_service(&self, name: &str) {
+        self.home.run(&format!("service delete {name} --yes")).ok();
+        wait_for("the replicas to end", || {
+            let status = self.home.run("status --json").json();
+            status["workloads"].as_array()?.is_empty().then_some(())
+        });
     }
 }

@@ -32,7 +32,9 @@ pub struct Retention {
 pub fn tired_of_waiting(view: &View, now: Timestamp) -> Vec<Draft> {
     view.active()
         .filter_map(|before| {
-            let step = lifecycle::give_up_waiting(before, now).or_else(|| lifecycle::take_any_node(before, now))?;
+            let elsewhere = || view.nodes().any(|node| !before.avoid.contains(&node.name));
+            let step = lifecycle::give_up_waiting(before, now)
+                .or_else(|| lifecycle::take_any_node(before, before.avoid.is_empty() || elsewhere(), now))?;
             let mut draft = Draft::new();
             draft.step(before, step);
             Some(draft)

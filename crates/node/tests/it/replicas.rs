@@ -359,7 +359,6 @@ async fn containers(
         socket: Some(fixture.socket()),
         cgroup: format!("/{}/jobs", fixture.name),
         secrets: secrets_of(fixture, node),
-        publish_network: fixture.bridge().await,
         publish_at: [127, 0, 0, 1].into(),
         ..Options::new(NodeName::new(node))
     };

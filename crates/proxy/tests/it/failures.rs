@@ -240,6 +240,85 @@ async fn kept_connections_that_ended_are_seen_before_they_are_used() {
     assert_eq!((again.seen(), proxy.in_flight("web", "a")), (1, 0));
 }
 
+/// Takes connections, reads the head of a request, and says nothing: as what forwards a port to a process that has gone.
+async fn says_nothing() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 4_096]).await.unwrap() > 0);
+        }
+    });
+    address
+}
+
+/// Takes connections, and resets them at once.
+async fn hangs_up() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.set_zero_linger().unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn who_hangs_up_is_passed_over() {
+    let good = Service::named("good").await;
+    let proxy = Proxy::new(Options::default());
+    let gone = endpoint("gone", hangs_up().await);
+    let route = http([group("v1", 1, [gone, good.endpoint()])]);
+    let address = proxy.set("web", &route).unwrap();
+    for _ in 0..100 {
+        assert_eq!(get(address).await, (StatusCode::OK, "good".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn who_closes_without_a_word_is_passed_over_by_what_may_be_repeated() {
+    let silent = || async { endpoint("silent", says_nothing().await) };
+    let good = Service::named("good").await;
+    let proxy = Proxy::new(Options::default());
+    let route = http([group("v1", 1, [silent().await, good.endpoint()])]);
+    let address = proxy.set("web", &route).unwrap();
+    for _ in 0..10 {
+        assert_eq!(get(address).await, (StatusCode::OK, "good".to_owned()));
+    }
+    let counts = counts_of(&proxy.take_counts(), "v1").unwrap();
+    assert_eq!((counts.requests, counts.errors, good.seen()), (10, 0, 10));
+    // Nobody else answers for a revision, and what isn't to be repeated isn't.
+    let route = http([group("v1", 0, [good.endpoint()]), group("v2", 1, [silent().await])]);
+    proxy.set("web", &route).unwrap();
+    assert_eq!(get(address).await.0, StatusCode::BAD_GATEWAY);
+    let route = http([group("v1", 1, [good.endpoint()]), group("v2", 1, [silent().await])]);
+    proxy.set("web", &route).unwrap();
+    let mut answers = Vec::new();
+    for _ in 0..10 {
+        answers.push(get(address).await.0);
+    }
+    assert_eq!(
+        answers.iter().filter(|status| **status == StatusCode::OK).count(),
+        5,
+        "{answers:?}"
+    );
+    let mut client = Client::connect(address).await;
+    let mut posted = Vec::new();
+    for _ in 0..4 {
+        let request = client.request("POST", "/", text("x"));
+        posted.push(client.whole(request).await.unwrap().0);
+    }
+    assert_eq!(
+        posted.iter().filter(|status| **status == StatusCode::OK).count(),
+        2,
+        "{posted:?}"
+    );
+    assert_eq!(proxy.in_flight("web", "silent"), 0);
+}
+
 #[tokio::test]
 async fn an_answer_that_is_none_is_said_to_be_so() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -180,6 +180,8 @@ fn failure(image: &str, kind: Kind, words: &str) -> Outcome {
         "tls",
         "eof",
         "http response",
+        "http status",
+        "deadline exceeded",
     ]
     .iter()
     .any(|sign| lower.contains(sign));
@@ -190,7 +192,11 @@ fn failure(image: &str, kind: Kind, words: &str) -> Outcome {
             retryable: true,
         }
     } else if network {
-        trouble(image, words)
+        Outcome::StartFailed {
+            code: ErrorCode::ImageNotFound,
+            message: format!("image {image} can't be fetched from its registry: {words}"),
+            retryable: true,
+        }
     } else if kind == Kind::Missing || NOT_FOUND.iter().any(|sign| lower.contains(sign)) {
         Outcome::StartFailed {
             code: ErrorCode::ImageNotFound,
@@ -274,10 +280,15 @@ mod tests {
             "Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup registry-1.docker.io: no such host",
             "net/http: TLS handshake timeout",
             "received unexpected HTTP status: 503 Service Unavailable",
+            "Get \"http://127.0.0.1:5000/v2/\": context deadline exceeded",
         ] {
-            assert_eq!(code(Kind::Failed, words), (ErrorCode::Internal, true), "{words}");
-            assert_eq!(code(Kind::Away, words), (ErrorCode::Internal, true), "{words}");
+            assert_eq!(code(Kind::Failed, words), (ErrorCode::ImageNotFound, true), "{words}");
+            assert_eq!(code(Kind::Away, words), (ErrorCode::ImageNotFound, true), "{words}");
         }
+        assert_eq!(
+            code(Kind::Failed, "layer does match nothing"),
+            (ErrorCode::Internal, true)
+        );
         assert_eq!(
             code(Kind::Failed, "write /var/lib/docker/tmp/x: no space left on device"),
             (ErrorCode::StorageFull, true)

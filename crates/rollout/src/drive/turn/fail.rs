@@ -15,22 +15,24 @@ impl Turn {
     pub(super) fn failure(&self) -> Option<(String, ApiError)> {
         let revision = self.deployment.revision?;
         let called = self.called(revision);
-        let hint = format!("see `clawbernetes deploy status {}`", self.deployment.id);
         if let Some(verdict) = judge::breach(&self.deployment) {
             let why = verdict.message.clone();
-            let error = ApiError::conflict(format!("{called} was rolled back: {why}")).hint(hint);
+            let error = ApiError::conflict(format!("{called} was rolled back: {why}"));
+            let error = error.hint(self.hint(ErrorCode::Conflict));
             return Some((why, error));
         }
-        let fail = |code: Option<ErrorCode>, what: String, why: &str| {
-            let message = format!("{called} fails health checks: {what}");
-            let error = ApiError::new(code.unwrap_or(ErrorCode::Conflict), message.clone())
-                .cause(why)
-                .hint(&hint);
+        let failed = |code: Option<ErrorCode>, message: String| {
+            let code = code.unwrap_or(ErrorCode::Conflict);
+            let error = ApiError::new(code, message.clone()).hint(self.hint(code));
             Some((message, error))
+        };
+        let fail = |code: Option<ErrorCode>, what: String, why: &str| {
+            let (message, error) = failed(code, format!("{called} fails health checks: {what}"))?;
+            Some((message, error.cause(why)))
         };
         let lost = || self.fleet.lost.iter().filter(|loss| loss.revision == revision);
         if let Some(loss) = lost().find(|loss| loss.hopeless) {
-            return fail(loss.code, loss.why.clone(), &loss.why);
+            return failed(loss.code, format!("{called} can't be started: {}", loss.why));
         }
         let failures = self
             .fleet
@@ -54,6 +56,17 @@ impl Turn {
             ),
             _ => None,
         })
+    }
+
+    /// What helps.
+    fn hint(&self, code: ErrorCode) -> String {
+        let id = &self.deployment.id;
+        match code {
+            ErrorCode::ImageNotFound => format!(
+                "see that the image is there and that the nodes reach its registry, then: `clawbernetes deploy retry {id}`"
+            ),
+            _ => format!("see `clawbernetes deploy status {id}`"),
+        }
     }
 
     /// Turns round by itself.
@@ -99,10 +112,8 @@ impl Turn {
                 let message = format!(
                     "{called} fails health checks: {settled} of {wanted} replicas are ready, and its time is over"
                 );
-                let error = ApiError::new(code, message.clone()).cause(why.clone()).hint(format!(
-                    "see `clawbernetes deploy status {}`; `--timeout` gives it more time",
-                    self.deployment.id
-                ));
+                let hint = format!("{}; `--timeout` gives it more time", self.hint(code));
+                let error = ApiError::new(code, message.clone()).cause(why.clone()).hint(hint);
                 self.fleet = before;
                 self.go_back(&format!("{message} ({why})"), error);
             }

@@ -191,7 +191,18 @@ impl Turn {
             .replicas()
             .saturating_sub(self.deployment.plan.rolling.max_unavailable)
             .max(1);
-        ill.or_else(|| (settled < least).then(|| format!("{settled} of {} replicas are ready", self.replicas())))
+        let few = || {
+            let waits = self.fleet.of(revision).find_map(|(_, state)| match state {
+                State::Waiting { why } => Some(format!(": {why}")),
+                _ => None,
+            });
+            format!(
+                "{settled} of {} replicas are ready{}",
+                self.replicas(),
+                waits.unwrap_or_default()
+            )
+        };
+        ill.or_else(|| (settled < least).then(few))
     }
 
     fn canary(&mut self, i: usize, revision: u32) -> bool {

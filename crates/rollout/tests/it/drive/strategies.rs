@@ -388,9 +388,9 @@ fn a_revision_that_cannot_run_never_touches_the_old_one() {
         canary(3, &[(10.0, 1)], true),
         blue_green(3, true),
     ] {
-        for (state, code) in [
-            (hopeless(), ErrorCode::ImageNotFound),
-            (failing.clone(), ErrorCode::Conflict),
+        for (state, code, what) in [
+            (hopeless(), ErrorCode::ImageNotFound, "can't be started"),
+            (failing.clone(), ErrorCode::Conflict, "fails health checks"),
         ] {
             let mut world = World::new(3);
             world.deploy(strategy.clone());
@@ -402,7 +402,7 @@ fn a_revision_that_cannot_run_never_touches_the_old_one() {
             let last = world.last();
             assert_eq!(last.phase, Phase::RolledBack);
             assert_eq!(last.error.as_ref().unwrap().code, code);
-            assert!(last.error.as_ref().unwrap().message.contains("fails health checks"));
+            assert!(last.error.as_ref().unwrap().message.contains(what));
             assert_eq!(world.service.members.len(), 3);
         }
     }
