@@ -80,9 +80,8 @@ fn a_time_is_kept_by_a_gateway_that_was_away_and_a_missed_one_is_told() {
     let id = stage.deploy("update api to v4 in 30 minutes", &[]);
     stage.until(&id, "pending");
     stage.restart_gateway_with(&format!("/deploy/{id}"), |deployment| {
-        for time in [&mut deployment["plan"]["schedule"]["at"]] {
-            *time = json!((moment(time) - jiff::SignedDuration::from_hours(1)).to_string());
-        }
+        let at = &mut deployment["plan"]["schedule"]["at"];
+        *at = json!((moment(at) - jiff::SignedDuration::from_hours(1)).to_string());
     });
     let missed = stage.until(&id, "failed");
     let error = missed["error"]["message"].as_str().unwrap();
