@@ -19,6 +19,7 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
+    header::{CONTENT_TYPE, HeaderValue},
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
@@ -40,6 +41,10 @@ pub struct Manners {
     pub delay_ms: u64,
     /// Whether it tells that it isn't ready.
     pub sick: bool,
+    /// What `/metrics` tells as `queue_depth`.
+    pub depth: u64,
+    /// Percent of a core that it keeps busy for nothing.
+    pub burn_percent: u64,
 }
 
 /// The service: its command, and its manners.
@@ -79,7 +84,7 @@ impl Answering {
         let command = serde_json::to_string(&Self::command()).unwrap();
         format!(
             "apiVersion: clawbernetes/v1\nkind: Workload\nmetadata: {{name: api}}\nspec:\n  image: host\n  \
-             command: {command}\n  env:\n{env}  networking: {{ports: [{{name: http, port: 8080}}]}}\n  \
+             command: {command}\n  env:\n{env}  networking: {{ports: [{{name: http, port: 8080}}]}}\n  metricsPort: 8080\n  \
              readinessCheck: {{http: /ready, interval: 200ms, timeout: 2s, failures: 3}}\n{more}"
         )
     }
@@ -106,10 +111,12 @@ impl Answering {
     /// From now on replicas of a version behave so.
     pub fn set(&self, version: &str, manners: Manners) {
         let text = format!(
-            "{} {} {}",
+            "{} {} {} {} {}",
             manners.errors_percent,
             manners.delay_ms,
-            u8::from(manners.sick)
+            u8::from(manners.sick),
+            manners.depth,
+            manners.burn_percent
         );
         let place = self.control.path().join(version);
         let new = self.control.path().join(format!(".{version}"));
@@ -128,6 +135,21 @@ fn read(control: &Path, version: &str) -> Manners {
         errors_percent: next(),
         delay_ms: next(),
         sick: next() != 0,
+        depth: next(),
+        burn_percent: next(),
+    }
+}
+
+/// Keeps a part of a core busy, as its manners say, until the process ends.
+fn burn(control: &Path, version: &str) {
+    const TURN: Duration = Duration::from_millis(100);
+    loop {
+        let turn = std::time::Instant::now();
+        let busy = TURN * u32::try_from(read(control, version).burn_percent).unwrap() / 100;
+        while turn.elapsed() < busy {
+            std::hint::spin_loop();
+        }
+        std::thread::sleep(TURN.saturating_sub(turn.elapsed()));
     }
 }
 
@@ -168,6 +190,8 @@ async fn serve() {
     let host: std::net::IpAddr = std::env::var("HOST").unwrap().parse().unwrap();
     let listener = tokio::net::TcpListener::bind((host, port)).await.unwrap();
     let mut term = unix::signal(unix::SignalKind::terminate()).unwrap();
+    let (burner, of) = (control.clone(), version.clone());
+    std::thread::spawn(move || burn(&burner, &of));
     let (going, gone) = watch::channel(());
     let count = Arc::new(AtomicU64::new(0));
     let server = hyper::server::conn::http1::Builder::new();
@@ -196,6 +220,16 @@ async fn serve() {
                         StatusCode::OK
                     };
                     return Ok::<_, Infallible>(answered(status, version));
+                }
+                if request.uri().path() == "/metrics" {
+                    let page = format!(
+                        "# TYPE queue_depth gauge\nqueue_depth{{version=\"{version}\"}} {}\n",
+                        manners.depth
+                    );
+                    let mut answer = answered(StatusCode::OK, page);
+                    let kind = HeaderValue::from_static("text/plain; version=0.0.4");
+                    answer.headers_mut().insert(CONTENT_TYPE, kind);
+                    return Ok(answer);
                 }
                 if manners.delay_ms > 0 {
                     tokio::time::sleep(Duration::from_millis(manners.delay_ms)).await;
@@ -230,8 +264,8 @@ async fn serve() {
     going.closed().await;
 }
 
-fn answered(status: StatusCode, version: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(version)));
+fn answered(status: StatusCode, said: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(said)));
     *response.status_mut() = status;
     response
 }

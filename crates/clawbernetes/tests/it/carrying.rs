@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::{
     answering::{Callers, Manners},
     cluster::wait_for,
-    stage::Stage,
+    stage::{Set, Stage},
 };
 
 /// An address of this machine at which only the agent listens.
@@ -33,7 +33,10 @@ fn more(callers: &Callers, many: u64) {
 
 #[test]
 fn a_service_is_reached_at_a_node_while_the_gateway_is_down_and_updated_there_without_a_failed_request() {
-    let stage = Stage::with(&["--service-listen", AGENTS], "");
+    let stage = Stage::with(&Set {
+        agent: &["--service-listen", AGENTS],
+        ..Set::default()
+    });
     let gateways = stage.first();
     let agents = carried(&stage);
     assert_eq!(
@@ -73,7 +76,10 @@ fn a_service_is_reached_at_a_node_while_the_gateway_is_down_and_updated_there_wi
 
 #[test]
 fn what_is_counted_at_a_node_decides_on_a_canary() {
-    let stage = Stage::with(&["--service-listen", AGENTS], "");
+    let stage = Stage::with(&Set {
+        agent: &["--service-listen", AGENTS],
+        ..Set::default()
+    });
     stage.first();
     // Nobody calls the gateway: what is known of the canary, the agent counted.
     let callers = Callers::start(carried(&stage), 8, 100);

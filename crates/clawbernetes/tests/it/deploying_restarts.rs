@@ -5,14 +5,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{
     answering::{Callers, processes_of},
     cluster::wait_for,
-    stage::Stage,
+    stage::{Set, Stage},
 };
 
 #[test]
 fn a_replica_that_hangs_or_crashes_is_started_again_and_no_request_fails() {
     let more = "  healthCheck: {http: /live, interval: 200ms, timeout: 2s, failures: 2}\n  \
                 constraints: {retryDelay: 200ms}\n";
-    let stage = Stage::with(&[], more);
+    let stage = Stage::with(&Set {
+        replicas: more,
+        ..Set::default()
+    });
     let callers = Callers::start(stage.first(), 4, 100);
     let all = stage.cluster.replicas("api");
     let id = all[0]["workload"].as_str().unwrap();

@@ -31,10 +31,12 @@ const SIMULATED: &[&str] = &[
     "native",
 ];
 
-fn installed() -> bool {
+pub fn installed() -> bool {
     let there = |name: &str| Command::new(name).arg("--version").output().is_ok();
     let both = there("prometheus") && there("promtool");
     if !both {
+        let required = std::env::var("CLAWBERNETES_TEST_PROMETHEUS").is_ok_and(|value| value == "required");
+        assert!(!required, "prometheus and promtool aren't installed");
         eprintln!("skipped: prometheus and promtool aren't installed");
     }
     both
@@ -143,7 +145,7 @@ fn form(parameters: &[(&str, &str)]) -> String {
 }
 
 /// A real Prometheus, in the home of a test.
-struct Prometheus {
+pub struct Prometheus {
     child: Child,
     port: u16,
     folder: PathBuf,
@@ -151,12 +153,12 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    fn start(home: &Home, port: u16, config: &str) -> Self {
+    pub fn start(home: &Home, port: u16, config: &str) -> Self {
         let file = home.write("prometheus/prometheus.yml", config);
         Self::again(file.parent().unwrap(), port)
     }
 
-    fn again(folder: &Path, port: u16) -> Self {
+    pub fn again(folder: &Path, port: u16) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let log = File::options()
             .create(true)
@@ -189,6 +191,22 @@ impl Prometheus {
             folder: folder.to_owned(),
             api,
         }
+    }
+
+    /// `kill -9`; what it needs to be started again.
+    pub fn kill(self) -> (PathBuf, u16) {
+        // It is buried where it is dropped.
+        (self.folder.clone(), self.port)
+    }
+
+    /// The values of a query's series as it is now.
+    #[track_caller]
+    pub fn values(&self, query: &str) -> Vec<String> {
+        let series = self.api.query(query);
+        series
+            .iter()
+            .map(|one| one["value"][1].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// SIGTERM, and its end; what it needs to be started again.

@@ -1,8 +1,12 @@
 //! A gateway, an agent and an HTTP service to roll out.
 
-use std::{net::SocketAddr, sync::Mutex};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     answering::Answering,
@@ -12,30 +16,53 @@ use crate::{
 /// Callers and rollouts share two cores: one such test at a time keeps them from being each other's noise.
 static ONE: Mutex<()> = Mutex::new(());
 
+/// The manifest of the service.
+pub const FILE: &[&str] = &["--file", "api.yaml"];
+
 /// A gateway, an agent and the service.
 pub struct Stage {
     pub cluster: Cluster,
     pub answering: Answering,
-    _one: std::sync::MutexGuard<'static, ()>,
+    /// `None`: it runs beside others.
+    one: Option<MutexGuard<'static, ()>>,
+}
+
+/// What a stage has beyond the usual.
+#[derive(Default)]
+pub struct Set<'a> {
+    /// Flags of its gateway.
+    pub gateway: &'a [&'a str],
+    /// Flags of its agent.
+    pub agent: &'a [&'a str],
+    /// Lines of its replicas' `spec`.
+    pub replicas: &'a str,
 }
 
 impl Stage {
     /// One whose only node runs processes.
     pub fn new() -> Self {
-        Self::with(&[], "")
+        Self::with(&Set::default())
     }
 
-    /// The same; its agent has these flags, and its replicas' `spec` these lines as well.
-    pub fn with(flags: &[&str], more: &str) -> Self {
-        let one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut cluster = Cluster::start();
-        cluster.join("one", &[&["--engine", "native"], flags].concat());
+    /// The same, with more.
+    pub fn with(set: &Set<'_>) -> Self {
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            one: Some(one),
+            ..Self::beside(set)
+        }
+    }
+
+    /// One beside others: what others do to its times must not matter.
+    pub fn beside(set: &Set<'_>) -> Self {
+        let mut cluster = Cluster::start_with(set.gateway);
+        cluster.join("one", &[&["--engine", "native"], set.agent].concat());
         let answering = Answering::new();
-        cluster.home.write("api.yaml", &answering.manifest(more));
+        cluster.home.write("api.yaml", &answering.manifest(set.replicas));
         Self {
             cluster,
             answering,
-            _one: one,
+            one: None,
         }
     }
 
@@ -45,16 +72,28 @@ impl Stage {
         self.cluster.deploy(sentence, flags)
     }
 
+    /// As [`Cluster::deployment`].
+    #[track_caller]
+    pub fn status(&self, id: &str) -> Value {
+        self.cluster.deployment(id)
+    }
+
     /// As [`Cluster::until_deployed`].
     #[track_caller]
     pub fn until(&self, id: &str, phase: &str) -> Value {
         self.cluster.until_deployed(id, phase)
     }
 
-    /// The first deployment: three replicas of v1.
+    /// As [`Self::deploy`], and waits until it is complete.
+    #[track_caller]
+    pub fn done(&self, sentence: &str, flags: &[&str]) -> Value {
+        let id = self.deploy(sentence, flags);
+        self.until(&id, "complete")
+    }
+
+    /// The first deployment: three replicas of v1. Where they are reached.
     pub fn first(&self) -> SocketAddr {
-        let id = self.deploy("deploy api v1 with 3 replicas", &["--file", "api.yaml"]);
-        self.until(&id, "complete");
+        self.done("deploy api v1 with 3 replicas", FILE);
         self.address()
     }
 
@@ -68,10 +107,29 @@ impl Stage {
         self.cluster.ready("api")
     }
 
-    /// Deletes the service and ends everything.
+    /// `kill -9` of the gateway, and its next start.
+    pub fn restart_gateway(&self) {
+        self.cluster.kill_gateway();
+        self.cluster.start_gateway();
+        self.cluster.call("gateway.ping", &json!({}));
+    }
+
+    /// As [`Self::restart_gateway`]; before the start a record of the store is changed behind its back.
+    pub fn restart_gateway_with(&self, key: &str, change: impl FnOnce(&mut Value)) {
+        self.cluster.kill_gateway();
+        change_record(&self.cluster.home.path("gateway"), key, change);
+        self.cluster.start_gateway();
+        self.cluster.call("gateway.ping", &json!({}));
+    }
+
+    /// Deletes all services and ends everything.
     pub fn end(self) {
-        self.cluster.delete_service("api");
+        let services = self.cluster.home.run("service list --json").json();
+        for service in services.as_array().unwrap() {
+            self.cluster.delete_service(service["name"].as_str().unwrap());
+        }
         self.cluster.end();
+        drop(self.one);
     }
 }
 
@@ -151,4 +209,21 @@ impl Cluster {
             status["workloads"].as_array()?.is_empty().then_some(())
         });
     }
+}
+
+/// Changes a record of a gateway that doesn't run.
+fn change_record(data: &Path, key: &str, change: impl FnOnce(&mut Value)) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let store = store::Store::open(data.join("state.redb"), store::embedded::Options::default()).unwrap();
+        let record = store.get(key).await.unwrap().unwrap();
+        let mut value: Value = serde_json::from_slice(&record.value).unwrap();
+        change(&mut value);
+        let put = store::Txn::new().put(key, value.to_string().into_bytes());
+        assert!(store.txn(put).await.unwrap().committed().is_some());
+        store.close().await;
+    });
 }
