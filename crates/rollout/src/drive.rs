@@ -36,6 +36,7 @@ pub use acts::{orphan, pause, promote, resume, retry, roll_back};
 pub use begin::{Due, Request, begin, due, request, service};
 pub use judge::{Question, observation, questions};
 pub use steady::steady;
+pub(crate) use turn::time as longest;
 pub use view::{remaining, step_view};
 
 /// A replica counts when it has been ready so long: one that answers its first check and dies at its second doesn't.

@@ -6,6 +6,7 @@
 //! - `bounds`: how many replicas, and between which bounds
 //! - `strategy`: how one revision takes another's place, in numbers
 //! - `changes` and `steps`: the same for people
+//! - `dangers`: what is odd or dangerous about it as a whole
 //! - `digest`: what an applied plan is told by
 //!
 //! Left to the caller, because it needs the fleet: where replicas would go ([`Plan::placement`]), and whether secrets are
@@ -15,6 +16,7 @@ mod amount;
 mod back;
 mod bounds;
 mod changes;
+mod dangers;
 mod digest;
 mod image;
 mod job;
@@ -34,6 +36,7 @@ use api::{
 use crate::intent::{Intent, Verb, When};
 pub use amount::{canary_replicas, canary_step};
 pub use changes::{AUTOSCALE, REPLICAS};
+pub use dangers::beyond_fleet;
 pub use digest::{Footing, seal};
 
 /// How long a deployment may take where nobody says.

@@ -4,6 +4,7 @@ use api::{
     ApiError, ErrorCode, Size, Span, Timestamp,
     auth::Identity,
     deploy::{Deployment, Plan, PlannedReplica, Service, ServicePort, ServiceProtocol, Strategy},
+    node::GpuInfo,
     op::{Explanation, PlanRequest, Planned, Submission},
     time,
     workload::Workload,
@@ -231,15 +232,14 @@ async fn place(app: &App, plan: &mut Plan, there: &There, identity: &Identity) -
         // It says as well what nothing can run.
         preview.push(submit::workload(submission, u64::from(i), &identity.name, now())?);
     }
+    let gpus = fleet_gpus(&app.hub.view(), plan.resources.gpu_type.as_deref());
+    plan.warnings
+        .extend(gpus.and_then(|gpus| plan::beyond_fleet(plan, gpus)));
     if more == 0 {
         return Ok(true);
     }
     let told = app.planner.preview(preview).await?;
-    // Of a node that has yet to say what it has nothing is known, nor of a fleet that has yet to come.
-    let known = {
-        let view = app.hub.view();
-        view.nodes().next().is_some() && view.nodes().all(|node| node.inventory.is_some())
-    };
+    let known = gpus.is_some();
     let fits = !known || told.first().is_none_or(|t| t.fits_empty_fleet != Some(false));
     if !fits {
         let why = told.first().map(|t| t.summary.clone()).unwrap_or_default();
@@ -256,6 +256,21 @@ async fn place(app: &App, plan: &mut Plan, there: &There, identity: &Identity) -
         ));
     }
     Ok(fits)
+}
+
+/// GPUs of this model that the fleet has in all. `None`: not known, of a node that has yet to say what it has, or of a fleet
+/// that has yet to come.
+fn fleet_gpus(view: &View, model: Option<&str>) -> Option<u32> {
+    let all: Option<Vec<_>> = view.nodes().map(|node| node.inventory.as_ref()).collect();
+    let all = all.filter(|all| !all.is_empty())?;
+    let of_model = |gpu: &&GpuInfo| model.is_none_or(|model| scheduler::model_matches(model, &gpu.model));
+    u32::try_from(
+        all.iter()
+            .flat_map(|inventory| &inventory.gpus)
+            .filter(of_model)
+            .count(),
+    )
+    .ok()
 }
 
 /// How many replicas a plan adds at once, before it takes any away.

@@ -87,7 +87,7 @@ pub(super) fn phase(deployment: &Deployment) -> Phase {
 }
 
 /// How long a plan may take: its time, and the waits that it asks for itself.
-pub(super) fn time(plan: &Plan) -> Span {
+pub(crate) fn time(plan: &Plan) -> Span {
     let batch = plan
         .rolling
         .max_surge

@@ -403,6 +403,9 @@ fn quantile(said: f64) -> f64 {
     }
 }
 
+/// A metric's name that is so many slips away from a known one is taken as a slip.
+const SLIPS: usize = 2;
+
 /// A metric of the catalogue, or one that looks like a workload's own.
 fn named(input: &mut Input<'_>) -> Parsed<Signal> {
     let called = taken(input, words::METRIC);
@@ -421,28 +424,14 @@ fn named(input: &mut Input<'_>) -> Parsed<Signal> {
             name: token.low.to_owned(),
         });
     }
+    let at = position(input);
     let name = word(input, |token| {
         let looks =
             token.raw.contains(['.', '_']) && token.raw.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         (looks && metric::own_name(token.raw).is_some() && !value::looks_like_version(token.raw))
             .then(|| token.raw.to_owned())
     })?;
-    // A slip in a name that is known would be a metric that never has a sample.
-    let known = metric::CATALOGUE.iter().map(|metric| metric.name);
-    let signals = [
-        words::ERROR_RATE,
-        words::SUCCESS_RATE,
-        words::LATENCY,
-        words::REQUEST_RATE,
-    ]
-    .into_iter()
-    .flatten()
-    .copied();
-    let low = name.to_ascii_lowercase();
-    if let Some(near) = known
-        .chain(signals)
-        .find(|known| known.contains(['.', '_']) && strsim::osa_distance(&low, known) <= 2)
-    {
+    if let Some(near) = input.state.near(at, || slip(&name)) {
         return refuse(
             Misread::new(format!("'{name}' isn't a metric of the catalogue"))
                 .help(format!(
@@ -452,6 +441,23 @@ fn named(input: &mut Input<'_>) -> Parsed<Signal> {
         );
     }
     Ok(Signal::Metric { name })
+}
+
+/// The known name that this one is a slip of: it would be a metric that never has a sample.
+fn slip(name: &str) -> Option<&'static str> {
+    let signals = [
+        words::ERROR_RATE,
+        words::SUCCESS_RATE,
+        words::LATENCY,
+        words::REQUEST_RATE,
+    ];
+    let low = name.to_ascii_lowercase();
+    metric::CATALOGUE
+        .iter()
+        .map(|metric| metric.name)
+        .chain(signals.into_iter().flat_map(|forms| forms.all().iter().copied()))
+        .filter(|known| known.contains(['.', '_']) && known.len().abs_diff(low.len()) <= SLIPS)
+        .find(|known| strsim::osa_distance(&low, known) <= SLIPS)
 }
 
 /// The condition, its bound in the signal's unit.

@@ -1,6 +1,10 @@
 //! What all clauses are made of: the stream of tokens, words of a table, and where reading stopped.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashSet,
+    rc::Rc,
+};
 
 use winnow::{
     Parser,
@@ -11,6 +15,7 @@ use winnow::{
 use super::{
     misread::Misread,
     token::{Kind, Token},
+    vocabulary,
     words::Forms,
 };
 
@@ -52,47 +57,67 @@ pub(super) const fn other<T>() -> Parsed<T> {
 }
 
 /// How far reading came, and what could have stood there.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Watch {
     /// Tokens in all.
     count: usize,
-    /// The farthest token that was looked at in vain.
-    farthest: Cell<usize>,
+    /// The farthest token that was looked at in vain since [`Watch::begin`].
+    reach: Cell<usize>,
     /// The tokens of which it is kept what could have stood there, and the words that could.
     expected: RefCell<Vec<(usize, Vec<&'static str>)>>,
+    /// Whether there are such tokens.
+    keeps: bool,
     /// The target's name, once it is read: a second bare word isn't one.
-    target: RefCell<Option<String>>,
+    target: RefCell<Option<Rc<str>>>,
     /// What was decided on the way that whoever wrote it should know.
     notes: RefCell<Vec<String>>,
     /// Where the clause under way began.
     clause: Cell<usize>,
     /// An example of the clause that was under way at the farthest token.
     example: Cell<Option<&'static str>>,
+    /// The metric's name at this token, and the known one that it is a slip of.
+    near: Cell<Option<(usize, Option<&'static str>)>>,
 }
 
 impl Watch {
-    pub fn new(count: usize, keep: &[usize]) -> Self {
+    /// Over so many tokens; of those in `keep`, what could have stood there is kept.
+    pub fn new(count: usize, keep: &[usize], target: Option<Rc<str>>, notes: Vec<String>) -> Self {
         Self {
             count,
-            farthest: Cell::new(0),
-            target: RefCell::new(None),
-            notes: RefCell::new(Vec::new()),
-            clause: Cell::new(0),
+            keeps: !keep.is_empty(),
             expected: RefCell::new(keep.iter().map(|at| (*at, Vec::new())).collect()),
-            example: Cell::new(None),
+            target: RefCell::new(target),
+            notes: RefCell::new(notes),
+            ..Self::default()
         }
     }
 
-    pub fn farthest(&self) -> usize {
-        self.farthest.get()
+    /// Whether it is kept what could have stood somewhere: then all of it is to be tried.
+    pub const fn keeps(&self) -> bool {
+        self.keeps
+    }
+
+    /// The farthest token that was looked at in vain since the last [`Watch::begin`].
+    pub fn reach(&self) -> usize {
+        self.reach.get()
+    }
+
+    /// What follows is looked at anew.
+    pub fn begin(&self) {
+        self.reach.set(0);
     }
 
     /// The target has its name now.
     pub fn name(&self, target: &str) {
-        *self.target.borrow_mut() = Some(target.to_owned());
+        *self.target.borrow_mut() = Some(target.into());
     }
 
-    pub fn target(&self) -> Option<String> {
+    /// What follows is tried with this target.
+    pub fn goes_on_with(&mut self, target: Option<Rc<str>>) {
+        *self.target.get_mut() = target;
+    }
+
+    pub fn target(&self) -> Option<Rc<str>> {
         self.target.borrow().clone()
     }
 
@@ -108,6 +133,11 @@ impl Watch {
         self.notes.borrow().clone()
     }
 
+    /// How many notes there are.
+    pub fn noted(&self) -> usize {
+        self.notes.borrow().len()
+    }
+
     pub fn begin_clause(&self, at: usize) {
         self.clause.set(at);
         self.example.set(None);
@@ -121,22 +151,54 @@ impl Watch {
         self.example.get()
     }
 
-    /// What could have stood at a token, of those that were to be kept.
-    pub fn expected(&self, at: usize) -> Vec<&'static str> {
-        let all = self.expected.borrow();
-        all.iter()
-            .find(|(kept, _)| *kept == at)
-            .map(|(_, words)| words.clone())
-            .unwrap_or_default()
+    /// What `find` finds for the token at `at`: looked for once, however often it was tried.
+    pub fn near(&self, at: usize, find: impl FnOnce() -> Option<&'static str>) -> Option<&'static str> {
+        match self.near.get() {
+            Some((known, near)) if known == at => near,
+            _ => {
+                let near = find();
+                self.near.set(Some((at, near)));
+                near
+            }
+        }
     }
 
-    /// A form that would have to begin with another word than the one at `at`, or a word.
-    fn missed(&self, at: usize, form: &'static str) {
-        if at > self.farthest.get() {
-            self.farthest.set(at);
+    /// What could have stood at a token, of those that were to be kept: each word once.
+    pub fn expected(&self, at: usize) -> Vec<&'static str> {
+        let all = self.expected.borrow();
+        let mut seen = HashSet::new();
+        all.iter()
+            .filter(|(kept, _)| *kept == at)
+            .flat_map(|(_, words)| words.iter().copied())
+            .filter(|word| seen.insert(*word))
+            .collect()
+    }
+
+    /// None of these forms begins with the word at `at`.
+    fn missed_all(&self, at: usize, forms: Forms) {
+        self.reached(at);
+        if !self.keeps {
+            return;
         }
         if let Some((_, words)) = self.expected.borrow_mut().iter_mut().find(|(kept, _)| *kept == at) {
-            words.push(form.split(' ').next().unwrap_or(form));
+            words.extend(forms.iter().map(|form| form.split(' ').next().unwrap_or(form)));
+        }
+    }
+
+    fn reached(&self, at: usize) {
+        if at > self.reach.get() {
+            self.reach.set(at);
+        }
+    }
+
+    /// A word that would have to stand at `at`, where another does.
+    fn missed(&self, at: usize, word: impl FnOnce() -> &'static str) {
+        self.reached(at);
+        if !self.keeps {
+            return;
+        }
+        if let Some((_, words)) = self.expected.borrow_mut().iter_mut().find(|(kept, _)| *kept == at) {
+            words.push(word());
         }
     }
 }
@@ -170,7 +232,7 @@ pub(super) fn word<'s, T>(input: &mut Input<'s>, read: impl FnOnce(Token<'s>) ->
             Ok(value)
         }
         None => {
-            input.state.missed(at, "");
+            input.state.reached(at);
             other()
         }
     }
@@ -180,51 +242,29 @@ pub(super) fn word<'s, T>(input: &mut Input<'s>, read: impl FnOnce(Token<'s>) ->
 pub(super) fn said<'i>(forms: Forms) -> impl Parser<Input<'i>, &'static str, ErrMode<Fault>> {
     move |input: &mut Input<'i>| {
         let at = position(input);
-        let first = input
-            .peek_token()
-            .filter(|token| plain(token))
-            .map_or("", |token| token.low);
-        let begins = first.as_bytes().first();
+        // Most tables have nothing that begins so.
+        if !input.peek_token().is_some_and(|token| token.begins(forms)) {
+            input.state.missed_all(at, forms);
+            return other();
+        }
         let mut best: Option<(usize, &'static str)> = None;
-        let start = input.checkpoint();
-        for form in forms {
-            // Most forms begin with another letter: nothing to look at, unless somebody wants to know what there could be.
-            if begins != form.as_bytes().first() {
-                input.state.missed(at, form);
-                continue;
-            }
-            let mut length = 0;
-            let mut fits = true;
-            for wanted in form.split(' ') {
-                match input.next_token() {
-                    Some(token) if plain(token) && token.low == wanted => length += 1,
-                    _ => {
-                        input.state.missed(at + length, wanted);
-                        fits = false;
-                        break;
-                    }
-                }
-            }
-            input.reset(&start);
-            if fits && best.is_none_or(|(longest, _)| length > longest) {
-                best = Some((length, form));
+        let ahead: &[Token<'_>] = &input.input;
+        for form in vocabulary::forms(forms) {
+            let length = form.common(ahead.iter().map(|token| token.known));
+            if length < form.words.len() {
+                input.state.missed(at + length, || form.word(length));
+            } else if best.is_none_or(|(longest, _)| length > longest) {
+                best = Some((length, form.text));
             }
         }
         match best {
             Some((length, form)) => {
-                for _ in 0..length {
-                    input.next_token();
-                }
+                input.next_slice(length);
                 Ok(form)
             }
             None => other(),
         }
     }
-}
-
-/// Whether a token can be a word of a form at all.
-fn plain(token: &Token<'_>) -> bool {
-    token.kind != Kind::Quoted && token.kind != Kind::Stop
 }
 
 /// Whether one of a table's forms comes next; nothing is taken.
@@ -257,7 +297,7 @@ pub(super) fn quoted<'s>(input: &mut Input<'s>) -> Parsed<Token<'s>> {
             Ok(*token)
         }
         _ => {
-            input.state.missed(position(input), "");
+            input.state.reached(position(input));
             other()
         }
     }

@@ -18,6 +18,9 @@ use super::{
 
 const EXAMPLE: &str = "deploy new-model at 2am UTC with 5% canary, promote after 1 hour if healthy";
 
+/// The length of `2026-12-01`.
+const DATE_LENGTH: usize = 10;
+
 /// A moment, and what had to be decided to find it.
 pub(super) type Found = (When, Vec<String>);
 
@@ -68,7 +71,13 @@ fn from_now(input: &mut Input<'_>, now: &Zoned) -> Parsed<Found> {
 /// An instant as machines write it: `2026-12-01T09:00:00Z`, with the zone that it is shown in if one follows.
 fn instant(input: &mut Input<'_>, now: &Zoned) -> Parsed<Found> {
     opt(alt((said(words::AT), said(words::ON)))).parse_next(input)?;
-    let (raw, time) = word(input, |token| Some((token.raw, token.raw.parse::<Timestamp>().ok()?)))?;
+    let (raw, time) = word(input, |token| {
+        // What can't be one isn't tried: refusing it would take longer than all else.
+        let looks = token.raw.len() > DATE_LENGTH && token.raw.starts_with(|c: char| c.is_ascii_digit());
+        looks
+            .then(|| Some((token.raw, token.raw.parse::<Timestamp>().ok()?)))
+            .flatten()
+    })?;
     let time = Timestamp::from_second(time.as_second()).unwrap_or(time);
     let zone = match opt(zone).parse_next(input)? {
         Some(zone) => zone_name(&zone),
@@ -228,7 +237,8 @@ fn weekday(input: &mut Input<'_>) -> Parsed<civil::Weekday> {
 
 fn date(input: &mut Input<'_>) -> Parsed<civil::Date> {
     word(input, |token| {
-        (token.low.len() == 10).then(|| token.low.parse().ok()).flatten()
+        let looks = token.low.len() == DATE_LENGTH && token.low.starts_with(|c: char| c.is_ascii_digit());
+        looks.then(|| token.low.parse().ok()).flatten()
     })
 }
 

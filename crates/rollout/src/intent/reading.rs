@@ -1,16 +1,18 @@
 //! A sentence read as a whole.
 
-use std::ops::Range;
+use std::rc::Rc;
 
 use api::id::check_name;
 use jiff::Zoned;
 use winnow::{
     error::ErrMode,
-    stream::{Stateful, TokenSlice},
+    stream::{Stateful, Stream, TokenSlice},
 };
 
 use super::{
-    Intent, clause, draft,
+    Intent,
+    clause::{self, Read},
+    draft,
     grammar::{Fault, Watch, since},
     misread::Misread,
     token::{self, Kind, Token},
@@ -38,31 +40,33 @@ pub fn read(sentence: &str, now: &Zoned) -> Result<Reading, Misread> {
     let mut notes = Vec::new();
     // What is wrong with the sentence as it was written.
     let mut first = None;
+    let (mut read, mut from) = (Read::default(), 0);
     loop {
         let low = text.to_ascii_lowercase();
         let tokens = token::tokens(&text, &low)?;
-        let place = match once(&text, &tokens, now, &[]) {
-            Ok((intent, told)) => {
-                notes.extend(told);
+        let mut place = match pass(&text, &tokens, now, &mut read, from) {
+            Ok(()) => {
+                let told = std::mem::take(&mut read.notes);
+                let put = draft::put_together(read.parts, |from, to| since(&text, &tokens, from, to).to_owned());
+                let (intent, more) = put.map_err(|misread| first.unwrap_or(misread))?;
+                notes.extend(more.into_iter().chain(told));
                 return Ok(Reading { intent, notes });
             }
             Err(Stop::Said(misread)) => return Err(first.unwrap_or(misread)),
             Err(Stop::Unexpected(place)) => place,
         };
-        // Once more, and what could have stood there is kept.
-        let Err(Stop::Unexpected(place)) = once(&text, &tokens, now, &place.suspects(&tokens)) else {
-            return Err(first.unwrap_or_else(|| Misread::new("the sentence isn't understood".to_owned())));
-        };
+        place.expected = clause::expected(&tokens, now, &read, &place.suspects(&tokens));
+        let first = first.get_or_insert_with(|| unexpected(&text, &tokens, &place));
         let mended = if notes.len() < SLIPS_MAX {
             mend(&tokens, &place)
         } else {
             None
         };
-        let misread = unexpected(&text, &tokens, &place);
-        let first = first.get_or_insert(misread);
-        let Some((range, word)) = mended else {
+        let Some((at, word)) = mended else {
             return Err(first.clone());
         };
+        let range = tokens[at].range();
+        from = read.back_to(at);
         notes.push(format!("'{}' is taken as '{word}'", &text[range.clone()]));
         text.replace_range(range, word);
     }
@@ -70,10 +74,10 @@ pub fn read(sentence: &str, now: &Zoned) -> Result<Reading, Misread> {
 
 /// The word that isn't understood, or the name before it that was none ("deploy safly model-server"), where it is one
 /// slip away from a word that could stand there.
-fn mend(tokens: &[Token<'_>], place: &Place) -> Option<(Range<usize>, &'static str)> {
+fn mend(tokens: &[Token<'_>], place: &Place) -> Option<(usize, &'static str)> {
     place.expected.iter().find_map(|(at, expected)| {
         let token = tokens.get(*at).filter(|token| token.kind == Kind::Word)?;
-        Some((token.range(), vocabulary::slip(token.low, expected)?))
+        Some((*at, vocabulary::slip(token.low, expected)?))
     })
 }
 
@@ -92,7 +96,7 @@ struct Place {
     /// What could have stood at the tokens that were to be looked at.
     expected: Vec<(usize, Vec<&'static str>)>,
     /// The target's name, if it was read.
-    target: Option<String>,
+    target: Option<Rc<str>>,
     /// An example of the clause under way.
     example: Option<&'static str>,
 }
@@ -105,40 +109,34 @@ impl Place {
             suspects.extend(
                 self.target
                     .as_ref()
-                    .and_then(|target| tokens[..self.at].iter().position(|token| token.raw == target)),
+                    .and_then(|target| tokens[..self.at].iter().position(|token| *token.raw == **target)),
             );
         }
         suspects
     }
 }
 
-/// One pass over the tokens; of those in `keep`, what could have stood there is kept.
-fn once(text: &str, tokens: &[Token<'_>], now: &Zoned, keep: &[usize]) -> Result<(Intent, Vec<String>), Stop> {
-    let watch = Watch::new(tokens.len(), keep);
+/// One pass over the tokens, from this one.
+fn pass(text: &str, tokens: &[Token<'_>], now: &Zoned, read: &mut Read, from: usize) -> Result<(), Stop> {
+    let watch = Watch::new(tokens.len(), &[], read.target.take(), std::mem::take(&mut read.notes));
     let mut input = Stateful {
         input: TokenSlice::new(tokens),
         state: &watch,
     };
-    let parts = match clause::sentence(&mut input, now, text) {
-        Ok(parts) => parts,
-        Err(ErrMode::Cut(Fault::Said(misread)) | ErrMode::Backtrack(Fault::Said(misread))) => {
-            return Err(Stop::Said(*misread));
-        }
-        Err(_) => {
-            let expected = keep.iter().map(|at| (*at, watch.expected(*at))).collect();
-            return Err(Stop::Unexpected(Place {
-                at: watch.farthest(),
-                clause: watch.clause(),
-                expected,
-                target: watch.target(),
-                example: watch.example(),
-            }));
-        }
-    };
-    let (intent, mut notes) =
-        draft::put_together(parts, |from, to| since(text, tokens, from, to).to_owned()).map_err(Stop::Said)?;
-    notes.extend(watch.notes());
-    Ok((intent, notes))
+    input.next_slice(from);
+    let result = clause::sentence(&mut input, now, text, read);
+    read.notes = watch.notes();
+    match result {
+        Ok(()) => Ok(()),
+        Err(ErrMode::Cut(Fault::Said(misread)) | ErrMode::Backtrack(Fault::Said(misread))) => Err(Stop::Said(*misread)),
+        Err(_) => Err(Stop::Unexpected(Place {
+            at: read.farthest(),
+            clause: watch.clause(),
+            expected: Vec::new(),
+            target: watch.target(),
+            example: watch.example(),
+        })),
+    }
 }
 
 /// The words that aren't understood, with the nearest that would be.

@@ -72,7 +72,7 @@ pub(super) fn owner(input: &mut Input<'_>) -> Parsed<Option<Part>> {
     if of || taken(input, words::OF) {
         taken(input, words::THE);
         if let Ok(name) = value::name(input)
-            && input.state.target().is_none_or(|before| before == name)
+            && input.state.target().is_none_or(|before| *before == *name)
             && follows(input, words::TO)
         {
             return Ok(Some(Part::Target(name)));

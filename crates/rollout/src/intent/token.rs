@@ -7,10 +7,14 @@ use winnow::{
     LocatingSlice, ModalResult, Parser,
     combinator::{alt, delimited, opt, preceded, repeat},
     stream::Location,
-    token::{any, one_of, take_while},
+    token::{any, take_while},
 };
 
-use super::misread::Misread;
+use super::{
+    misread::Misread,
+    vocabulary::{self, Known},
+    words::Forms,
+};
 
 /// The longest sentence, in characters.
 pub(super) const LENGTH_MAX: usize = 2_000;
@@ -37,6 +41,8 @@ pub(super) struct Token<'s> {
     pub raw: &'s str,
     /// As it was written, ASCII letters in lower case.
     pub low: &'s str,
+    /// The word of the grammar that it is. `None`: it is none, or quoted, or a stop.
+    pub known: Option<&'static Known>,
     /// Where it begins in the sentence.
     pub start: usize,
     /// Where it ends.
@@ -51,6 +57,11 @@ impl Token<'_> {
         } else {
             Cow::Borrowed(self.raw)
         }
+    }
+
+    /// Whether one of these forms begins with it.
+    pub fn begins(&self, forms: Forms) -> bool {
+        self.known.is_some_and(|known| known.begins(forms))
     }
 
     pub fn range(&self) -> Range<usize> {
@@ -164,12 +175,16 @@ pub(super) fn tokens<'s>(text: &'s str, low: &'s str) -> Result<Vec<Token<'s>>, 
             kind,
             raw: &text[range.clone()],
             low: &low[range.clone()],
+            known: None,
             start: range.start,
             end: range.end,
         };
         if kind == Kind::Word {
             end_of_clause(&mut token);
             thousands(&token, &text[token.end..])?;
+        }
+        if matches!(kind, Kind::Word | Kind::Sign(_)) {
+            token.known = vocabulary::known(token.low);
         }
         let end = token.end;
         tokens.push(token);
@@ -181,6 +196,7 @@ pub(super) fn tokens<'s>(text: &'s str, low: &'s str) -> Result<Vec<Token<'s>>, 
                 kind: Kind::Stop,
                 raw: &text[stop.clone()],
                 low: &low[stop.clone()],
+                known: None,
                 start: stop.start,
                 end: stop.end,
             });
@@ -227,15 +243,13 @@ fn spaces(input: &mut Text<'_>) -> ModalResult<()> {
 }
 
 fn token(input: &mut Text<'_>) -> ModalResult<Kind> {
-    alt((
-        in_quotes('"').value(Kind::Quoted),
-        in_quotes('`').value(Kind::Quoted),
-        in_quotes('\'').value(Kind::Quoted),
-        sign.map(Kind::Sign),
-        one_of([',', ';', '!', '?', '(', ')', '[', ']']).value(Kind::Stop),
-        word.value(Kind::Word),
-    ))
-    .parse_next(input)
+    // By its first character: most are words, and trying all else first would take longer than the rest.
+    match input.chars().next() {
+        Some(quote @ ('"' | '`' | '\'')) => in_quotes(quote).value(Kind::Quoted).parse_next(input),
+        Some('<' | '=' | '>') => alt((sign.map(Kind::Sign), word.value(Kind::Word))).parse_next(input),
+        Some(',' | ';' | '!' | '?' | '(' | ')' | '[' | ']') => any.value(Kind::Stop).parse_next(input),
+        _ => word.value(Kind::Word).parse_next(input),
+    }
 }
 
 fn in_quotes<'s>(quote: char) -> impl Parser<Text<'s>, (), winnow::error::ErrMode<winnow::error::ContextError>> {

@@ -137,8 +137,10 @@ fn span_word(text: &str) -> Option<Span> {
     {
         return span_of(number, unit);
     }
-    text.parse::<Span>()
-        .ok()
+    // `1h30m`: only what begins with a digit can be one.
+    text.starts_with(|c: char| c.is_ascii_digit())
+        .then(|| text.parse::<Span>().ok())
+        .flatten()
         .filter(|span| span.millis() as f64 <= SPAN_MAX && text != "0")
 }
 
@@ -240,7 +242,12 @@ pub(super) fn size_not_cpu(input: &mut Input<'_>) -> Parsed<Size> {
 pub(super) fn cpu(input: &mut Input<'_>) -> Parsed<Cpu> {
     not_negative(input)?;
     alt((
-        |input: &mut Input<'_>| word(input, |token| token.low.parse().ok()),
+        |input: &mut Input<'_>| {
+            word(input, |token| {
+                let looks = token.low.starts_with(|c: char| c.is_ascii_digit());
+                looks.then(|| token.low.parse().ok()).flatten()
+            })
+        },
         count_or_one.verify_map(|cores| cores.checked_mul(1000).map(Cpu)),
     ))
     .parse_next(input)
@@ -355,5 +362,5 @@ pub(super) fn plain_name(text: &str) -> bool {
 
 /// A day's or a zone's word isn't a unit: whether a unit of time comes next.
 pub(super) fn unit_follows(input: &mut Input<'_>) -> bool {
-    SPAN_UNITS.iter().any(|(names, _)| follows(input, names))
+    SPAN_UNITS.iter().any(|(names, _)| follows(input, *names))
 }

@@ -76,7 +76,7 @@ pub(super) fn split_verb(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     ))
     .parse_next(input)?;
     let before = input.state.target();
-    if before.is_some_and(|before| name.as_ref().is_some_and(|name| *name != before)) {
+    if before.is_some_and(|before| name.as_ref().is_some_and(|name| **name != *before)) {
         return other();
     }
     Ok(std::iter::once(Part::Verb(verb))
@@ -157,7 +157,7 @@ pub(super) fn subject(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     };
     // Another name than the one before isn't a part of this sentence.
     if let (Some(before), Some(Part::Target(name))) = (&before, parts.first())
-        && before != name
+        && **before != **name
     {
         return other();
     }

@@ -1,12 +1,42 @@
 //! Every word that the grammar knows, by what it says. The guide and the list of words that no name can be without
 //! quotes are made from this.
 
+use std::ops::Deref;
+
 /// Forms of one thing: one or more words each, in lower case, parted by single spaces.
-pub(super) type Forms = &'static [&'static str];
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Forms {
+    /// Its place among [`ALL`].
+    place: Place,
+    forms: &'static [&'static str],
+}
+
+impl Forms {
+    /// Its place among [`ALL`].
+    pub const fn place(self) -> usize {
+        self.place as usize
+    }
+
+    /// The forms themselves.
+    pub const fn all(self) -> &'static [&'static str] {
+        self.forms
+    }
+}
+
+impl Deref for Forms {
+    type Target = [&'static str];
+
+    fn deref(&self) -> &Self::Target {
+        self.forms
+    }
+}
 
 macro_rules! tables {
     ($($name:ident $title:literal [$($form:literal),* $(,)?];)*) => {
-        $( pub(super) const $name: Forms = &[$($form),*]; )*
+        #[derive(Debug, Clone, Copy)]
+        #[expect(non_camel_case_types, reason = "each is called as its table is")]
+        enum Place { $($name),* }
+        $( pub(super) const $name: Forms = Forms { place: Place::$name, forms: &[$($form),*] }; )*
         /// All of them, each under what it says. An empty title: nothing that needs explaining.
         pub(super) const ALL: &[(&str, Forms)] = &[$(($title, $name)),*];
     };
@@ -267,8 +297,9 @@ tables! {
     ONE "1" ["one", "a", "an", "a single", "one single", "single"];
 }
 
-/// Numbers in words, from 2.
+/// Numbers in words, beside "one".
 pub(super) const NUMBERS: &[(&str, u32)] = &[
+    ("zero", 0),
     ("two", 2),
     ("three", 3),
     ("four", 4),

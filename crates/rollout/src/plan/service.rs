@@ -9,7 +9,7 @@ use api::{
 };
 
 use super::{
-    Facts, Notes, bounds, changes, current, known_as, schedule,
+    Facts, Notes, bounds, changes, current, dangers, known_as, schedule,
     spec::{self, Base},
     steps,
     strategy::{self, Shape},
@@ -277,6 +277,8 @@ pub(super) fn finish(
         .map(|number| steps::called(number, plan.version.as_deref()));
     plan.steps = steps::of(&plan, service, called.as_deref());
     plan.warnings = notes.warnings;
+    let there = service.is_some_and(|service| !service.members.is_empty() || service.stable.is_some());
+    plan.warnings.extend(dangers::of(&plan, intent, there));
     plan.missing = notes.missing;
     Ok(plan)
 }

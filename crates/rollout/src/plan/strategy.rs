@@ -225,9 +225,6 @@ fn warn_of_canary(canary: &Canary, shape: Shape, notes: &mut Notes) {
     } else if canary.rollback_conditions.is_empty() {
         notes.warn("nothing brings the old revision back by itself: say `rollback if errors > 1%`");
     }
-    if shape.replicas == 1 {
-        notes.warn("there is one replica: the canary runs beside it, and needs its resources once more");
-    }
 }
 
 /// A few at a time. Where the sentence names how many, so many exist beyond those asked for, and none fewer are ready;

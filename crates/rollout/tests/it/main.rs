@@ -5,6 +5,7 @@
 mod analysis;
 mod autoscale;
 mod corpus;
+mod dangers;
 mod drive;
 mod intents;
 mod mutations;

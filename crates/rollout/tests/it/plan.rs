@@ -955,7 +955,7 @@ fn a_canary_in_numbers() {
 
     let plan = World::with(1, 1).plan(&canary(&[]));
     assert_eq!(plan.canary.as_ref().unwrap().steps[0].effective_percentage, 50.0);
-    says(&plan.warnings, "the canary runs beside it");
+    says(&plan.warnings, "1 more that runs beside it, 50 % of the two");
 
     for (steps, words) in [
         (&[0.0][..], "above 0 %"),

@@ -18,6 +18,15 @@ fn plan(sentence: &str, service: Option<&Service>, image: Option<&str>) -> Resul
     let namespace = intent.namespace.clone().unwrap_or_else(|| "default".to_owned());
     let facts = Facts {
         namespace: &namespace,
+        ..facts(service, image)
+    };
+    plan::make(&intent, &facts)
+}
+
+/// What is there, and nothing else.
+pub fn facts<'a>(service: Option<&'a Service>, image: Option<&'a str>) -> Facts<'a> {
+    Facts {
+        namespace: "default",
         now: now().timestamp(),
         service,
         under_way: None,
@@ -29,12 +38,11 @@ fn plan(sentence: &str, service: Option<&Service>, image: Option<&str>) -> Resul
         default_timeout: DEFAULT_TIMEOUT,
         memory_used: None,
         force: false,
-    };
-    plan::make(&intent, &facts)
+    }
 }
 
 /// A service with a port, 4 replicas, and the revisions v1 and v2, both good.
-fn service(name: &str) -> Service {
+pub fn service(name: &str) -> Service {
     let mut service: Service = serde_json::from_value(json!({
         "name": name, "namespace": "default", "owner": "ada", "createdAt": now().timestamp(), "revisions": [],
         "replicas": 4, "members": [], "weights": {},
