@@ -34,6 +34,14 @@ const SLIPS_MAX: usize = 3;
 /// # Errors
 /// [`Misread`]: words that aren't understood, something that can be read in two ways, or that contradicts itself.
 pub fn read(sentence: &str, now: &Zoned) -> Result<Reading, Misread> {
+    read_about(sentence, now, None)
+}
+
+/// As [`read`], where something beside the sentence names what it is about: that counts where the sentence names nothing.
+///
+/// # Errors
+/// [`Misread`]: as [`read`].
+pub fn read_about(sentence: &str, now: &Zoned, about: Option<&str>) -> Result<Reading, Misread> {
     let mut text = token::cleaned(sentence)?;
     let mut notes = Vec::new();
     // What is wrong with the sentence as it was written.
@@ -41,7 +49,7 @@ pub fn read(sentence: &str, now: &Zoned) -> Result<Reading, Misread> {
     loop {
         let low = text.to_ascii_lowercase();
         let tokens = token::tokens(&text, &low)?;
-        let place = match once(&text, &tokens, now, &[]) {
+        let place = match once(&text, &tokens, now, about, &[]) {
             Ok((intent, told)) => {
                 notes.extend(told);
                 return Ok(Reading { intent, notes });
@@ -50,7 +58,7 @@ pub fn read(sentence: &str, now: &Zoned) -> Result<Reading, Misread> {
             Err(Stop::Unexpected(place)) => place,
         };
         // Once more, and what could have stood there is kept.
-        let Err(Stop::Unexpected(place)) = once(&text, &tokens, now, &place.suspects(&tokens)) else {
+        let Err(Stop::Unexpected(place)) = once(&text, &tokens, now, about, &place.suspects(&tokens)) else {
             return Err(first.unwrap_or_else(|| Misread::new("the sentence isn't understood".to_owned())));
         };
         let mended = if notes.len() < SLIPS_MAX {
@@ -113,7 +121,13 @@ impl Place {
 }
 
 /// One pass over the tokens; of those in `keep`, what could have stood there is kept.
-fn once(text: &str, tokens: &[Token<'_>], now: &Zoned, keep: &[usize]) -> Result<(Intent, Vec<String>), Stop> {
+fn once(
+    text: &str,
+    tokens: &[Token<'_>],
+    now: &Zoned,
+    about: Option<&str>,
+    keep: &[usize],
+) -> Result<(Intent, Vec<String>), Stop> {
     let watch = Watch::new(tokens.len(), keep);
     let mut input = Stateful {
         input: TokenSlice::new(tokens),
@@ -136,7 +150,7 @@ fn once(text: &str, tokens: &[Token<'_>], now: &Zoned, keep: &[usize]) -> Result
         }
     };
     let (intent, mut notes) =
-        draft::put_together(parts, |from, to| since(text, tokens, from, to).to_owned()).map_err(Stop::Said)?;
+        draft::put_together(parts, about, |from, to| since(text, tokens, from, to).to_owned()).map_err(Stop::Said)?;
     notes.extend(watch.notes());
     Ok((intent, notes))
 }
