@@ -303,6 +303,26 @@ pub struct Resources {
     pub cpu: Option<crate::Cpu>,
 }
 
+/// What replicas are marked with, as a manifest gives it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Marks {
+    /// Labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Marks {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.annotations.is_empty()
+    }
+}
+
 /// What an autoscaler follows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
@@ -405,6 +425,9 @@ pub struct Plan {
     pub schedule: Option<Schedule>,
     /// What each replica runs.
     pub spec: Arc<WorkloadSpec>,
+    /// What each replica is marked with.
+    #[serde(default, skip_serializing_if = "Marks::is_empty")]
+    pub marks: Marks,
     /// The earlier revision that is gone back to. `None`: a new one is made, or none changes.
     pub to_revision: Option<u32>,
     /// What changes.
@@ -570,6 +593,9 @@ pub struct Revision {
     pub version: Option<String>,
     /// What a replica of it runs.
     pub spec: Arc<WorkloadSpec>,
+    /// What a replica of it is marked with.
+    #[serde(default, skip_serializing_if = "Marks::is_empty")]
+    pub marks: Marks,
     /// When it was made.
     pub created_at: Timestamp,
     /// Who made it.

@@ -141,17 +141,22 @@ fn time_of_day(text: &str) -> Option<civil::Time> {
 #[must_use]
 pub fn relative(time: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_second() - time.as_second();
-    let amount = match seconds.unsigned_abs() {
-        0 => return "just now".to_owned(),
-        s @ 1..60 => format!("{s}s"),
-        s @ 60..3600 => format!("{}m", s / 60),
-        s @ 3600..86_400 => format!("{}h", s / 3600),
-        s => format!("{}d", s / 86_400),
-    };
-    if seconds > 0 {
-        format!("{amount} ago")
-    } else {
-        format!("in {amount}")
+    match seconds {
+        0 => "just now".to_owned(),
+        s @ 1.. => match s.unsigned_abs() {
+            s @ 0..60 => format!("{s}s ago"),
+            s @ 60..3600 => format!("{}m ago", s / 60),
+            s @ 3600..86_400 => format!("{}h ago", s / 3600),
+            s => format!("{}d ago", s / 86_400),
+        },
+        // What is said to be in 2 hours isn't "in 1h" a second later.
+        s => match s.unsigned_abs() {
+            s @ 0..60 => format!("in {s}s"),
+            s @ 3_570..3_630 => format!("in {}h", (s + 30) / 3_600),
+            s @ 60..7_170 => format!("in {}m", (s + 30) / 60),
+            s @ 7_170..171_000 => format!("in {}h", (s + 1_800) / 3_600),
+            s => format!("in {}d", (s + 43_200) / 86_400),
+        },
     }
 }
 
@@ -213,7 +218,22 @@ mod tests {
     fn relative_times() {
         let now: Timestamp = "2026-02-16T14:00:00Z".parse().unwrap();
         assert_eq!(relative(before(now, Span::secs(200)), now), "3m ago");
-        assert_eq!(relative(after(now, Span::secs(7300)), now), "in 2h");
+        for (seconds, text) in [
+            (1, "in 1s"),
+            (59, "in 59s"),
+            (60, "in 1m"),
+            (899, "in 15m"),
+            (3_599, "in 1h"),
+            (5_400, "in 90m"),
+            (7_169, "in 119m"),
+            (7_199, "in 2h"),
+            (7_300, "in 2h"),
+            (36 * 3_600, "in 36h"),
+            (48 * 3_600 - 1, "in 2d"),
+            (7 * 86_400 - 1, "in 7d"),
+        ] {
+            assert_eq!(relative(after(now, Span::secs(seconds)), now), text, "{seconds}");
+        }
         assert_eq!(relative(now, now), "just now");
     }
 }

@@ -838,6 +838,21 @@ pub struct Workload {
     pub warnings: Vec<String>,
 }
 
+impl Workload {
+    /// Whether it can serve, as its nodes said last. `None`: it isn't running, or nobody asks.
+    #[must_use]
+    pub fn ready(&self) -> Option<bool> {
+        let told = |member: &Member| match member.state {
+            MemberState::Running { ready, .. } => ready,
+            MemberState::Assigned | MemberState::Pulling | MemberState::Ended { .. } => None,
+        };
+        let told = self.members.iter().filter_map(told);
+        (self.phase == Phase::Running)
+            .then(|| told.reduce(|all, one| all && one))
+            .flatten()
+    }
+}
+
 /// Steps kept in a workload's timeline: enough for a dozen attempts; all of them are in `events`.
 pub const TIMELINE_MAX: usize = 64;
 
@@ -892,6 +907,10 @@ pub struct WorkloadSummary {
     pub exit_code: Option<i32>,
     /// How often it was started again.
     pub restarts: u32,
+    /// Whether it can serve, as its nodes said last: all of its members that are asked. `null`: it isn't running, or has no
+    /// readiness check.
+    #[serde(default)]
+    pub ready: Option<bool>,
 }
 
 impl From<&Workload> for WorkloadSummary {
@@ -923,6 +942,7 @@ impl From<&Workload> for WorkloadSummary {
             finished_at: w.finished_at,
             exit_code: w.exit_code,
             restarts: w.restarts,
+            ready: w.ready(),
         }
     }
 }
@@ -1027,6 +1047,41 @@ mod tests {
             rank: 7,
         };
         assert_eq!(key.to_string().parse(), Ok(key));
+    }
+
+    #[test]
+    fn a_workload_is_ready_when_all_of_it_is() {
+        let workload = |phase: &str, members: &[&str]| -> Workload {
+            let member = |state: &&str| {
+                let mut json = serde_json::json!({"rank": 0, "node": "n", "gpus": [], "state": {"state": "running",
+                    "startedAt": "2026-01-02T03:04:05Z"}});
+                if let Ok(ready) = state.parse::<bool>() {
+                    json["state"]["ready"] = ready.into();
+                }
+                json
+            };
+            let members: Vec<_> = members.iter().map(member).collect();
+            serde_json::from_value(
+                serde_json::json!({"id": "wl-0000000001", "name": "w", "namespace": "default",
+                "owner": "a", "spec": {}, "phase": phase, "attempt": 1, "members": members,
+                "submittedAt": "2026-01-02T03:04:05Z", "timeline": []}),
+            )
+            .unwrap()
+        };
+        for (phase, members, ready) in [
+            ("running", &["true"][..], Some(true)),
+            ("running", &["false"], Some(false)),
+            ("running", &["unasked"], None),
+            ("running", &["true", "false"], Some(false)),
+            ("running", &["true", "true"], Some(true)),
+            ("running", &[], None),
+            // What its node said before the phase was written doesn't count yet, or not any more.
+            ("pulling", &["true"], None),
+            ("failed", &["true"], None),
+        ] {
+            let summary = WorkloadSummary::from(&workload(phase, members));
+            assert_eq!(summary.ready, ready, "{phase} {members:?}");
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod write;
 
 pub use guide::GUIDE;
 pub use misread::Misread;
-pub use reading::{Reading, read};
+pub use reading::{Reading, read, read_about};
 pub use write::condition as written_condition;
 
 use api::{

@@ -27,7 +27,7 @@ mod strategy;
 
 use api::{
     ApiError, ErrorCode, Size, Span, Timestamp, WorkloadId,
-    deploy::{Action, Course, Deployment, Plan, Revision, Schedule, Service, Standing, Strategy},
+    deploy::{Action, Course, Deployment, Marks, Plan, Revision, Schedule, Service, Standing, Strategy},
     id::check_name,
     nearest,
     workload::WorkloadSpec,
@@ -67,6 +67,8 @@ pub struct Facts<'a> {
     pub image: Option<&'a str>,
     /// `--file`.
     pub template: Option<&'a WorkloadSpec>,
+    /// What the manifest marks replicas with. `None`: as before.
+    pub marks: Option<&'a Marks>,
     /// `--timeout`, where it was given.
     pub timeout: Option<Span>,
     /// What a deployment may take where nobody says, beside the waits that it asks for itself: [`DEFAULT_TIMEOUT`].

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ApiError, DeploymentId, NodeName, Span, Timestamp, WorkloadId,
-    deploy::{Action, Autoscale, Moment, Phase, Plan, ServiceProtocol, Standing, Strategy, Verdict},
+    deploy::{Action, Autoscale, Marks, Moment, Phase, Plan, ServiceProtocol, Standing, Strategy, Verdict},
     workload::WorkloadSpec,
 };
 
@@ -25,6 +25,10 @@ pub struct PlanRequest {
     pub image: Option<String>,
     /// What a replica runs, from a manifest; the sentence changes what it names. `null`: as before.
     pub template: Option<WorkloadSpec>,
+    /// What replicas are marked with, from a manifest. `null`: as before.
+    pub marks: Option<Marks>,
+    /// The name that a manifest gives: what a sentence is about that names nothing. `null`: the sentence must name it.
+    pub name: Option<String>,
     /// By when it must be done. `null`: 30 minutes.
     pub timeout: Option<Span>,
 }
@@ -286,7 +290,8 @@ pub struct DeploymentSummary {
     pub strategy: Option<Strategy>,
     /// Where it stands.
     pub phase: Phase,
-    /// Ready replicas of the revision that it brings, or of the service. `null`: it has ended, and another has come since.
+    /// Ready replicas of the revision that it brings, or of the service. `null`: it hasn't begun, or it has
+    /// ended and another has come since, or its job has ended.
     pub ready: Option<u32>,
     /// Replicas that it is to have at the end.
     pub replicas: u32,
@@ -334,6 +339,9 @@ pub struct ServiceView {
     pub revision: Option<u32>,
     /// The image of that revision, or of the newest one.
     pub image: String,
+    /// What replicas of that revision are marked with.
+    #[serde(default)]
+    pub marks: Marks,
     /// Replicas that are ready for requests.
     pub ready: u32,
     /// Replicas that are wanted.

@@ -73,6 +73,7 @@ pub(crate) enum Command {
     /// Named gateways, with token and namespace
     #[command(subcommand)]
     Context(context::Command),
+    #[command(visible_alias = "completion")]
     Completions(completions::Args),
     Man(man::Args),
     #[command(hide = true)]

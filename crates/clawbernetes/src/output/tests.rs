@@ -143,6 +143,22 @@ fn workloads() {
         summary("wl-0000000002", "research", "failed", json!(137)),
         summary("wl-0000000003", "default", "pending", json!(null)),
     ])));
+    // Replicas of services say whether they can serve; the job beside them isn't asked.
+    let told = |ready: Value| {
+        let mut told = summary("wl-0000000001", "default", "running", json!(null));
+        told["ready"] = ready;
+        told
+    };
+    insta::assert_snapshot!(drawn::<Vec<WorkloadSummary>>(json!([
+        told(json!(true)),
+        told(json!(false)),
+        told(json!(null)),
+    ])), @r"
+    ID             NAME   PHASE    READY  GPUS  NODE   PRIORITY  SUBMITTED  RUNTIME  EXIT  REASON
+    wl-0000000001  train  running  yes    4     gpu-7  normal    2h ago     1h59m    -     -
+    wl-0000000001  train  running  no     4     gpu-7  normal    2h ago     1h59m    -     -
+    wl-0000000001  train  running  -      4     gpu-7  normal    2h ago     1h59m    -     -
+    ");
 }
 
 #[test]

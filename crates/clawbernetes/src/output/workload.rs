@@ -25,6 +25,8 @@ impl Render for Vec<WorkloadSummary> {
             return;
         }
         let namespaces = self.windows(2).any(|pair| pair[0].namespace != pair[1].namespace);
+        // Of jobs nobody asks whether they are ready.
+        let asked = self.iter().any(|workload| workload.ready.is_some());
         let mut header = vec![
             "ID",
             "NAME",
@@ -37,10 +39,13 @@ impl Render for Vec<WorkloadSummary> {
             "EXIT",
             "REASON",
         ];
+        if asked {
+            header.insert(3, "READY");
+        }
         if namespaces {
             header.insert(1, "NAMESPACE");
         }
-        let mut grid = Grid::new(header);
+        let mut grid = Grid::new(header).lesser(["PRIORITY", "SUBMITTED", "EXIT"]);
         for workload in self {
             let runtime = workload
                 .started_at
@@ -57,6 +62,9 @@ impl Render for Vec<WorkloadSummary> {
                 dash(workload.exit_code),
                 dash(workload.reason.as_deref()),
             ];
+            if asked {
+                cells.insert(3, dash(workload.ready.map(|ready| if ready { "yes" } else { "no" })));
+            }
             if namespaces {
                 cells.insert(1, workload.namespace.clone());
             }

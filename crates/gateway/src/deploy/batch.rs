@@ -79,8 +79,9 @@ pub fn begin(
     let submission = Submission {
         name: Some(plan.workload.clone()),
         namespace: Some(plan.namespace.clone()),
+        labels: plan.marks.labels.clone(),
+        annotations: plan.marks.annotations.clone(),
         spec: (*plan.spec).clone(),
-        ..Submission::default()
     };
     let job = submit::workload(submission, random, &deployment.by, now)?;
     deployment.job = Some(job.id.clone());

@@ -1,7 +1,5 @@
 //! A step of a rollout as one transaction: records, new replicas, orders to stop, and the events that tell of it.
 
-use std::collections::BTreeMap;
-
 use api::{
     ApiError, Span, Timestamp, WorkloadId,
     deploy::{Deployment, Moment, Phase, Service},
@@ -91,15 +89,14 @@ fn replica(service: &Service, number: u32, random: u64, now: Timestamp) -> Resul
     let suffix: String = id.as_str().chars().rev().take(5).collect();
     // A name of at most 63 characters.
     let stem: String = service.name.chars().take(48).collect();
-    let labels = BTreeMap::from([
-        (SERVICE_LABEL.to_owned(), service.name.clone()),
-        (REVISION_LABEL.to_owned(), number.to_string()),
-    ]);
+    let mut labels = revision.marks.labels.clone();
+    labels.insert(SERVICE_LABEL.to_owned(), service.name.clone());
+    labels.insert(REVISION_LABEL.to_owned(), number.to_string());
     let submission = Submission {
         name: Some(format!("{}-{number}-{suffix}", stem.trim_end_matches(['-', '.']))),
         namespace: Some(service.namespace.clone()),
         labels,
-        annotations: BTreeMap::new(),
+        annotations: revision.marks.annotations.clone(),
         spec: (*revision.spec).clone(),
     };
     submit::workload(submission, random, &service.owner, now)

@@ -9,7 +9,7 @@ use api::{
 use crate::view::{Versioned, View, Within};
 
 /// The deployment that a person means: an id, the beginning of one, or the name of a service or batch job, of which the
-/// one under way comes first, then the youngest.
+/// one under way comes first, then the youngest: one that waits for its time doesn't hide what was done since.
 ///
 /// # Errors
 /// `NOT_FOUND`, also when several fit; the message says which.
@@ -18,7 +18,7 @@ pub fn deployment<'a>(view: &'a View, text: &str, within: Within<'_>) -> Result<
     let name = (within.namespace.to_owned(), text.to_owned());
     let of_service = view
         .deployments_of(&name)
-        .max_by_key(|d| (!d.phase.ended(), d.created_at, d.id.clone()));
+        .max_by_key(|d| (d.started_at.is_some() && !d.phase.ended(), d.created_at, d.id.clone()));
     if let Some(found) = of_service.filter(seen) {
         return Ok(found);
     }

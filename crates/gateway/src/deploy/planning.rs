@@ -3,7 +3,7 @@
 use api::{
     ApiError, ErrorCode, Size, Span, Timestamp,
     auth::Identity,
-    deploy::{Deployment, Plan, PlannedReplica, Service, ServicePort, ServiceProtocol, Strategy},
+    deploy::{Deployment, Marks, Plan, PlannedReplica, Service, ServicePort, ServiceProtocol, Strategy},
     node::GpuInfo,
     op::{Explanation, PlanRequest, Planned, Submission},
     time,
@@ -17,7 +17,11 @@ use rollout::{
 };
 use telemetry::metrics::{Aggregate, Matcher};
 
-use super::{Before, find};
+use super::{
+    Before,
+    carry_out::{REVISION_LABEL, SERVICE_LABEL},
+    find,
+};
 use crate::{
     auth,
     decide::submit,
@@ -56,7 +60,7 @@ pub async fn plan(app: &App, identity: &Identity, request: &PlanRequest, force: 
             ApiError::invalid("timezone", format!("'{}' is no time zone", name.escape_debug())).cause(error.to_string())
         })?,
     };
-    let reading = intent::read(&request.intent, &at.to_zoned(zone))?;
+    let reading = intent::read_about(&request.intent, &at.to_zoned(zone), request.name.as_deref())?;
     let mut proposal = propose(app, identity, &reading.intent, request, force).await?;
     proposal.planned.plan.warnings.extend(reading.notes);
     Ok(proposal)
@@ -132,12 +136,24 @@ pub async fn propose(
         known: &known,
         image: request.image.as_deref(),
         template: request.template.as_ref(),
+        marks: request.marks.as_ref(),
         timeout: request.timeout,
         default_timeout: plan::DEFAULT_TIMEOUT,
         memory_used,
         force,
     };
     let mut plan = plan::make(intent, &facts)?;
+    if !plan.batch {
+        check_labels(&plan.marks)?;
+    }
+    if let Some(id) = plan.schedule.as_ref().and_then(|schedule| schedule.after.as_ref())
+        && app.hub.view().deployment(id).is_none()
+    {
+        return Err(
+            ApiError::not_found(format!("there is no deployment {id} that it could wait for"))
+                .hint("clawbernetes deploy list --all"),
+        );
+    }
     let fits = place(app, &mut plan, &there, identity).await?;
     missing_secrets(app, &mut plan).await?;
     Ok(Proposal {
@@ -164,6 +180,19 @@ fn check_from(intent: &Intent, there: &There) -> Result<(), ApiError> {
     let runs = stable.map_or_else(|| "no version of a name".to_owned(), str::to_owned);
     let message = format!("'{}' runs {runs}, not {from}", service.value.name);
     Err(ApiError::conflict(message).hint("leave \"from …\" out, or look first: clawbernetes service status"))
+}
+
+/// Labels that each replica gets by itself aren't for others to give.
+fn check_labels(marks: &Marks) -> Result<(), ApiError> {
+    let own = |key: &&String| [SERVICE_LABEL, REVISION_LABEL].contains(&key.as_str());
+    match marks.labels.keys().find(own) {
+        None => Ok(()),
+        Some(key) => Err(ApiError::invalid(
+            "metadata.labels",
+            format!("the label '{key}' can't be given: each replica gets it by itself"),
+        )
+        .hint("leave it out, or give it another name")),
+    }
 }
 
 /// What is there of a name.

@@ -35,6 +35,8 @@ pub fn summary(view: &View, deployment: &Deployment, now: Timestamp) -> Deployme
             .count() as u32,
         (None, None) => 0,
     };
+    // Nor is there anything of what hasn't begun.
+    let begun = d.started_at.is_some() || plan.action == Action::Scale;
     let replaces = matches!(plan.action, Action::Deploy | Action::Update | Action::Rollback) && !plan.batch;
     DeploymentSummary {
         id: d.id.clone(),
@@ -46,7 +48,7 @@ pub fn summary(view: &View, deployment: &Deployment, now: Timestamp) -> Deployme
         from: d.from,
         strategy: replaces.then_some(plan.strategy),
         phase: d.phase,
-        ready: (!passed || d.job.is_some()).then_some(ready),
+        ready: (begun && !passed).then_some(ready),
         replicas: plan.replicas,
         by: d.by.clone(),
         // Why it went back says more than why it was asked for.
@@ -139,6 +141,7 @@ pub fn service(view: &View, doors: &Doors, service: &Service) -> ServiceView {
         created_at: s.created_at,
         version: stable.and_then(|r| r.version.clone()),
         revision: s.stable,
+        marks: stable.or(newest).map(|r| r.marks.clone()).unwrap_or_default(),
         image: stable.or(newest).map(|r| r.spec.image.clone()).unwrap_or_default(),
         ready: checks.iter().filter(|c| c.ready && !c.retiring).count() as u32,
         replicas: s.replicas,

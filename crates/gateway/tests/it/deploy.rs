@@ -276,6 +276,57 @@ async fn a_plan_that_was_shown_is_applied_as_it_was_or_is_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_manifest_says_beside_its_spec_counts() {
+    let fixture = Fixture::start().await;
+    let marks = json!({"labels": {"team": "nlp"}, "annotations": {"runbook": "https://wiki/api"}});
+    let with = |intent: &str, name: Option<&str>, marks: &Value| {
+        let mut request = asked(intent);
+        (request["name"], request["marks"]) = (json!(name), marks.clone());
+        request
+    };
+    // Its name counts where the sentence names nothing.
+    let request = json!({"request": with("deploy with 2 replicas", Some("api"), &marks)});
+    let made = fixture.admin("deploy.apply", &request).await;
+    assert_eq!((made.status, &made.body["workload"]), (200, &json!("api")), "{made:?}");
+    let unnamed = fixture
+        .admin("deploy.plan", &with("deploy with 2 replicas", None, &marks))
+        .await;
+    assert_eq!(unnamed.status, 400, "{unnamed:?}");
+    // Each replica has its labels and annotations, beside those that every replica has.
+    let service = fixture.admin("service.get", &json!({"name": "api"})).await.body;
+    assert_eq!(service["marks"], marks, "{service:#}");
+    let replicas = service["checks"].as_array().unwrap();
+    assert_eq!(replicas.len(), 2, "{service:#}");
+    for replica in replicas {
+        let workload = fixture
+            .admin("workload.get", &json!({"id": replica["workload"]}))
+            .await
+            .body;
+        let labels = json!({"team": "nlp", "service": "api", "revision": "1"});
+        assert_eq!(
+            (&workload["labels"], &workload["annotations"]),
+            (&labels, &marks["annotations"]),
+            "{workload:#}"
+        );
+    }
+    // A job's, too; and what each replica gets by itself can't be given.
+    let job = json!({"request": with("deploy train job, timeout 1h", None, &marks)});
+    let job = fixture.admin("deploy.apply", &job).await.body;
+    let workload = fixture.admin("workload.get", &json!({"id": job["job"]})).await.body;
+    assert_eq!(workload["labels"], marks["labels"], "{workload:#}");
+    for key in ["service", "revision"] {
+        let taken = with("deploy other-api", None, &json!({"labels": {key: "mine"}}));
+        let refused = fixture.admin("deploy.plan", &taken).await;
+        assert_eq!(
+            (refused.status, &refused.body["error"]["field"]),
+            (400, &json!("metadata.labels")),
+            "{refused:?}"
+        );
+    }
+    fixture.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn services_that_are_made_at_once_have_ports_of_their_own() {
     let fixture = Fixture::start().await;
     let made = (0..6).map(|number| {
@@ -299,5 +350,39 @@ async fn services_that_are_made_at_once_have_ports_of_their_own() {
     // A port that was let go of may be had again.
     let gone = fixture.admin("service.delete", &json!({"name": "api0"})).await;
     assert_eq!(gone.status, 200, "{gone:?}");
+    fixture.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_its_time_hides_nothing_that_was_done_since() {
+    let fixture = Fixture::start().await;
+    let apply = async |intent: &str| fixture.admin("deploy.apply", &json!({"request": asked(intent)})).await;
+    let waits = apply("deploy api v1 with 1 replica in 2 hours").await.body;
+    assert_eq!(
+        (&waits["phase"], &waits["ready"]),
+        (&json!("pending"), &Value::Null),
+        "{waits:#}"
+    );
+    let named = async || fixture.admin("deploy.get", &json!({"id": "api"})).await.body["id"].clone();
+    assert_eq!(named().await, waits["id"]);
+    let begun = apply("deploy api v2 with 1 replica").await.body;
+    assert_eq!(
+        (&begun["phase"], &begun["ready"]),
+        (&json!("rolling"), &json!(0)),
+        "{begun:#}"
+    );
+    // Whoever says something at the very moment of a step is told so, and says it again.
+    let mut later = apply("update api to v3 in 3 hours").await;
+    for _ in 0..100 {
+        if later.status == 409 {
+            later = apply("update api to v3 in 3 hours").await;
+        }
+    }
+    assert_eq!(later.body["phase"], "pending", "{later:?}");
+    assert_eq!(named().await, begun["id"], "the one under way comes first");
+    let after = apply("update api to v4 after dep-0000000000").await;
+    assert_eq!(after.status, 404, "{after:?}");
+    let message = after.body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("there is no deployment dep-0000000000"), "{message}");
     fixture.gateway.stop().await;
 }

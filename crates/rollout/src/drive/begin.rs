@@ -246,6 +246,7 @@ pub fn begin(
                 number,
                 version: plan.version.clone(),
                 spec: plan.spec.clone(),
+                marks: plan.marks.clone(),
                 created_at: now,
                 created_by: deployment.by.clone(),
                 deployment: deployment.id.clone(),

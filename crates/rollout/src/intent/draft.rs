@@ -113,12 +113,13 @@ struct Draft {
     passed: Vec<String>,
 }
 
-/// The intent that these parts say, and what whoever wrote it should know.
+/// The intent that these parts say, and what whoever wrote it should know. `about`: what it is about where they don't say.
 ///
 /// # Errors
 /// They contradict each other, or something is missing.
 pub(super) fn put_together(
     parts: Vec<Placed>,
+    about: Option<&str>,
     words: impl Fn(usize, usize) -> String,
 ) -> Result<(Intent, Vec<String>), Misread> {
     let mut draft = Draft::default();
@@ -127,7 +128,7 @@ pub(super) fn put_together(
         let said = words(from, to);
         draft.add(part, said, to_come)?;
     }
-    draft.finish()
+    draft.finish(about)
 }
 
 impl Draft {
@@ -430,7 +431,7 @@ impl Draft {
         }
     }
 
-    fn finish(mut self) -> Result<(Intent, Vec<String>), Misread> {
+    fn finish(mut self, about: Option<&str>) -> Result<(Intent, Vec<String>), Misread> {
         if let Some((noun, words)) = &self.noun {
             let help = match noun {
                 Noun::Memory => "say 'memory 64Gi'",
@@ -452,6 +453,9 @@ impl Draft {
             });
         }
         let verb = self.settled_verb()?;
+        if let (None, Some(name)) = (self.target.get(), about) {
+            self.target.0 = Some((name.to_owned(), name.to_owned()));
+        }
         self.named_by_image();
         if self.target.get().is_none() {
             return Err(Misread::new("the sentence doesn't say what it is about".to_owned())

@@ -36,6 +36,14 @@ const SLIPS_MAX: usize = 3;
 /// # Errors
 /// [`Misread`]: words that aren't understood, something that can be read in two ways, or that contradicts itself.
 pub fn read(sentence: &str, now: &Zoned) -> Result<Reading, Misread> {
+    read_about(sentence, now, None)
+}
+
+/// As [`read`], where something beside the sentence names what it is about: that counts where the sentence names nothing.
+///
+/// # Errors
+/// [`Misread`]: as [`read`].
+pub fn read_about(sentence: &str, now: &Zoned, about: Option<&str>) -> Result<Reading, Misread> {
     let mut text = token::cleaned(sentence)?;
     let mut notes = Vec::new();
     // What is wrong with the sentence as it was written.
@@ -47,7 +55,7 @@ pub fn read(sentence: &str, now: &Zoned) -> Result<Reading, Misread> {
         let mut place = match pass(&text, &tokens, now, &mut read, from) {
             Ok(()) => {
                 let told = std::mem::take(&mut read.notes);
-                let put = draft::put_together(read.parts, |from, to| since(&text, &tokens, from, to).to_owned());
+                let put = draft::put_together(read.parts, about, |from, to| since(&text, &tokens, from, to).to_owned());
                 let (intent, more) = put.map_err(|misread| first.unwrap_or(misread))?;
                 notes.extend(more.into_iter().chain(told));
                 return Ok(Reading { intent, notes });

@@ -82,9 +82,11 @@ pub(super) fn plan(intent: &Intent, facts: &Facts<'_>, service: &Service) -> Res
         &to.spec,
         to.version.as_deref(),
     ));
+    changed.extend(changes::of_marks(Some(&now.marks), &to.marks));
     let target = Target {
         action: Action::Rollback,
         spec: (*to.spec).clone(),
+        marks: to.marks.clone(),
         version: to.version.clone(),
         number: Some(to.number),
         back: Some(to.number),

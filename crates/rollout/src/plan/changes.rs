@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     Cpu, Size, Span,
-    deploy::{Autoscale, Change},
-    workload::WorkloadSpec,
+    deploy::{Autoscale, Change, Marks},
+    workload::{HealthCheck, Probe, WorkloadSpec},
 };
 use serde_json::Value;
 
@@ -76,6 +76,11 @@ fn fields(spec: &WorkloadSpec) -> BTreeMap<String, String> {
                 );
                 continue;
             }
+            // Follows from the ports; one node is what there is without a word.
+            ("dynamicPorts", _) => continue,
+            ("nodes", _) if spec.nodes <= 1 => continue,
+            ("healthCheck", _) => spec.health_check.as_ref().map_or_else(String::new, tried),
+            ("readinessCheck", _) => spec.readiness.as_ref().map_or_else(String::new, tried),
             ("command", _) => spec.command.join(" "),
             ("memory", _) => spec.memory.map_or_else(String::new, |memory: Size| memory.to_string()),
             ("cpu", _) => spec.cpu.map_or_else(String::new, |cpu: Cpu| cpu.to_string()),
@@ -90,6 +95,43 @@ fn fields(spec: &WorkloadSpec) -> BTreeMap<String, String> {
         fields.insert(name, text);
     }
     fields
+}
+
+/// A check in words.
+fn tried(check: &HealthCheck) -> String {
+    let what = match &check.probe {
+        Probe::Http(url) => format!("GET {url}"),
+        Probe::Tcp(port) => format!("TCP {port}"),
+        Probe::Command(command) => command.join(" "),
+    };
+    let HealthCheck {
+        interval,
+        timeout,
+        failures,
+        ..
+    } = check;
+    format!("{what}, every {interval}, {timeout} each, {failures} failures")
+}
+
+/// The differences between what replicas are marked with. `from`: `None` where there are none yet.
+pub(super) fn of_marks(from: Option<&Marks>, to: &Marks) -> Vec<Change> {
+    let none = Marks::default();
+    let old = from.unwrap_or(&none);
+    [
+        ("label", &old.labels, &to.labels),
+        ("annotation", &old.annotations, &to.annotations),
+    ]
+    .into_iter()
+    .flat_map(|(kind, old, new)| {
+        let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let changed = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
+        changed.map(move |key| Change {
+            field: format!("{kind}.{key}"),
+            from: old.get(key).cloned(),
+            to: new.get(key).map_or_else(|| "none".to_owned(), Clone::clone),
+        })
+    })
+    .collect()
 }
 
 /// The difference between two numbers of replicas. `from`: `None` where there are none yet.

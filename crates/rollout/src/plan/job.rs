@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::{
-    ApiError,
+    ApiError, Span,
     deploy::{Action, Plan, Rolling, Strategy},
     workload::RestartPolicy,
 };
@@ -72,12 +72,21 @@ pub(super) fn plan(intent: &Intent, facts: &Facts<'_>) -> Result<Plan, ApiError>
         notes.warn("it runs once: that it be started again after its success is left out");
     }
     spec.timeout = intent.timeout.or(facts.timeout).or(spec.timeout);
+    if spec.timeout.is_some_and(Span::is_zero) {
+        return Err(
+            ApiError::invalid("timeout", "a job runs for some time: its timeout can't be 0")
+                .hint("leave it out for none, or give it a length: 48h"),
+        );
+    }
     if spec.timeout.is_none() {
         notes.warn("it has no timeout: it may hold what it is given for ever; say `timeout 48h`");
     }
     let limit = spec
         .timeout
         .map_or_else(String::new, |timeout| format!(", for at most {timeout}"));
+    let marks = facts.marks.cloned().unwrap_or_default();
+    let mut changes = changes::of_spec(None, &spec, built.version.as_deref());
+    changes.extend(changes::of_marks(None, &marks));
     let schedule = schedule(intent, facts)?;
     let mut plan = Plan {
         action: Action::Deploy,
@@ -97,7 +106,8 @@ pub(super) fn plan(intent: &Intent, facts: &Facts<'_>) -> Result<Plan, ApiError>
         autoscale: None,
         schedule,
         to_revision: None,
-        changes: changes::of_spec(None, &spec, built.version.as_deref()),
+        changes,
+        marks,
         version: built.version,
         spec: Arc::new(spec),
         steps: Vec::new(),

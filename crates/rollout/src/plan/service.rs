@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::{
     ApiError,
-    deploy::{Action, Change, Phase, Plan, Resources, Revision, Service, Standing, Strategy},
+    deploy::{Action, Change, Marks, Phase, Plan, Resources, Revision, Service, Standing, Strategy},
     workload::WorkloadSpec,
 };
 
@@ -34,10 +34,13 @@ pub(super) fn create(intent: &Intent, facts: &Facts<'_>) -> Result<Plan, ApiErro
             standalone.id
         ));
     }
-    let changed = changes::of_spec(None, &spec, built.version.as_deref());
+    let marks = facts.marks.cloned().unwrap_or_default();
+    let mut changed = changes::of_spec(None, &spec, built.version.as_deref());
+    changed.extend(changes::of_marks(None, &marks));
     let target = Target {
         action: Action::Deploy,
         spec,
+        marks,
         version: built.version,
         number: Some(1),
         back: None,
@@ -57,7 +60,9 @@ pub(super) fn change(intent: &Intent, facts: &Facts<'_>, service: &Service) -> R
     let built = spec::build(intent, facts, base, &mut notes)?;
     let mut spec = built.spec;
     spec::as_replica(&mut spec, &mut notes);
-    let same = now.is_some_and(|now| *now.spec == spec && now.version == built.version);
+    let before = now.map(|revision| &revision.marks);
+    let marks = facts.marks.or(before).cloned().unwrap_or_default();
+    let same = now.is_some_and(|now| *now.spec == spec && now.version == built.version && now.marks == marks);
     let restart = intent.verb == Verb::Restart;
     if same && !restart && bounds::said(intent) {
         return scale(intent, facts, service, now, notes);
@@ -82,6 +87,7 @@ pub(super) fn change(intent: &Intent, facts: &Facts<'_>, service: &Service) -> R
         &spec,
         built.version.as_deref(),
     );
+    changed.extend(changes::of_marks(before, &marks));
     if changed.is_empty() {
         changed.push(Change {
             field: "revision".to_owned(),
@@ -103,6 +109,7 @@ pub(super) fn change(intent: &Intent, facts: &Facts<'_>, service: &Service) -> R
             Action::Update
         },
         spec,
+        marks,
         version: built.version,
         number: Some(number),
         back: None,
@@ -172,6 +179,7 @@ fn scale(
     let target = Target {
         action: Action::Scale,
         spec: (*now.spec).clone(),
+        marks: now.marks.clone(),
         version: now.version.clone(),
         number: None,
         back: None,
@@ -206,6 +214,8 @@ pub(super) struct Target {
     pub action: Action,
     /// What each replica runs.
     pub spec: WorkloadSpec,
+    /// What each replica is marked with.
+    pub marks: Marks,
     /// As it is called.
     pub version: Option<String>,
     /// The number of the revision that comes in. `None`: none changes.
@@ -240,6 +250,13 @@ pub(super) fn finish(
         proven: service.is_some_and(|service| service.stable.is_some()),
         port,
     };
+    let timeout = intent.timeout.or(facts.timeout).unwrap_or(facts.default_timeout);
+    if timeout.is_zero() {
+        return Err(
+            ApiError::invalid("timeout", "a deployment takes some time: its timeout can't be 0")
+                .hint("leave it out for 30m, or give it a length: 2h"),
+        );
+    }
     let way = strategy::choose(intent, shape, &mut notes)?;
     let schedule = schedule(intent, facts)?;
     supersede(facts, schedule.as_ref(), &mut notes);
@@ -253,7 +270,7 @@ pub(super) fn finish(
         replicas: count.replicas,
         resources: resources(&spec),
         priority: spec.priority,
-        timeout: Some(intent.timeout.or(facts.timeout).unwrap_or(facts.default_timeout)),
+        timeout: Some(timeout),
         strategy: way.strategy,
         canary: way.canary,
         blue_green: way.blue_green,
@@ -262,6 +279,7 @@ pub(super) fn finish(
         autoscale: count.autoscale,
         schedule,
         spec,
+        marks: target.marks,
         to_revision: target.back,
         changes: target.changed,
         steps: Vec::new(),

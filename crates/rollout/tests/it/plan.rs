@@ -5,8 +5,8 @@ use std::sync::Arc;
 use api::{
     ApiError, Cpu, DeploymentId, ErrorCode, Size, Span, Timestamp, WorkloadId,
     deploy::{
-        Action, Autoscale, Comparison, Condition, Course, Deployment, Load, Phase, Plan, Revision, Service, Signal,
-        Standing, Strategy,
+        Action, Autoscale, Comparison, Condition, Course, Deployment, Load, Marks, Phase, Plan, Revision, Service,
+        Signal, Standing, Strategy,
     },
     workload::{EnvVar, GpuRequest, Port, Priority, Probe, RestartPolicy, WorkloadSpec},
 };
@@ -50,6 +50,7 @@ struct World {
     workload: Option<(WorkloadId, WorkloadSpec, bool)>,
     image: Option<&'static str>,
     template: Option<WorkloadSpec>,
+    marks: Option<Marks>,
     timeout: Option<Span>,
     memory_used: Option<Size>,
     force: bool,
@@ -63,6 +64,7 @@ impl World {
             workload: None,
             image: None,
             template: None,
+            marks: None,
             timeout: None,
             memory_used: None,
             force: false,
@@ -110,6 +112,7 @@ impl World {
             number,
             version: plan.version.clone(),
             spec: Arc::clone(&plan.spec),
+            marks: plan.marks.clone(),
             created_at: now(),
             created_by: "ada".to_owned(),
             deployment: DeploymentId::new(format!("dep-{number}")),
@@ -157,6 +160,7 @@ impl World {
             known: &["model-server", "data-processor"],
             image: self.image,
             template: self.template.as_ref(),
+            marks: self.marks.as_ref(),
             timeout: self.timeout,
             default_timeout: DEFAULT_TIMEOUT,
             memory_used: self.memory_used,
@@ -339,6 +343,62 @@ fn images_come_from_the_sentence_the_flag_the_template_and_the_revision_before()
     let plan = World::empty().plan(&say(Verb::Deploy));
     says(&plan.missing, "--image");
     assert_eq!(plan.image, "");
+}
+
+#[test]
+fn marks_come_from_the_manifest_and_stay_with_their_revision() {
+    let marks = |owner: &str| Marks {
+        labels: [("team".to_owned(), owner.to_owned())].into(),
+        annotations: [("runbook".to_owned(), format!("https://wiki/{owner}"))].into(),
+    };
+    let mut world = World::with(2, 1);
+    let unmarked = world.plan(&to_version("v2"));
+    assert!(unmarked.marks.is_empty());
+    // Other marks alone are another revision, and are told.
+    world.template = Some((*world.service().revisions[0].spec).clone());
+    world.marks = Some(marks("nlp"));
+    let plan = world.plan(&say(Verb::Update));
+    assert_eq!(plan.marks, marks("nlp"));
+    let told: Vec<_> = plan.changes.iter().map(|c| (c.field.as_str(), c.to.as_str())).collect();
+    assert_eq!(
+        told,
+        [("label.team", "nlp"), ("annotation.runbook", "https://wiki/nlp")]
+    );
+    assert_ne!(plan.digest, unmarked.digest);
+    world.add(&plan, Standing::Good);
+    refused(&world, &say(Verb::Update), ErrorCode::Conflict, "nothing would change");
+    // Unsaid, they stay: for another version, another number of replicas, and a restart.
+    (world.template, world.marks) = (None, None);
+    let scaled = Intent {
+        replicas: Some(Amount::To(5)),
+        ..say(Verb::Scale)
+    };
+    for intent in [&to_version("v2"), &scaled, &say(Verb::Restart)] {
+        assert_eq!(world.plan(intent).marks, marks("nlp"), "{intent}");
+    }
+    // A manifest without any takes them away; going back brings those of then back.
+    world.marks = Some(Marks::default());
+    let plan = world.plan(&to_version("v2"));
+    assert!(plan.marks.is_empty());
+    assert!(
+        plan.changes.iter().any(|c| c.field == "label.team" && c.to == "none"),
+        "{:?}",
+        plan.changes
+    );
+    world.add(&plan, Standing::Good);
+    world.marks = None;
+    assert_eq!(world.plan(&say(Verb::Rollback)).marks, marks("nlp"));
+    // A new service's, and a job's.
+    let mut world = World::empty();
+    world.image = Some("reg/x:v1");
+    world.marks = Some(marks("nlp"));
+    assert_eq!(world.plan(&say(Verb::Deploy)).marks, marks("nlp"));
+    let job = Intent {
+        batch_job: true,
+        ..say(Verb::Deploy)
+    };
+    let plan = world.plan(&job);
+    assert!(plan.batch && plan.marks == marks("nlp"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use api::{
     deploy::{Action, Plan, Revision, Service, Standing, Strategy},
 };
 use rollout::{
-    intent::read,
+    intent::{read, read_about},
     plan::{self, DEFAULT_TIMEOUT, Facts},
 };
 use serde_json::json;
@@ -34,6 +34,7 @@ pub fn facts<'a>(service: Option<&'a Service>, image: Option<&'a str>) -> Facts<
         known: &["model-server", "inference"],
         image,
         template: None,
+        marks: None,
         timeout: None,
         default_timeout: DEFAULT_TIMEOUT,
         memory_used: None,
@@ -56,6 +57,7 @@ pub fn service(name: &str) -> Service {
             number,
             version: made.version,
             spec: made.spec,
+            marks: made.marks,
             created_at: now().timestamp(),
             created_by: "ada".to_owned(),
             deployment: DeploymentId::new(format!("dep-{number}")),
@@ -68,6 +70,33 @@ pub fn service(name: &str) -> Service {
 
 fn on(name: &str, sentence: &str) -> Plan {
     plan(sentence, Some(&service(name)), None).unwrap()
+}
+
+#[test]
+fn a_sentence_that_names_nothing_is_about_what_its_manifest_names() {
+    let target = |sentence: &str, about: Option<&str>| read_about(sentence, &now(), about).map(|r| r.intent.target);
+    for sentence in [
+        "deploy",
+        "deploy with 3 replicas, canary 10%",
+        "deploy v2 at 2am",
+        "deploy image reg/other:v1",
+    ] {
+        assert_eq!(
+            target(sentence, Some("model-server")).unwrap(),
+            "model-server",
+            "{sentence}"
+        );
+    }
+    assert_eq!(
+        target("deploy inference v2", Some("model-server")).unwrap(),
+        "inference"
+    );
+    assert_eq!(target("deploy image reg/other:v1", None).unwrap(), "other");
+    for sentence in ["deploy", "deploy with 3 replicas"] {
+        assert!(target(sentence, None).is_err(), "{sentence}");
+    }
+    // Nothing else is let through for it.
+    assert!(target("deploy frobnicate nothing", Some("model-server")).is_err());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{io, process::ExitCode};
 
 use api::{
     ApiError,
-    deploy::{Action, Plan},
+    deploy::{Action, Marks, Plan},
     op::{ApplyRequest, DeployApply, DeployPlan, PlanRequest, Planned},
 };
 
@@ -32,12 +32,12 @@ impl Args {
             timezone: zone(),
             image: self.image.clone(),
             template: template.as_ref().map(|template| template.workload.spec.clone()),
+            marks: template.as_ref().map(Template::marks),
+            name: template.as_ref().and_then(|template| template.workload.name.clone()),
             timeout: self.timeout,
         };
         let planned = client.call::<DeployPlan>(&request).await?;
-        if let Some(template) = &template {
-            template.check(app, &planned);
-        }
+        agreed(&settings, template.as_ref(), &planned.plan)?;
         if self.dry_run {
             app.out.show(&PlanShown(&planned))?;
             if let (Some(model), true) = (&planned.read_by, app.out.for_programs()) {
@@ -142,19 +142,38 @@ impl Template {
         }
     }
 
-    /// Says what of the manifest doesn't count.
-    fn check(&self, app: &App, planned: &Planned) {
-        let target = &planned.plan.workload;
-        if let Some(name) = self.workload.name.as_deref().filter(|name| name != target) {
-            app.out.note(&format!(
-                "warning: {} names {name}; the sentence's {target} counts",
-                self.file
-            ));
+    /// What it marks replicas with.
+    fn marks(&self) -> Marks {
+        Marks {
+            labels: self.workload.labels.clone(),
+            annotations: self.workload.annotations.clone(),
         }
-        if !self.workload.labels.is_empty() || !self.workload.annotations.is_empty() {
-            app.out
-                .note(&format!("warning: labels and annotations of {} aren't kept", self.file));
-        }
+    }
+}
+
+/// Refuses a sentence that is about something else than its manifest, or about another namespace than the flag: whoever said
+/// both meant one.
+fn agreed(settings: &Settings, template: Option<&Template>, plan: &Plan) -> Result<(), ApiError> {
+    let differ = |field: &str, of: &str, what: &str, own: &str, said: &str| {
+        ApiError::invalid(field, format!("{of} says {what} '{own}', and the sentence '{said}'"))
+            .hint(format!("say the same {what} in both, or leave it out of one"))
+    };
+    let name = template.and_then(|t| Some((t, t.workload.name.as_deref()?)));
+    if let Some((template, own)) = name.filter(|(_, own)| *own != plan.workload) {
+        return Err(differ("metadata.name", &template.file, "name", own, &plan.workload));
+    }
+    let namespace = match (&settings.namespace.source, template) {
+        (Source::Flag(_), _) => Some(("--namespace", "--namespace", settings.namespace.value.as_str())),
+        (_, Some(t)) => t
+            .workload
+            .namespace
+            .as_deref()
+            .map(|own| ("metadata.namespace", t.file.as_str(), own)),
+        (_, None) => None,
+    };
+    match namespace.filter(|(.., own)| *own != plan.namespace) {
+        Some((field, of, own)) => Err(differ(field, of, "namespace", own, &plan.namespace)),
+        None => Ok(()),
     }
 }
 

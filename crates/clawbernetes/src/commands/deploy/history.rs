@@ -48,7 +48,7 @@ impl Args {
                 ..filter
             };
             if self.include_failed || client.call::<DeployList>(&failed).await?.is_empty() {
-                let message = format!("there are no deployments of {}", self.name);
+                let message = format!("there are no deployments of '{}'", self.name);
                 return Err(ApiError::not_found(message)
                     .hint("see the services with: clawbernetes service list")
                     .into());

@@ -17,7 +17,7 @@ pub(crate) struct Args {
     #[arg(long, short = 'a')]
     all: bool,
     /// At most this many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
     /// Those of all namespaces, even where one is named by the context
     #[arg(long, short = 'A')]

@@ -40,8 +40,8 @@ use crate::{cli::App, client::Client, failure::Outcome, output::Format};
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// What is to be done, in words; in quotes where it holds what a shell reads itself
-    #[arg(value_name = "SENTENCE", required = true)]
+    /// What is to be done, in words; in quotes where it holds what a shell reads itself [default with --file: deploy]
+    #[arg(value_name = "SENTENCE", required_unless_present = "file")]
     words: Vec<String>,
     /// Show the plan, and change nothing
     #[arg(long, conflicts_with_all = ["confirm", "watch"])]
@@ -61,7 +61,8 @@ pub(crate) struct Args {
     /// The image of the new revision [default: the sentence's, or the one before with the version as its tag]
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
-    /// Manifest of what a replica runs (YAML or JSON; - for standard input); the sentence changes what it names
+    /// Manifest of what a replica runs (YAML or JSON; - for standard input); the sentence changes what it names. Its name
+    /// counts where the sentence names nothing, its labels and annotations are each replica's
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     file: Option<String>,
     /// Why, for the history
@@ -114,6 +115,10 @@ impl Args {
     /// The words as one sentence.
     fn sentence(&self) -> Result<String, ApiError> {
         let sentence = self.words.join(" ").trim().to_owned();
+        // What it is called and what it runs: both are in the manifest.
+        if self.words.is_empty() && self.file.is_some() {
+            return Ok("deploy".to_owned());
+        }
         if sentence.is_empty() {
             return Err(refused("the sentence is empty")
                 .hint("say what is to be done, as in: clawbernetes deploy \"scale inference to 8 replicas\""));

@@ -6,7 +6,7 @@ mod usage;
 use std::process::ExitCode;
 
 use api::{
-    Span, Timestamp,
+    ApiError, Span, Timestamp,
     metric::Aggregate,
     op::{MetricsQuery, MetricsRequest},
     time,
@@ -25,7 +25,6 @@ const ROWS: u32 = 12;
 /// Show a metric over time: utilization, temperature, memory, and what workloads report themselves
 #[derive(Debug, clap::Args)]
 #[command(
-    args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "Examples:\n  clawbernetes metrics gpu.utilization --last 1h\n  \
     clawbernetes metrics gpu.temperature --workload gpt-finetune --last 1h\n  \
@@ -74,6 +73,16 @@ enum Command {
     Usage(usage::Args),
 }
 
+impl Command {
+    /// As it is typed.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::List(_) => "list",
+            Self::Usage(_) => "usage",
+        }
+    }
+}
+
 /// Reads `avg max min p95 p99`.
 fn aggregate(text: &str) -> Result<Aggregate, String> {
     let all = [
@@ -89,6 +98,10 @@ fn aggregate(text: &str) -> Result<Aggregate, String> {
 
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Outcome {
+        if let (Some(command), Some(given)) = (&self.command, self.given()) {
+            let message = format!("{given} belongs to a metric, not to 'metrics {}'", command.name());
+            return Err(ApiError::invalid(given, message).hint("leave it out").into());
+        }
         match self.command {
             Some(Command::List(args)) => return args.run(app).await,
             Some(Command::Usage(args)) => return args.run(app).await,
@@ -116,5 +129,88 @@ impl Args {
         let answer = client.call::<MetricsQuery>(&request).await?;
         app.out.show(&MetricsShown(answer))?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What of a metric was given: clap's own check (`args_conflicts_with_subcommands`) takes a command's name behind any
+    /// flag, such as `--json list`, for a metric's.
+    fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("the name", self.name.is_some()),
+            ("--last", self.last.is_some()),
+            ("--since", self.since.is_some()),
+            ("--until", self.until.is_some()),
+            ("--node", self.node.is_some()),
+            ("--workload", self.workload.is_some()),
+            ("--gpu", self.gpu.is_some()),
+            ("--aggregate", self.aggregate.is_some()),
+            ("--step", self.step.is_some()),
+            ("--limit", self.limit.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Globals;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        _globals: Globals,
+        #[command(subcommand)]
+        command: Top,
+    }
+
+    #[derive(Debug, clap::Subcommand)]
+    enum Top {
+        Metrics(Box<Args>),
+    }
+
+    /// The command's name, or the metric's; and what doesn't go with a command.
+    fn read(line: &str) -> Result<(String, Option<&'static str>), clap::Error> {
+        let Top::Metrics(args) = Line::try_parse_from(line.split(' '))?.command;
+        Ok(match &args.command {
+            Some(command) => (command.name().to_owned(), args.given()),
+            None => (args.name.clone().unwrap_or_default(), None),
+        })
+    }
+
+    #[test]
+    fn a_command_is_one_wherever_flags_stand() {
+        for line in [
+            "c metrics list",
+            "c metrics --json list",
+            "c metrics list --json",
+            "c --json metrics list",
+            "c metrics -o name list",
+            "c metrics -n prod --json list",
+        ] {
+            assert_eq!(read(line).unwrap(), ("list".to_owned(), None), "{line}");
+        }
+        assert_eq!(read("c metrics --json usage").unwrap(), ("usage".to_owned(), None));
+        for line in [
+            "c metrics --json gpu.memory --last 1h",
+            "c metrics --last 1h --json gpu.memory",
+            "c metrics gpu.memory --node list",
+        ] {
+            assert_eq!(read(line).unwrap(), ("gpu.memory".to_owned(), None), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_a_metric_is_refused_before_a_command() {
+        for (line, given) in [
+            ("c metrics --last 1h list", "--last"),
+            ("c metrics --node a --json list", "--node"),
+            ("c metrics gpu.memory list", "the name"),
+        ] {
+            assert_eq!(read(line).unwrap(), ("list".to_owned(), Some(given)), "{line}");
+        }
+        assert!(read("c metrics list --last 1h").is_err());
+        assert!(read("c metrics --json").is_err());
     }
 }

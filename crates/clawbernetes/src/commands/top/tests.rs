@@ -114,6 +114,7 @@ fn workload(id: &str, phase: Phase, seconds: u64) -> WorkloadSummary {
         finished_at: phase.ended().then(|| ago(5)),
         exit_code: None,
         restarts: 0,
+        ready: None,
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{
     super::{
         Grid, Page, Render,
-        cells::{clock, dash, span_of},
+        cells::{dash, span_of},
     },
     status::lasted,
     words::revision,
@@ -38,7 +38,7 @@ impl Render for Vec<DeploymentSummary> {
         if namespaces {
             header.insert(1, "NAMESPACE");
         }
-        let mut grid = Grid::new(header);
+        let mut grid = Grid::new(header).lesser(["BY", "ASKED"]);
         for summary in self {
             let mut cells = vec![
                 summary.id.to_string(),
@@ -74,16 +74,16 @@ impl Render for History {
     fn render(&self, page: &mut Page) {
         let namespaces = several(&self.0);
         let mut header = vec![
-            "ID", "TIME", "VERSION", "STRATEGY", "DURATION", "OUTCOME", "BY", "REASON",
+            "ID", "ASKED", "VERSION", "STRATEGY", "DURATION", "OUTCOME", "BY", "REASON",
         ];
         if namespaces {
             header.insert(1, "NAMESPACE");
         }
-        let mut grid = Grid::new(header);
+        let mut grid = Grid::new(header).lesser(["DURATION", "STRATEGY"]);
         for summary in &self.0 {
             let mut cells = vec![
                 summary.id.to_string(),
-                clock(summary.created_at),
+                time::relative(summary.created_at, page.now()),
                 version(summary),
                 strategy(summary),
                 dash(lasted(summary, page.now()).map(span_of)),

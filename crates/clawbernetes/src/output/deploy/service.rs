@@ -5,7 +5,7 @@ use api::{deploy::ServiceProtocol, op::ServiceView, time};
 use super::{
     super::{
         Grid, Page, Render,
-        cells::{dash, moment, or_dash},
+        cells::{dash, moment, or_dash, pairs},
     },
     status::{checks, revisions},
     words::{autoscale, replicas, revision},
@@ -31,7 +31,7 @@ impl Render for Vec<ServiceView> {
         if namespaces {
             header.insert(1, "NAMESPACE");
         }
-        let mut grid = Grid::new(header);
+        let mut grid = Grid::new(header).lesser(["OWNER", "CREATED"]);
         for service in self {
             let bounds = service.autoscale.as_ref();
             let mut cells = vec![
@@ -92,6 +92,11 @@ impl Render for ServiceView {
         }
         if let Some(scaling) = &self.scaling {
             fields.push(("Decided last", scaling.clone()));
+        }
+        for (label, marks) in [("Labels", &self.marks.labels), ("Annotations", &self.marks.annotations)] {
+            if !marks.is_empty() {
+                fields.push((label, pairs(marks)));
+            }
         }
         fields.push(("Deployment", dash(self.deployment.as_ref())));
         if !self.requests_under_way.is_empty() {

@@ -77,7 +77,7 @@ fn timeline(page: &mut Page, moments: &[Moment]) {
         return;
     }
     page.heading("TIMELINE");
-    let mut grid = Grid::new(["TIME", "AGO", "PHASE", "BY", "MESSAGE"]);
+    let mut grid = Grid::new(["TIME", "AGO", "PHASE", "BY", "MESSAGE"]).lesser(["AGO"]);
     for moment in moments {
         grid.row([
             clock(moment.at),
@@ -144,22 +144,26 @@ fn about(status: &DeploymentStatus, now: Timestamp) -> Vec<(&'static str, String
     if let Some(step) = &status.step {
         fields.push(("Step", stepped(step, now)));
     }
-    if let Some(waits) = &status.waits_for {
+    // When it begins is told below.
+    let waits_for_its_time = summary.started_at.is_none() && plan.schedule.is_some() && !summary.phase.ended();
+    if let Some(waits) = status.waits_for.as_ref().filter(|_| !waits_for_its_time) {
         fields.push(("Waits for", waits.clone()));
     }
     if let (false, Some(ready)) = (plan.batch, summary.ready) {
         fields.push(("Ready", format!("{ready} of {}", replicas(summary.replicas))));
     }
     match (summary.started_at, &plan.schedule) {
-        (None, Some(schedule)) if !summary.phase.ended() => fields.push(("Begins", scheduled(schedule, now))),
+        (None, Some(schedule)) if waits_for_its_time => fields.push(("Begins", scheduled(schedule, now))),
         _ => fields.push(("Began", ago(summary.started_at, now))),
     }
     if summary.finished_at.is_some() {
         fields.push(("Ended", ago(summary.finished_at, now)));
-    } else {
+    } else if !waits_for_its_time {
         fields.push(("Time left", estimate(status.remaining)));
     }
-    fields.push(("Duration", dash(lasted(summary, now).map(span_of))));
+    if !waits_for_its_time {
+        fields.push(("Duration", dash(lasted(summary, now).map(span_of))));
+    }
     if let Some(job) = &status.job {
         fields.push(("Workload", job.to_string()));
     }
@@ -230,7 +234,8 @@ pub(super) fn checks(page: &mut Page, checks: &[ReplicaView]) {
     page.heading("HEALTH CHECKS");
     let mut grid = Grid::new([
         "REPLICA", "REVISION", "NODE", "PHASE", "READY", "RESTARTS", "ADDRESS", "WHY",
-    ]);
+    ])
+    .lesser(["RESTARTS", "NODE"]);
     for replica in checks {
         grid.row([
             replica.workload.to_string(),
@@ -280,7 +285,7 @@ fn verdicts(page: &mut Page, verdicts: &[Verdict]) {
     if compared {
         header.insert(4, "STABLE");
     }
-    let mut grid = Grid::new(header);
+    let mut grid = Grid::new(header).lesser(["WHEN", "SAMPLES", "STABLE", "MEASURED"]);
     for verdict in verdicts {
         let Evidence {
             condition,

@@ -37,7 +37,7 @@ pub(crate) fn changes(before: Option<&DeploymentStatus>, after: &DeploymentStatu
         }
     }
     let told = standing(after);
-    if before.map(standing).as_ref() != Some(&told) {
+    if !told.is_empty() && before.map(standing).as_ref() != Some(&told) {
         lines.push(format!("{}  {:<11}  {told}", clock(now), after.summary.phase));
     }
     lines
@@ -84,7 +84,8 @@ fn standing(status: &DeploymentStatus) -> String {
         }
     };
     let mut parts: Vec<String> = status.revisions.iter().map(revision).collect();
-    if let (true, Some(ready)) = (parts.is_empty(), status.summary.ready) {
+    // A job runs or has ended: its phase says it.
+    if let (true, false, Some(ready)) = (parts.is_empty(), status.plan.batch, status.summary.ready) {
         parts.push(format!("{ready}/{} ready", status.summary.replicas));
     }
     if let Some(step) = &status.step {
@@ -99,13 +100,11 @@ fn standing(status: &DeploymentStatus) -> String {
 /// Where a deployment stands, on one line.
 pub(crate) fn sentence(status: &DeploymentStatus) -> String {
     let summary = &status.summary;
-    let mut text = format!(
-        "{} ({}) {}: {}",
-        summary.id,
-        summary.workload,
-        summary.phase,
-        standing(status)
-    );
+    let mut text = format!("{} ({}) {}", summary.id, summary.workload, summary.phase);
+    let told = standing(status);
+    if !told.is_empty() {
+        text.push_str(&format!(": {told}"));
+    }
     if let Some(left) = status.remaining {
         text.push_str(&format!("; about {} left", span_of(left)));
     }

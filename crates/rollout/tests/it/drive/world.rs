@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use api::{
     DeploymentId, ErrorCode, Span, Timestamp, WorkloadId,
     deploy::{
-        Action, BlueGreen, Canary, CanaryStep, Comparison, Condition, Course, Deployment, Evidence, Outcome, Phase,
-        Plan, Purpose, Resources, Rolling, Sample, Service, Signal, Standing, Strategy, Verdict,
+        Action, BlueGreen, Canary, CanaryStep, Comparison, Condition, Course, Deployment, Evidence, Marks, Outcome,
+        Phase, Plan, Purpose, Resources, Rolling, Sample, Service, Signal, Standing, Strategy, Verdict,
     },
     time::{after, between},
     workload::{Priority, WorkloadSpec},
@@ -64,6 +64,7 @@ pub(crate) fn plan(strategy: Strategy, replicas: u32) -> Plan {
         autoscale: None,
         schedule: None,
         spec: Arc::new(WorkloadSpec::default()),
+        marks: Marks::default(),
         to_revision: None,
         changes: Vec::new(),
         steps: Vec::new(),
