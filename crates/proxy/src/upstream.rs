@@ -8,8 +8,8 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -82,21 +82,20 @@ impl Link {
         })
     }
 
-    /// Takes a step of the exchange: the connection goes on as far as it can, then `look` at what came of it. Whenever the
-    /// step is pending, `cx` is woken for the next.
+    /// Takes a step of the exchange: `look`s at what is there already, lets the connection go on as far as it can, and looks
+    /// at what came of it. Whenever the step is pending, `cx` is woken for the next.
     pub fn step<T>(&mut self, cx: &mut Context<'_>, mut look: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         self.relay.outer.register(cx.waker());
+        let inner = &mut Context::from_waker(&self.waker);
         for _ in 0..STEPS {
-            self.relay.polling.store(true, SeqCst);
-            self.relay.again.store(false, SeqCst);
-            let inner = &mut Context::from_waker(&self.waker);
-            drive(&mut self.connection, inner);
+            self.relay.begin();
             let seen = look(inner);
-            self.relay.polling.store(false, SeqCst);
             if seen.is_ready() {
+                self.relay.end();
                 return seen;
             }
-            if !self.relay.again.load(SeqCst) {
+            drive(&mut self.connection, inner);
+            if self.relay.end() {
                 return Poll::Pending;
             }
         }
@@ -107,8 +106,11 @@ impl Link {
 
     /// Whether it waits for a request; lets it go on for that.
     pub fn is_usable(&mut self) -> bool {
-        self.relay.outer.take();
         drive(&mut self.connection, &mut Context::from_waker(&self.waker));
+        self.is_ready()
+    }
+
+    fn is_ready(&self) -> bool {
         self.connection.is_some() && self.sender.is_ready()
     }
 
@@ -147,7 +149,10 @@ impl Link {
 
     /// Puts it back to its endpoint's idle ones, if its exchange is over and it can have another.
     pub fn recycle(mut self: Box<Self>, target: &Target, pool_max: usize) {
-        if self.is_usable() {
+        // Nobody is to be woken for it while it is idle.
+        self.relay.outer.take();
+        // What ended the answer has mostly made it ready too.
+        if self.is_ready() || self.is_usable() {
             self.idle_since = clock::now();
             target.checkin(self, pool_max);
         }
@@ -182,10 +187,27 @@ const STEPS: usize = 4;
 #[derive(Default)]
 struct Relay {
     outer: AtomicWaker,
-    /// A step is being taken.
-    polling: AtomicBool,
-    /// Somebody woke since it began.
-    again: AtomicBool,
+    /// [`RESTING`], [`STEPPING`] or [`WOKEN`].
+    state: AtomicU8,
+}
+
+/// No step is being taken: whoever wakes wakes the task.
+const RESTING: u8 = 0;
+/// A step is being taken.
+const STEPPING: u8 = 1;
+/// Somebody woke since it began.
+const WOKEN: u8 = 2;
+
+impl Relay {
+    /// A step begins: it will see whatever anybody has woken for until now.
+    fn begin(&self) {
+        self.state.swap(STEPPING, AcqRel);
+    }
+
+    /// The step is over; whether nobody woke since it began.
+    fn end(&self) -> bool {
+        self.state.swap(RESTING, AcqRel) == STEPPING
+    }
 }
 
 impl Wake for Relay {
@@ -194,9 +216,11 @@ impl Wake for Relay {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // In this order: either the step sees this, or this sees that the step is over.
-        self.again.store(true, SeqCst);
-        if !self.polling.load(SeqCst) {
+        // Either the step sees this, or this sees that the step is over.
+        let stepping = self
+            .state
+            .fetch_update(AcqRel, Acquire, |state| (state != RESTING).then_some(WOKEN));
+        if stepping.is_err() {
             self.outer.wake();
         }
     }
