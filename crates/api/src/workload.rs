@@ -668,6 +668,9 @@ pub enum MemberState {
         /// Why it isn't ready: what the last try came to, as far as its node said. `None`: it is, or hasn't been tried.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         not_ready: Option<String>,
+        /// Since when it can serve, or can't, by the gateway's clock. `None`: in records of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
         /// Where its declared ports are, in their order. Empty: it has none, or its node doesn't know.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         endpoints: Vec<Endpoint>,
@@ -816,6 +819,10 @@ pub struct Workload {
     /// How many of the restarts count against `retries`.
     #[serde(default)]
     pub failures: u32,
+    /// How often it ended by itself and was started again, since it was last ready for five minutes. Neither what stopped it
+    /// from outside (preemption, a drain, a migration) nor the loss of its node counts.
+    #[serde(default)]
+    pub relapses: u32,
     /// Not to be placed before this moment. `None`: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
@@ -1091,6 +1098,7 @@ mod tests {
         let MemberState::Running {
             ready,
             not_ready,
+            since,
             endpoints,
             ..
         } = &running
@@ -1098,6 +1106,7 @@ mod tests {
             panic!("{running:?}")
         };
         assert_eq!((ready, not_ready, endpoints.len()), (&None, &None, 0));
+        assert_eq!(since, &None);
         assert!(running.serves());
         let spec: WorkloadSpec = serde_json::from_str("{}").unwrap();
         assert!(!spec.dynamic_ports && spec.readiness.is_none());

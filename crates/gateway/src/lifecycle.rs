@@ -26,6 +26,9 @@ const RETRY_DELAY: Span = Span::secs(10);
 /// Longest delay before a new attempt.
 const RETRY_DELAY_MAX: Span = Span::secs(300);
 
+/// Ready for so long, it has recovered from whatever made it end before. As long as the longest delay.
+const STEADY: Span = RETRY_DELAY_MAX;
+
 /// How long a workload waits for a place on the node that it is moved to, or off those that it avoids.
 const CHOOSY: Span = Span::secs(60);
 
@@ -116,6 +119,57 @@ pub fn failed_again(step: &Transition) -> bool {
     step.phase == Phase::Pending && step.reason.as_deref().is_some_and(failed)
 }
 
+/// Whether a waiting workload ended by itself, and not because something else needed its place or its node was lost.
+#[must_use]
+pub fn relapsed(w: &Workload) -> bool {
+    w.phase == Phase::Pending && w.reason.as_deref().is_some_and(by_itself)
+}
+
+fn by_itself(reason: &str) -> bool {
+    !NOT_FAILED.contains(&reason) && reason != ErrorCode::NodeUnreachable.as_str()
+}
+
+/// Since when all members are ready, by the gateway's clock. `None`: one isn't, or it doesn't run.
+#[must_use]
+pub fn ready_since(w: &Workload) -> Option<Timestamp> {
+    if w.phase != Phase::Running {
+        return None;
+    }
+    let since = |member: &Member| member.state.serves().then(|| stands_since(w, member));
+    let all: Option<Vec<Timestamp>> = w.members.iter().map(since).collect();
+    all?.into_iter().max()
+}
+
+/// Since when a member that runs isn't ready, by the gateway's clock. `None`: all are, or none runs.
+#[must_use]
+pub fn unready_since(w: &Workload) -> Option<Timestamp> {
+    let unready = |m: &&Member| matches!(m.state, MemberState::Running { .. }) && !m.state.serves();
+    w.members.iter().filter(unready).map(|m| stands_since(w, m)).min()
+}
+
+/// Since when a member that runs can serve, or can't. Records of earlier versions tell no more than when it began.
+fn stands_since(w: &Workload, member: &Member) -> Timestamp {
+    let told = match &member.state {
+        MemberState::Running { since, .. } => *since,
+        _ => None,
+    };
+    let entered = || {
+        w.timeline
+            .iter()
+            .rev()
+            .find(|t| t.phase == Phase::Running)
+            .map(|t| t.at)
+    };
+    told.or_else(entered).unwrap_or(w.submitted_at)
+}
+
+/// Forgets what went wrong before a workload was ready for [`STEADY`]. To be called before it is ready no more.
+fn forgive(w: &mut Workload, now: Timestamp) {
+    if ready_since(w).is_some_and(|since| time::between(since, now) >= STEADY) {
+        w.relapses = 0;
+    }
+}
+
 fn event_reason(phase: Phase) -> &'static str {
     match phase {
         Phase::Pending => "Queued",
@@ -200,6 +254,9 @@ pub fn observe(before: &Workload, node: &NodeName, job: &JobKey, seen: &Seen, no
         .iter()
         .position(|m| m.rank == job.rank && m.node == *node && !m.state.ended())?;
     let mut step = Step::of(before.clone());
+    if matches!(seen, Seen::Readiness { ready: false, .. } | Seen::Ended { .. }) {
+        forgive(&mut step.workload, now);
+    }
     let member = &mut step.workload.members[at];
     let actor = format!("node:{node}");
     match seen {
@@ -225,16 +282,25 @@ pub fn observe(before: &Workload, node: &NodeName, job: &JobKey, seen: &Seen, no
             if matches!(member.state, MemberState::Running { .. }) {
                 return None;
             }
-            member.state = running(&before.spec, *started_at, endpoints.clone());
+            member.state = running(&before.spec, *started_at, endpoints.clone(), now);
             begin_running(&mut step, *started_at, now, &actor);
         }
         Seen::Readiness { ready: now_ready, why } => {
-            let MemberState::Running { ready, not_ready, .. } = &mut member.state else {
+            let MemberState::Running {
+                ready,
+                not_ready,
+                since,
+                ..
+            } = &mut member.state
+            else {
                 return None;
             };
             let why = why.clone().filter(|_| !now_ready);
             if *ready == Some(*now_ready) && *not_ready == why {
                 return None;
+            }
+            if *ready != Some(*now_ready) {
+                *since = Some(now);
             }
             *ready = Some(*now_ready);
             *not_ready = why;
@@ -248,7 +314,7 @@ pub fn observe(before: &Workload, node: &NodeName, job: &JobKey, seen: &Seen, no
             ..
         } => {
             if let (Some(started), MemberState::Assigned | MemberState::Pulling) = (started_at, &member.state) {
-                member.state = running(&before.spec, *started, Vec::new());
+                member.state = running(&before.spec, *started, Vec::new(), now);
                 begin_running(&mut step, *started, now, &actor);
             }
             end_member(&mut step, at, *started_at, *ended_at, outcome.clone(), *stop, *usage);
@@ -259,11 +325,12 @@ pub fn observe(before: &Workload, node: &NodeName, job: &JobKey, seen: &Seen, no
 }
 
 /// A member that has just begun to run: it isn't ready before its node says so, if that is asked at all.
-fn running(spec: &WorkloadSpec, started_at: Timestamp, endpoints: Vec<Endpoint>) -> MemberState {
+fn running(spec: &WorkloadSpec, started_at: Timestamp, endpoints: Vec<Endpoint>, now: Timestamp) -> MemberState {
     MemberState::Running {
         started_at,
         ready: spec.readiness.as_ref().map(|_| false),
         not_ready: None,
+        since: Some(now),
         endpoints,
     }
 }
@@ -356,6 +423,7 @@ pub fn lose(before: &Workload, node: &NodeName, now: Timestamp) -> Option<Step> 
         return None;
     }
     let mut step = Step::of(before.clone());
+    forgive(&mut step.workload, now);
     let mut any = false;
     for at in 0..step.workload.members.len() {
         let member = &step.workload.members[at];
@@ -641,9 +709,10 @@ fn settle(step: &mut Step, now: Timestamp, actor: &str) {
     }
     w.restarts += 1;
     w.failures += u32::from(failed);
+    let reason = verdict.reason.unwrap_or_else(|| "RESTART".to_owned());
+    w.relapses += u32::from(by_itself(&reason));
     w.stop = None;
     w.not_before = (!wait.is_zero()).then(|| time::after(now, wait));
-    let reason = verdict.reason.unwrap_or_else(|| "RESTART".to_owned());
     let message = match verdict.message {
         Some(message) if wait.is_zero() => message,
         Some(message) => format!("{message}; next attempt in {wait}"),
@@ -841,6 +910,7 @@ mod tests {
             exit_code: None,
             restarts: 0,
             failures: 0,
+            relapses: 0,
             not_before: None,
             stop: None,
             target: None,
@@ -983,16 +1053,6 @@ mod tests {
 
     #[test]
     fn a_member_is_ready_when_its_node_says_so_and_not_before() {
-        let check = HealthCheck {
-            probe: Probe::Tcp(80),
-            interval: Span::secs(1),
-            timeout: Span::secs(1),
-            failures: 1,
-        };
-        let asked = WorkloadSpec {
-            readiness: Some(check),
-            ..WorkloadSpec::default()
-        };
         let a = NodeName::new("a");
         let said = |ready, why: Option<&str>| Seen::Readiness {
             ready,
@@ -1007,7 +1067,7 @@ mod tests {
             } => (*ready, not_ready.clone(), endpoints.len()),
             other => panic!("{other:?}"),
         };
-        let w = bound(asked, vec![member(0, "a", &[])]);
+        let w = bound(asked(), vec![member(0, "a", &[])]);
         assert!(
             observe(&w, &a, &job(1, 0), &said(true, None), at(1)).is_none(),
             "it doesn't run"
@@ -1051,6 +1111,155 @@ mod tests {
         let plain = observe(&plain, &a, &job(1, 0), &started(2), at(2)).unwrap().workload;
         assert_eq!(stands(&plain), (None, None, 0));
         assert!(plain.members[0].state.serves(), "nobody asks");
+    }
+
+    fn asked() -> WorkloadSpec {
+        WorkloadSpec {
+            restart: RestartPolicy::Always,
+            readiness: Some(HealthCheck {
+                probe: Probe::Tcp(80),
+                interval: Span::secs(1),
+                timeout: Span::secs(1),
+                failures: 1,
+            }),
+            ..WorkloadSpec::default()
+        }
+    }
+
+    fn said(ready: bool) -> Seen {
+        Seen::Readiness { ready, why: None }
+    }
+
+    #[test]
+    fn it_is_ready_since_the_gateway_heard_so_whatever_its_nodes_clock_says() {
+        let (a, b) = (NodeName::new("a"), NodeName::new("b"));
+        let plain = bound(WorkloadSpec::default(), vec![member(0, "a", &[])]);
+        assert_eq!(ready_since(&plain), None);
+        // The node is an hour ahead.
+        let plain = observe(&plain, &a, &job(1, 0), &started(3600), at(2)).unwrap().workload;
+        assert_eq!(
+            ready_since(&plain),
+            Some(at(2)),
+            "nobody asks: it is ready when it runs"
+        );
+
+        let mut w = bound(asked(), vec![member(0, "a", &[]), member(1, "b", &[])]);
+        for (node, rank) in [(&a, 0), (&b, 1)] {
+            w = observe(&w, node, &job(1, rank), &started(3600), at(2))
+                .unwrap()
+                .workload;
+        }
+        w = observe(&w, &a, &job(1, 0), &said(true), at(40)).unwrap().workload;
+        assert_eq!((ready_since(&w), unready_since(&w)), (None, Some(at(2))), "one of two");
+        w = observe(&w, &b, &job(1, 1), &said(true), at(50)).unwrap().workload;
+        assert_eq!(
+            (ready_since(&w), unready_since(&w)),
+            (Some(at(50)), None),
+            "48 s after its start"
+        );
+        w = observe(&w, &a, &job(1, 0), &said(false), at(60)).unwrap().workload;
+        let why = Seen::Readiness {
+            ready: false,
+            why: Some("it answered 503".to_owned()),
+        };
+        w = observe(&w, &a, &job(1, 0), &why, at(65)).unwrap().workload;
+        assert_eq!(
+            (ready_since(&w), unready_since(&w)),
+            (None, Some(at(60))),
+            "whatever the reason is by now"
+        );
+        w = observe(&w, &a, &job(1, 0), &said(true), at(70)).unwrap().workload;
+        assert_eq!(ready_since(&w), Some(at(70)), "anew");
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_ready_since_it_runs() {
+        let w = bound(WorkloadSpec::default(), vec![member(0, "a", &[])]);
+        let mut w = observe(&w, &NodeName::new("a"), &job(1, 0), &started(9), at(2))
+            .unwrap()
+            .workload;
+        let MemberState::Running { since, .. } = &mut w.members[0].state else {
+            panic!("it runs")
+        };
+        *since = None;
+        assert_eq!(ready_since(&w), Some(at(2)));
+    }
+
+    /// Binds it, has it start and, where asked so, be ready; then it ends.
+    fn attempt(
+        w: &Workload,
+        second: i64,
+        ready_at: Option<i64>,
+        outcome: Outcome,
+        stop: Option<StopReason>,
+    ) -> Workload {
+        let a = NodeName::new("a");
+        let w = bind(w, vec![member(0, "a", &[])], at(second)).unwrap().workload;
+        let job = job(w.attempt, 0);
+        let mut w = observe(&w, &a, &job, &started(second), at(second)).unwrap().workload;
+        if let Some(ready_at) = ready_at {
+            w = observe(&w, &a, &job, &said(true), at(ready_at)).unwrap().workload;
+        }
+        observe(&w, &a, &job, &ended(outcome, stop), at(second + 400))
+            .unwrap()
+            .workload
+    }
+
+    #[test]
+    fn what_is_done_to_it_is_no_relapse_of_its_own() {
+        let (lost, died) = (
+            Outcome::Unknown {
+                why: "node a was lost".to_owned(),
+            },
+            Outcome::Exited { code: 3 },
+        );
+        let killed = Outcome::Signaled { signal: 15 };
+        let mut w = pending(asked());
+        for (outcome, stop, relapsed_now, relapses) in [
+            (killed.clone(), Some(StopReason::Preempted), false, 0),
+            (died.clone(), None, true, 1),
+            (killed.clone(), Some(StopReason::Drained), false, 1),
+            (killed, Some(StopReason::Migrated), false, 1),
+            (lost.clone(), Some(StopReason::Fenced), false, 1),
+            (lost, None, false, 1),
+            // A service doesn't end by itself, however well.
+            (Outcome::Exited { code: 0 }, None, true, 2),
+            (died, Some(StopReason::Unhealthy), true, 3),
+        ] {
+            w = attempt(&w, 10, None, outcome.clone(), stop);
+            assert_eq!(
+                (w.phase, relapsed(&w), w.relapses),
+                (Phase::Pending, relapsed_now, relapses),
+                "{outcome:?} {stop:?}"
+            );
+        }
+        assert_eq!(w.restarts, 8);
+    }
+
+    #[test]
+    fn relapses_are_forgotten_once_it_was_ready_for_long() {
+        let died = || Outcome::Exited { code: 3 };
+        let mut w = pending(asked());
+        for (ready_at, relapses) in [
+            (None, 1),
+            // Ready, but for a moment.
+            (Some(300), 2),
+            // Ready from the 100th to the 410th second.
+            (Some(100), 1),
+            (None, 2),
+        ] {
+            w = attempt(&w, 10, ready_at, died(), None);
+            assert_eq!(w.relapses, relapses, "ready at {ready_at:?}");
+        }
+        // It recovers, then its check fails: that is news, too.
+        let a = NodeName::new("a");
+        let w = bind(&w, vec![member(0, "a", &[])], at(10)).unwrap().workload;
+        let job = job(w.attempt, 0);
+        let mut w = observe(&w, &a, &job, &started(10), at(10)).unwrap().workload;
+        for (ready, second, relapses) in [(true, 20, 2), (false, 30, 2), (true, 40, 2), (false, 400, 0)] {
+            w = observe(&w, &a, &job, &said(ready), at(second)).unwrap().workload;
+            assert_eq!(w.relapses, relapses, "{second}");
+        }
     }
 
     #[test]

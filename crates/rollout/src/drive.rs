@@ -48,7 +48,7 @@ pub const DRAIN: Span = Span::secs(30);
 /// Least time between a replica's last place in the balance and its stop: by then whoever chooses replicas has seen it.
 pub const DRAIN_LEAST: Span = Span::secs(1);
 
-/// Starts anew after which a replica that doesn't become ready has failed.
+/// Starts anew after which a replica that doesn't stay ready has failed.
 pub const RESTARTS_MAX: u32 = 3;
 
 /// With rollback conditions, a revision that was rolled out whole is watched at least so long before it is called good.
@@ -109,7 +109,7 @@ pub struct SeenReplica {
 /// How a replica does.
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
-    /// It has no place yet.
+    /// It has no place yet, or none any more: what took it was no failure of its own.
     Waiting {
         /// Why.
         why: String,
@@ -118,12 +118,12 @@ pub enum State {
     Starting,
     /// It may be sent requests.
     Ready {
-        /// Since when, by the gateway's clock.
+        /// Since when, by the gateway's clock: it was told so, and has heard of its node since.
         since: Timestamp,
     },
-    /// It was ready, and isn't now; or its checks fail.
+    /// It was ready, and isn't now; or its checks fail, or nothing is heard of its node.
     Unready {
-        /// Since when.
+        /// Since when, by the gateway's clock.
         since: Timestamp,
         /// Why.
         why: String,
@@ -134,7 +134,7 @@ pub enum State {
         why: String,
         /// What kind of end. `None`: none that has a code.
         code: Option<ErrorCode>,
-        /// Starts anew since it was last ready.
+        /// Starts anew after ends of its own, since it was last ready for long.
         restarts: u32,
     },
     /// It has ended and isn't started again.

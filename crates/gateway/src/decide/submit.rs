@@ -82,6 +82,7 @@ pub fn workload(submission: Submission, random: u64, owner: &str, now: Timestamp
         exit_code: None,
         restarts: 0,
         failures: 0,
+        relapses: 0,
         not_before: None,
         stop: None,
         target: None,

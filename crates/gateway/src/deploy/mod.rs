@@ -26,6 +26,8 @@ mod run;
 mod scale;
 mod seen;
 mod show;
+#[cfg(test)]
+mod stage;
 mod way;
 
 pub use batch::{begin as begin_job, due as job_due};

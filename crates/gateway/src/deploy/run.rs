@@ -184,7 +184,10 @@ impl Tender {
                 return Ok(Rest::Over);
             }
             let at = now();
-            let mut due: Option<Timestamp> = None;
+            let mut due: Option<Timestamp> = {
+                let view = self.sources.hub.view();
+                there.service.as_ref().and_then(|s| seen::due(&view, s, at))
+            };
             let mut next = None;
             for deployment in &there.deployments {
                 let (draft, again) = self.step(&there, deployment, at).await?;
@@ -248,7 +251,7 @@ impl Tender {
             draft.put_deployment(Some(deployment.revision), &ended);
             return Ok((Some(draft), None));
         };
-        let replicas = seen::replicas(&self.sources.hub.view(), &self.doors, service);
+        let replicas = seen::replicas(&self.sources.hub.view(), &self.doors, service, at);
         let (under_way, after) = {
             let view = self.sources.hub.view();
             let other = service.deployment.as_ref().filter(|id| **id != deployment.id);
@@ -295,7 +298,7 @@ impl Tender {
         service: &Versioned<Service>,
         at: Timestamp,
     ) -> Result<(Option<Draft>, Option<Timestamp>), ApiError> {
-        let replicas = seen::replicas(&self.sources.hub.view(), &self.doors, service);
+        let replicas = seen::replicas(&self.sources.hub.view(), &self.doors, service, at);
         let step = drive::steady(service, &replicas, at);
         self.draft(Some(service), None, step, at)
     }

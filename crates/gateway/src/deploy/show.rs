@@ -76,7 +76,7 @@ pub fn status(view: &View, doors: &Doors, deployment: &Deployment, now: Timestam
     let shown = service.filter(|s| under_way || s.deployment.is_none());
     let (step, remaining) = match service {
         Some(service) if under_way => {
-            let replicas = seen::replicas(view, doors, service);
+            let replicas = seen::replicas(view, doors, service, now);
             let seen = rollout::drive::Seen {
                 now,
                 deployment: d,
@@ -204,7 +204,7 @@ fn checks(view: &View, s: &Service) -> Vec<ReplicaView> {
                 why: if ready {
                     None
                 } else {
-                    seen::why_not_ready(w).or_else(not_running)
+                    seen::why_not_ready(view, w).or_else(not_running)
                 },
                 restarts: w.restarts,
                 address: way::spot(view, s, w).map(|(_, address)| address.to_string()),

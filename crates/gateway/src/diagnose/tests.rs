@@ -397,6 +397,7 @@ fn ran(world: &World, number: u64, minutes: u64) -> Workload {
             started_at: begun,
             ready: None,
             not_ready: None,
+            since: Some(begun),
             endpoints: Vec::new(),
         },
     }];
