@@ -76,7 +76,7 @@ fn words(error: &ApiError) -> String {
 
 /// Whether the stable revision over the same window says anything about the new one.
 fn compared(signal: &Signal) -> bool {
-    !matches!(signal, Signal::Healthy | Signal::Restarts)
+    signal.of_one_revision() && !matches!(signal, Signal::Healthy | Signal::Restarts)
 }
 
 /// What is asked, in words that lead to the same numbers elsewhere.
