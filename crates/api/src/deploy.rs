@@ -140,7 +140,8 @@ pub enum Signal {
     },
     /// What a query at the configured Prometheus answers.
     Query {
-        /// PromQL; `$revision`, `$service` and `$namespace` stand for the judged revision.
+        /// PromQL; `$revision`, `$service` and `$namespace` stand for the judged revision. Without `$revision` it is about all
+        /// revisions together.
         promql: String,
     },
 }
@@ -150,6 +151,12 @@ impl Signal {
     #[must_use]
     pub const fn of_requests(&self) -> bool {
         matches!(self, Self::ErrorRate | Self::Latency { .. } | Self::RequestRate)
+    }
+
+    /// Whether it says something else of each revision: everything but a query that doesn't name `$revision`.
+    #[must_use]
+    pub fn of_one_revision(&self) -> bool {
+        !matches!(self, Self::Query { promql } if !promql.contains("$revision"))
     }
 }
 
@@ -817,6 +824,10 @@ pub struct Deployment {
     pub hold: Option<Hold>,
     /// A person's word that it may go on, until it is acted upon.
     pub promotion: Option<Promotion>,
+    /// Who promoted a canary all the way by force: what can't be told doesn't hold it any more; what is breached still brings
+    /// the old revision back. `None`: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vouched: Option<String>,
     /// The latest verdict of each condition, and those that decided something, oldest first; at most [`VERDICTS_MAX`].
     pub verdicts: Vec<Verdict>,
     /// What happened, oldest first; at most [`MOMENTS_MAX`].

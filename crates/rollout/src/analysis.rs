@@ -6,14 +6,18 @@
 //!
 //! - shares of requests (error rate; latency, where the slow ones were counted): a test that holds however often one
 //!   looks, see `sequential`. Going back is wrong in at most [`ALPHA_ROLLBACK`] of all deployments whose rate is at the
-//!   bound (and in fewer where it is lower), going on in at most [`ALPHA_PROMOTE`]
+//!   bound (and in fewer where it is lower), going on in at most [`ALPHA_PROMOTE`], be it because a condition for going on
+//!   holds or because one for going back isn't breached
 //!   (per window: one that grows is one, one that slides is another each time that none of its requests is the same)
 //! - other measured values: compared as they are, if they stand on enough samples ([`samples_min`])
 //! - health and restarts: exact
 //!
 //! A revision isn't brought down for what the stable one does as well over the same time: where that breaches the bound
 //! too, the new one must be shown to be worse (requests), or be worse by [`MARGIN`] (values). A stable revision that is
-//! bad never keeps a good one from going on.
+//! bad never keeps a good one from going on. One that is better does, in a condition for going on that is told by requests:
+//! there the new revision must be within the bound, and not be shown to be worse than the stable one by more than
+//! [`MARGIN`] of the bound. Smaller differences don't matter to whoever named the bound; and values that are no shares of
+//! requests are compared with the bound alone, since nothing says by how much they differ by chance.
 
 mod sequential;
 
@@ -39,7 +43,8 @@ pub const NONE_FAILED_MIN: u64 = 100;
 /// Samples of a metric that a mean stands on at least.
 const METRIC_MIN: u64 = 5;
 
-/// By this part a value must be worse than the stable revision's where that breaches the bound too.
+/// By this part a value must be worse than the stable revision's where that breaches the bound too; and by this part of the
+/// bound a share must be worse than the stable revision's to be held against a new one that keeps to the bound.
 pub const MARGIN: f64 = 0.1;
 
 /// Judges an evidence. See the module.
@@ -95,7 +100,8 @@ pub fn requests_needed(evidence: &Evidence) -> Option<u64> {
     if bound <= 0.0 {
         return (side == Side::Below && counts.failed == 0.0).then_some(NONE_FAILED_MIN);
     }
-    let needed = counts.needed(side, bound, alpha(evidence.purpose))?;
+    let to_show = |side, holds| counts.needed(side, bound, alpha(evidence.purpose, holds));
+    let needed = to_show(side, true).or_else(|| to_show(side.other(), false))?;
     Some(needed.max(REQUESTS_MIN))
 }
 
@@ -126,13 +132,19 @@ pub(crate) fn fails_often(failed: u64, of: u64) -> bool {
 
 /// Whether one revision is shown to fail more than another (failed, of so many), wrong in at most [`ALPHA_ROLLBACK`].
 pub(crate) fn fails_more(one: (u64, u64), other: (u64, u64)) -> bool {
-    larger(Counts::new(one.0, one.1), Counts::new(other.0, other.1), ALPHA_ROLLBACK)
+    larger(
+        Counts::new(one.0, one.1),
+        Counts::new(other.0, other.1),
+        0.0,
+        ALPHA_ROLLBACK,
+    )
 }
 
-const fn alpha(purpose: Purpose) -> f64 {
-    match purpose {
-        Purpose::Promote => ALPHA_PROMOTE,
-        Purpose::Rollback => ALPHA_ROLLBACK,
+/// The error that is allowed in saying so of a condition.
+const fn alpha(purpose: Purpose, holds: bool) -> f64 {
+    match (purpose, holds) {
+        (Purpose::Rollback, true) => ALPHA_ROLLBACK,
+        (Purpose::Rollback, false) | (Purpose::Promote, _) => ALPHA_PROMOTE,
     }
 }
 
@@ -244,17 +256,21 @@ fn by_share(evidence: &Evidence, counts: Counts) -> Judged {
     if bound <= 0.0 {
         return by_none(evidence, counts, &seen);
     }
-    let alpha = alpha(purpose);
+    let wrong = match purpose {
+        Purpose::Promote => format!("{} %", percent(ALPHA_PROMOTE)),
+        Purpose::Rollback => format!(
+            "{} % where it is breached and {} % where it isn't,",
+            percent(ALPHA_ROLLBACK),
+            percent(ALPHA_PROMOTE)
+        ),
+    };
     let method = format!(
-        "mixture sequential probability ratio test, wrong in at most {} % however often it is looked at, from \
-         {REQUESTS_MIN} requests on",
-        percent(alpha)
+        "mixture sequential probability ratio test, wrong in at most {wrong} however often it is looked at, from \
+         {REQUESTS_MIN} requests on"
     );
     let enough = evidence.subject.count >= REQUESTS_MIN;
-    let holds = match (
-        enough && counts.show(side, bound, alpha),
-        enough && counts.show(side.other(), bound, alpha),
-    ) {
+    let shows = |side, holds| enough && counts.show(side, bound, alpha(purpose, holds));
+    let holds = match (shows(side, true), shows(side.other(), false)) {
         (true, _) => true,
         (false, true) => false,
         (false, false) => {
@@ -267,7 +283,7 @@ fn by_share(evidence: &Evidence, counts: Counts) -> Judged {
         }
     };
     let shown = if holds { side } else { side.other() };
-    let limit = counts.limit(shown, alpha);
+    let limit = counts.limit(shown, alpha(purpose, holds));
     let bounded = match shown {
         Side::Above => format!("more than {} %", percent(limit)),
         Side::Below => format!("less than {} %", percent(limit)),
@@ -276,20 +292,27 @@ fn by_share(evidence: &Evidence, counts: Counts) -> Judged {
         "'{condition}' {}: {seen}, {bounded} in the long run",
         said(purpose, holds)
     );
-    if let (Purpose::Rollback, true, Side::Above) = (purpose, holds, side)
-        && let Some(stable) = stable_counts(evidence)
-    {
-        let its = format!("{} of {} of the stable revision's", stable.failed, stable.of);
-        if stable.share() < bound {
-            message = format!("{message}; {its}");
-        } else if larger(counts, stable, alpha) {
+    let Some(stable) = stable_counts(evidence).filter(|_| holds) else {
+        return (outcome(purpose, holds), message, method);
+    };
+    let its = format!("{} of {} of the stable revision's", stable.failed, stable.of);
+    match (purpose, side) {
+        (Purpose::Rollback, Side::Above) if stable.share() < bound => message = format!("{message}; {its}"),
+        (Purpose::Rollback, Side::Above) if larger(counts, stable, 0.0, ALPHA_ROLLBACK) => {
             message = format!("{message}; {its} as well, but that is less");
-        } else {
+        }
+        (Purpose::Rollback, Side::Above) => {
             let message = format!(
                 "'{condition}' is no fault of the new revision, as far as can be told: {seen}, and {its} as well"
             );
             return (Outcome::Insufficient, message, method);
         }
+        (Purpose::Promote, Side::Below) if larger(counts, stable, MARGIN * bound, ALPHA_ROLLBACK) => {
+            let message = format!("'{condition}' holds, but the stable revision does better: {seen}, and {its}");
+            return (Outcome::Fail, message, method);
+        }
+        (Purpose::Promote, Side::Below) => message = format!("{message}; {its}"),
+        (Purpose::Rollback, Side::Below) | (Purpose::Promote, Side::Above) => {}
     }
     (outcome(purpose, holds), message, method)
 }
@@ -321,7 +344,7 @@ fn by_none(evidence: &Evidence, counts: Counts, seen: &str) -> Judged {
         && holds
         && let Some(stable) = stable_counts(evidence)
         && stable.failed > 0.0
-        && !larger(counts, stable, ALPHA_ROLLBACK)
+        && !larger(counts, stable, 0.0, ALPHA_ROLLBACK)
     {
         let message = format!(
             "'{condition}' is no fault of the new revision, as far as can be told: {seen}, and {} of {} of the stable \
@@ -391,12 +414,14 @@ fn by_value(evidence: &Evidence) -> Judged {
 }
 
 /// The stable revision's value, where it stands on enough samples and can be compared: shares of the requests, health and
-/// restarts of the two revisions are different by themselves.
+/// restarts of the two revisions are different by themselves, and a query about both gives both the same.
 fn stable_value(evidence: &Evidence, least: u64) -> Option<f64> {
-    let comparable = matches!(
-        evidence.condition.metric,
-        Signal::Latency { .. } | Signal::Metric { .. } | Signal::Query { .. }
-    );
+    let metric = &evidence.condition.metric;
+    let comparable = match metric {
+        Signal::Latency { .. } | Signal::Metric { .. } => true,
+        Signal::Query { .. } => metric.of_one_revision(),
+        Signal::ErrorRate | Signal::RequestRate | Signal::Healthy | Signal::Restarts => false,
+    };
     let stable = evidence
         .baseline
         .as_ref()

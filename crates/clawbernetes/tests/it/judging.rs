@@ -59,6 +59,7 @@ fn a_real_prometheus_decides_and_its_end_promotes_nothing() {
     let stage = Stage::beside(&Set {
         gateway: &["--prometheus-url", &format!("http://127.0.0.1:{port}")],
         agent: OFTEN,
+        ..Set::default()
     });
     let home = &stage.cluster.home;
     home.write("prometheus/token", &stage.cluster.token());

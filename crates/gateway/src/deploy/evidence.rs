@@ -79,11 +79,7 @@ const REVISION: &str = "$revision";
 /// Whether the stable revision over the same window says anything about the new one. A query that doesn't name the revision
 /// has one answer for both: taken for the stable one's, it would excuse whatever it shows.
 fn compared(signal: &Signal) -> bool {
-    match signal {
-        Signal::Healthy | Signal::Restarts => false,
-        Signal::Query { promql } => promql.contains(REVISION),
-        Signal::ErrorRate | Signal::Latency { .. } | Signal::RequestRate | Signal::Metric { .. } => true,
-    }
+    signal.of_one_revision() && !matches!(signal, Signal::Healthy | Signal::Restarts)
 }
 
 /// What is asked, in words that lead to the same numbers elsewhere.

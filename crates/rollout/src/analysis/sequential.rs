@@ -159,10 +159,12 @@ impl Counts {
     }
 }
 
-/// Whether the first share is shown to be larger than the second, an error of `alpha` allowed: what the one exceeds isn't
-/// reached by the other. Each end has half of the error, so that both together hold at every look.
-pub(super) fn larger(one: Counts, other: Counts, alpha: f64) -> bool {
-    one.of > 0.0 && other.of > 0.0 && one.limit(Side::Above, alpha / 2.0) > other.limit(Side::Below, alpha / 2.0)
+/// Whether the first share is shown to be larger than the second by more than `margin`, an error of `alpha` allowed: what the
+/// one exceeds isn't reached by the other. Each end has half of the error, so that both together hold at every look.
+pub(super) fn larger(one: Counts, other: Counts, margin: f64, alpha: f64) -> bool {
+    let one_exceeds = || one.limit(Side::Above, alpha / 2.0);
+    let other_stays_below = || other.limit(Side::Below, alpha / 2.0);
+    one.of > 0.0 && other.of > 0.0 && one_exceeds() > other_stays_below() + margin
 }
 
 #[cfg(test)]
@@ -289,10 +291,10 @@ mod tests {
 
     #[test]
     fn of_two_shares_the_larger_is_told() {
-        assert!(larger(Counts::new(100, 1000), Counts::new(50, 9000), 0.01));
-        assert!(!larger(Counts::new(50, 500), Counts::new(900, 9000), 0.01));
-        assert!(!larger(Counts::new(2, 10), Counts::new(0, 10), 0.01));
-        assert!(!larger(Counts::new(2, 10), Counts::new(0, 0), 0.01));
+        assert!(larger(Counts::new(100, 1000), Counts::new(50, 9000), 0.0, 0.01));
+        assert!(!larger(Counts::new(50, 500), Counts::new(900, 9000), 0.0, 0.01));
+        assert!(!larger(Counts::new(2, 10), Counts::new(0, 10), 0.0, 0.01));
+        assert!(!larger(Counts::new(2, 10), Counts::new(0, 0), 0.0, 0.01));
         // Two alike, looked at after every tenth request.
         let mut wrong = 0;
         for run in 0..200 {
@@ -301,7 +303,7 @@ mod tests {
             wrong += u64::from((1..=1000u64).any(|n| {
                 one += u64::from(random.share() < 0.05);
                 other += u64::from(random.share() < 0.05);
-                n % 10 == 0 && larger(Counts::new(one, n), Counts::new(other, n), 0.05)
+                n % 10 == 0 && larger(Counts::new(one, n), Counts::new(other, n), 0.0, 0.05)
             }));
         }
         assert!(wrong <= 10, "{wrong} of 200");

@@ -78,6 +78,7 @@ pub fn request(request: Request, now: Timestamp) -> Deployment {
         immediate,
         hold: None,
         promotion: None,
+        vouched: None,
         verdicts: Vec::new(),
         timeline: vec![asked],
         job: None,

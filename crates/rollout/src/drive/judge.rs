@@ -6,7 +6,10 @@ use api::{
     time::{after, before, between},
 };
 
-use super::{OBSERVE_LEAST, Seen, State, VERDICT_FRESH, turn};
+use super::{
+    OBSERVE_LEAST, Seen, State, VERDICT_FRESH,
+    turn::{self, Stage},
+};
 
 /// Longest window of a condition that names none.
 const WINDOW_MOST: Span = Span::secs(3600);
@@ -166,7 +169,9 @@ pub(super) enum Wait {
     Nothing,
     /// Its time; it ends then.
     Time(Timestamp),
-    /// A judgement: what is known of it so far.
+    /// A judgement that comes soon: what there is so far.
+    Soon(String),
+    /// A better judgement: what the present one says.
     Judgement(String),
     /// A person, always.
     Person(&'static str),
@@ -175,7 +180,7 @@ pub(super) enum Wait {
 /// What keeps a canary's step from being promoted by itself.
 pub(super) fn wait(deployment: &Deployment, now: Timestamp) -> Wait {
     let (Some(since), Some(canary)) = (deployment.step_since, &deployment.plan.canary) else {
-        return Wait::Judgement("its replicas to become ready".to_owned());
+        return Wait::Soon("its replicas have yet to become ready".to_owned());
     };
     if !canary.auto_promote {
         return Wait::Person("the plan asks for it");
@@ -187,51 +192,86 @@ pub(super) fn wait(deployment: &Deployment, now: Timestamp) -> Wait {
     if now < end {
         return Wait::Time(end);
     }
-    for condition in &canary.promote_conditions {
-        match latest(deployment, condition, Purpose::Promote) {
-            Some(verdict) if verdict.evidence.from < since || verdict.evidence.to < end => {
-                return Wait::Judgement("this step hasn't been judged yet".to_owned());
-            }
-            Some(verdict) if between(verdict.evidence.to, now) > VERDICT_FRESH => {
-                return Wait::Judgement("the latest judgement is too old".to_owned());
-            }
-            Some(verdict) if verdict.outcome == Outcome::Pass => {}
-            Some(verdict) => return Wait::Judgement(verdict.message.clone()),
-            None => return Wait::Judgement("this step hasn't been judged yet".to_owned()),
-        }
+    match unproven(deployment, since, end, now) {
+        Some(Doubt::Unjudged(what)) => Wait::Soon(what),
+        Some(Doubt::Judged(what)) => Wait::Judgement(what),
+        None => Wait::Nothing,
     }
-    Wait::Nothing
 }
 
-/// What speaks against going on by a person's word: a condition for going on that doesn't pass, or one for going back that is
-/// breached.
+/// Why what a stage shows isn't known to be good.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Doubt {
+    /// It has yet to be judged, and will be soon.
+    Unjudged(String),
+    /// A condition was judged, and didn't pass: why.
+    Judged(String),
+}
+
+/// Why a stage that began at `since` can't go on by itself at `now`: only where each condition passed on what there was until
+/// `end` at least, those for going back too, it is known to be good. What couldn't be told is no pass.
+pub(super) fn unproven(deployment: &Deployment, since: Timestamp, end: Timestamp, now: Timestamp) -> Option<Doubt> {
+    conditions(deployment).find_map(|(condition, purpose)| {
+        let unjudged = |what: &str| Some(Doubt::Unjudged(what.to_owned()));
+        match of_stage(deployment, condition, purpose, since) {
+            Some(verdict) if verdict.evidence.to < end => unjudged("it hasn't been judged to its end yet"),
+            Some(verdict) if between(verdict.evidence.to, now) > VERDICT_FRESH => {
+                unjudged("the latest judgement is too old")
+            }
+            Some(verdict) if verdict.outcome == Outcome::Pass => None,
+            Some(verdict) => Some(Doubt::Judged(verdict.message.clone())),
+            None => unjudged(UNJUDGED),
+        }
+    })
+}
+
+const UNJUDGED: &str = "this step hasn't been judged yet";
+
+/// The conditions that count in the stage under way: those for going back, unless somebody vouched for what can't be told;
+/// in a canary those for going on as well, first.
+fn conditions(deployment: &Deployment) -> impl Iterator<Item = (&Condition, Purpose)> {
+    let plan = &deployment.plan;
+    let canary = plan.canary.as_ref().filter(|_| turn::in_canary(deployment));
+    let on = canary.into_iter().flat_map(|canary| &canary.promote_conditions);
+    let back = plan.rollback_conditions.iter().filter(|_| deployment.vouched.is_none());
+    on.map(|condition| (condition, Purpose::Promote))
+        .chain(back.map(|condition| (condition, Purpose::Rollback)))
+}
+
+/// The latest verdict on a condition, if it speaks of the stage that began at `since`. One for going back may look back as far
+/// as its window says.
+fn of_stage<'a>(
+    deployment: &'a Deployment,
+    condition: &Condition,
+    purpose: Purpose,
+    since: Timestamp,
+) -> Option<&'a Verdict> {
+    let looks_back = purpose == Purpose::Rollback && condition.window.is_some();
+    latest(deployment, condition, purpose)
+        .filter(|verdict| verdict.evidence.to >= since && (looks_back || verdict.evidence.from >= since))
+}
+
+/// What speaks against going on by a person's word: a condition that is breached, or, where a canary or a revision that is
+/// watched is judged, one that doesn't pass.
 pub(super) fn objection(deployment: &Deployment) -> Option<String> {
     if let Some(verdict) = breach(deployment) {
         return Some(verdict.message.clone());
     }
-    if !turn::in_canary(deployment) {
-        return None;
+    match turn::stage(deployment) {
+        Stage::Canary(_) | Stage::Kept | Stage::Watch => {}
+        // What gets no requests yet can't be judged.
+        Stage::Fill | Stage::Scale | Stage::Roll | Stage::Clear | Stage::Stop | Stage::Start => return None,
     }
-    let canary = deployment.plan.canary.as_ref()?;
-    let since = deployment.step_since;
-    canary
-        .promote_conditions
-        .iter()
-        .find_map(|condition| match latest(deployment, condition, Purpose::Promote) {
-            Some(verdict) if since.is_none_or(|since| verdict.evidence.from < since) => {
-                Some("this step hasn't been judged yet".to_owned())
-            }
+    let mut conditions = conditions(deployment);
+    conditions.find_map(|(condition, purpose)| {
+        let verdict = deployment
+            .step_since
+            .and_then(|since| of_stage(deployment, condition, purpose, since));
+        match verdict {
             Some(verdict) if verdict.outcome == Outcome::Pass => None,
             Some(verdict) => Some(verdict.message.clone()),
-            None => Some("this step hasn't been judged yet".to_owned()),
-        })
-}
-
-/// Whether the conditions that bring the old revision back were looked at once more at `end` or later.
-pub(super) fn watched_until(deployment: &Deployment, end: Timestamp) -> bool {
-    let mut conditions = deployment.plan.rollback_conditions.iter();
-    conditions.all(|condition| {
-        latest(deployment, condition, Purpose::Rollback).is_some_and(|verdict| verdict.evidence.to >= end)
+            None => Some(UNJUDGED.to_owned()),
+        }
     })
 }
 

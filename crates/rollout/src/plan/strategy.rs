@@ -196,9 +196,17 @@ pub(super) fn choose(intent: &Intent, shape: Shape, notes: &mut Notes) -> Result
         for condition in intent.rollback_if.iter().chain(&intent.promote_if) {
             if condition.metric.of_requests() {
                 notes.warn(format!(
-                    "'{condition}' can't be judged: it has no port, so its requests aren't seen"
+                    "'{condition}' can't be judged: it has no port, so its requests aren't seen; it will wait for a person"
                 ));
             }
+        }
+    }
+    for condition in intent.rollback_if.iter().chain(&intent.promote_if) {
+        if !condition.metric.of_one_revision() {
+            notes.warn(format!(
+                "'{condition}' is about all revisions together: it names no $revision, so the new one isn't compared with \
+                 the stable one"
+            ));
         }
     }
     Ok(Way {

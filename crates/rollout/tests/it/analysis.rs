@@ -151,7 +151,14 @@ fn what_is_needed_is_enough() {
             assert_eq!(outcome(&on_below(bound, 0, needed - 1)), Outcome::Insufficient);
         }
     }
-    assert_eq!(requests_needed(&on_below(0.005, 1, 100)), None);
+    // At twice the bound as many show that it doesn't hold; at the bound none ever tell.
+    let needed = requests_needed(&on_below(0.005, 1, 100)).unwrap();
+    assert_eq!(outcome(&on_below(0.005, needed.div_ceil(100), needed)), Outcome::Fail);
+    assert_eq!(requests_needed(&on_below(0.01, 1, 100)), None);
+    // A condition for going back is told, too, when it isn't breached.
+    let needed = requests_needed(&back_above(0.01, 0, 0, None)).unwrap();
+    assert_eq!(outcome(&back_above(0.01, 0, needed, None)), Outcome::Pass);
+    assert_eq!(outcome(&back_above(0.01, 0, needed - 1, None)), Outcome::Insufficient);
     let healthy = condition(Signal::Healthy, Comparison::AtLeast, 1.0);
     assert_eq!(
         requests_needed(&evidence(healthy, Purpose::Promote, value(1, 1.0), None)),
@@ -201,6 +208,66 @@ fn a_bad_stable_revision_is_no_fault_of_the_new_one() {
     assert_eq!(slow(0.3, 0.29), Insufficient);
     assert_eq!(slow(0.4, 0.3), Fail);
     assert_eq!(slow(0.1, 0.3), Pass);
+}
+
+#[test]
+fn a_revision_within_its_bound_goes_on_only_if_it_is_not_worse_than_the_stable_one() {
+    use Outcome::{Fail, Insufficient, Pass};
+    for (new, stable, expected) in [
+        // 0.5 % against 0.01 %: within 1 %, and fifty times as bad.
+        ((100, 20_000), Some((18, 180_000)), Fail),
+        // As good, better, or nothing to compare with.
+        ((100, 20_000), Some((900, 180_000)), Pass),
+        ((2, 20_000), Some((900, 180_000)), Pass),
+        ((100, 20_000), None, Pass),
+        ((100, 20_000), Some((0, 10)), Pass),
+        // Ten times as bad, which is nothing beside the bound.
+        ((20, 20_000), Some((18, 180_000)), Pass),
+        // Perhaps worse: that isn't shown.
+        ((3, 2000), Some((2, 18_000)), Pass),
+        // A stable one that is bad doesn't keep a good one back.
+        ((0, 500), Some((18_000, 180_000)), Pass),
+        // What isn't within the bound is as it was.
+        ((0, 10), Some((0, 90)), Insufficient),
+        ((600, 20_000), Some((18_000, 180_000)), Fail),
+    ] {
+        let mut good = on_below(0.01, new.0, new.1);
+        good.baseline = stable.map(|(failed, count)| requests(failed, count));
+        let verdict = judge(&good, at());
+        assert_eq!(
+            verdict.outcome, expected,
+            "{new:?} against {stable:?}: {}",
+            verdict.message
+        );
+    }
+    let mut worse = on_below(0.01, 100, 20_000);
+    worse.baseline = Some(requests(18, 180_000));
+    assert_eq!(
+        judge(&worse, at()).message,
+        "'error rate < 1 %' holds, but the stable revision does better: 100 of 20000 requests failed, and 18 of 180000 of the \
+         stable revision's"
+    );
+    // What brings back is the bound alone.
+    assert_eq!(outcome(&back_above(0.01, 100, 20_000, Some((18, 180_000)))), Pass);
+}
+
+#[test]
+fn a_query_about_all_revisions_is_not_excused_by_itself() {
+    let back = |promql: &str| {
+        let over = condition(
+            Signal::Query {
+                promql: promql.to_owned(),
+            },
+            Comparison::Above,
+            5.0,
+        );
+        outcome(&evidence(over, Purpose::Rollback, value(1, 9.0), Some(value(1, 9.0))))
+    };
+    assert_eq!(back("sum(rate(errors[1m]))"), Outcome::Fail);
+    assert_eq!(
+        back("sum(rate(errors{revision=\"$revision\"}[1m]))"),
+        Outcome::Insufficient
+    );
 }
 
 #[test]

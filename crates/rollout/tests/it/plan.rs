@@ -1332,6 +1332,27 @@ fn what_a_strategy_does_not_have_is_refused() {
         ..to_version("v2")
     };
     says(&World::of(4, 1, None).plan(&blind).warnings, "its requests aren't seen");
+    for (promql, warned) in [("sum(errors)", true), ("sum(errors{revision=\"$revision\"})", false)] {
+        let asked = Intent {
+            rollback_if: vec![Condition {
+                metric: Signal::Query {
+                    promql: promql.to_owned(),
+                },
+                operator: Comparison::Above,
+                threshold: 5.0,
+                window: None,
+            }],
+            ..blind.clone()
+        };
+        let warnings = World::of(4, 1, Some(80)).plan(&asked).warnings;
+        assert_eq!(
+            warnings
+                .iter()
+                .any(|warning| warning.contains("all revisions together")),
+            warned,
+            "{promql}: {warnings:?}"
+        );
+    }
 }
 
 // ---- deployments under way, and the way back

@@ -6,7 +6,11 @@ use api::{
 };
 
 use super::{
-    super::{ACTOR, RESTARTS_MAX, State, fleet::Fleet, judge},
+    super::{
+        ACTOR, RESTARTS_MAX, State,
+        fleet::Fleet,
+        judge::{self, Wait},
+    },
     Stage, Turn, stage, turn_back,
 };
 
@@ -93,17 +97,21 @@ impl Turn {
             Stage::Canary(i) => self.deployment.canary_steps[i].replicas.max(1),
             _ => n,
         };
+        let deadline = self.deployment.deadline.unwrap_or(self.now);
         match stage(&self.deployment) {
+            Stage::Canary(_)
+                if settled >= wanted
+                    && matches!(judge::wait(&self.deployment, self.now), Wait::Soon(_))
+                    && self.soon(deadline) => {}
             Stage::Canary(_) | Stage::Fill if settled >= wanted => {
-                let why = self.deployment.message.clone().unwrap_or_default();
-                self.deployment.hold = Some(Hold {
-                    by: ACTOR.to_owned(),
-                    why: format!("waits for a person: {why}"),
-                    at: self.now,
-                });
-                self.say(format!("its time is over, so it waits for a person: {why}"));
+                self.ask(&self.deployment.message.clone().unwrap_or_default());
             }
-            Stage::Watch | Stage::Kept if self.unsound(revision).is_none() => {}
+            Stage::Watch | Stage::Kept if self.unsound(revision).is_none() => {
+                if let Some(why) = self.untold(deadline) {
+                    let called = self.called(revision);
+                    self.ask(&format!("whether {called} is good can't be told: {why}"));
+                }
+            }
             Stage::Clear => {}
             Stage::Roll | Stage::Start if settled >= wanted => {}
             _ => {
@@ -118,6 +126,16 @@ impl Turn {
                 self.go_back(&format!("{message} ({why})"), error);
             }
         }
+    }
+
+    /// Has it wait for a person.
+    fn ask(&mut self, why: &str) {
+        self.deployment.hold = Some(Hold {
+            by: ACTOR.to_owned(),
+            why: format!("waits for a person: {why}"),
+            at: self.now,
+        });
+        self.say(format!("its time is over, so it waits for a person: {why}"));
     }
 
     /// What keeps replicas of a revision from being ready.

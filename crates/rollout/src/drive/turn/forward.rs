@@ -4,8 +4,8 @@ use api::{Span, Timestamp, deploy::CanaryStep, time::after};
 
 use super::{
     super::{
-        State,
-        judge::{self, Wait, observation},
+        State, VERDICT_FRESH,
+        judge::{self, Doubt, Wait, observation},
     },
     Stage, Turn, phase, replicas_for, say, stage,
 };
@@ -85,15 +85,7 @@ impl Turn {
                 self.say(format!("all requests go to {called}"));
             }
             Stage::Kept => {
-                let kept = self
-                    .deployment
-                    .plan
-                    .blue_green
-                    .as_ref()
-                    .map_or(Span(0), |plan| plan.keep_old_for);
-                let old = self.deployment.from.filter(|from| *from != revision);
-                let kept = old.map_or(Span(0), |_| kept);
-                if !self.watched(kept.max(observation(&self.deployment.plan)), revision) {
+                if !self.watched(revision) {
                     return false;
                 }
                 self.next(None);
@@ -121,7 +113,7 @@ impl Turn {
                 self.watch_begins(revision);
             }
             Stage::Watch => {
-                if !self.watched(observation(&self.deployment.plan), revision) {
+                if !self.watched(revision) {
                     return false;
                 }
                 self.complete();
@@ -146,11 +138,11 @@ impl Turn {
         }
     }
 
-    /// Whether the new revision is there, has been watched for `time`, and was judged at the end of it.
-    fn watched(&mut self, time: Span, revision: u32) -> bool {
+    /// Whether the new revision is there, has been watched for its time, and was found good at the end of it; or somebody
+    /// says that it is.
+    fn watched(&mut self, revision: u32) -> bool {
         let word = self.deployment.promotion.take();
-        let end = after(self.deployment.step_since.unwrap_or(self.now), time);
-        let late = self.deployment.deadline.is_some_and(|deadline| deadline <= self.now);
+        let end = after(self.deployment.step_since.unwrap_or(self.now), self.watch_time());
         if let Some(why) = self.unsound(revision) {
             self.note(why);
             self.deployment.promotion = word;
@@ -164,17 +156,65 @@ impl Turn {
             self.note(format!("{} is watched until {end:.0}", self.called(revision)));
             return false;
         }
-        let begun = self.deployment.step_since.unwrap_or(self.now);
-        let judged_at = after(begun, observation(&self.deployment.plan));
-        if judge::watched_until(&self.deployment, judged_at) {
-            return true;
+        match self.doubt() {
+            None => true,
+            Some(Doubt::Unjudged(_)) => {
+                self.note("its conditions are judged a last time".to_owned());
+                false
+            }
+            Some(Doubt::Judged(what)) => {
+                self.note(format!("{} isn't called good yet: {what}", self.called(revision)));
+                false
+            }
         }
-        if late {
-            self.say("its conditions weren't judged at the end, and its time is over".to_owned());
-        } else {
-            self.note("its conditions are judged a last time".to_owned());
+    }
+
+    /// Why the new revision, once it was watched, isn't known to be good. `None`: it is.
+    fn doubt(&self) -> Option<Doubt> {
+        let since = self.deployment.step_since.unwrap_or(self.now);
+        let end = after(since, observation(&self.deployment.plan));
+        judge::unproven(&self.deployment, since, end, self.now)
+    }
+
+    /// Past its deadline: why a person has to say whether the new revision is good. `None`: it is still watched, or judged
+    /// within a moment.
+    pub(super) fn untold(&mut self, deadline: Timestamp) -> Option<String> {
+        let since = self.deployment.step_since?;
+        let end = after(since, self.watch_time());
+        if end > self.now {
+            return None;
         }
-        late
+        match self.doubt()? {
+            Doubt::Judged(what) => Some(what),
+            Doubt::Unjudged(what) => (!self.soon(end.max(deadline))).then_some(what),
+        }
+    }
+
+    /// Whether a judgement that was to be there at `end` may still come: shortly after that. Whoever comes much later was
+    /// away, and waits as long once more.
+    pub(super) fn soon(&mut self, end: Timestamp) -> bool {
+        let mut until = after(end, VERDICT_FRESH);
+        if after(until, VERDICT_FRESH) <= self.now {
+            self.deployment.deadline = Some(self.now);
+            until = after(self.now, VERDICT_FRESH);
+        }
+        self.fleet.look(until);
+        until > self.now
+    }
+
+    /// How long the new revision is watched once all requests go to it: as long as its conditions say, and while an old set
+    /// is kept.
+    fn watch_time(&self) -> Span {
+        let plan = &self.deployment.plan;
+        let old = self
+            .deployment
+            .from
+            .filter(|from| Some(*from) != self.deployment.revision);
+        let kept = plan
+            .blue_green
+            .as_ref()
+            .filter(|_| old.is_some() && stage(&self.deployment) == Stage::Kept);
+        observation(plan).max(kept.map_or(Span(0), |plan| plan.keep_old_for))
     }
 
     /// Why the new revision, once whole, isn't fit to be called good: one of its replicas isn't well, or too few are there.
@@ -211,6 +251,7 @@ impl Turn {
         if let Some(word) = self.deployment.promotion.take() {
             match word.percentage {
                 None => {
+                    self.deployment.vouched = word.force.then(|| word.by.clone());
                     self.deployment.step = u32::try_from(self.deployment.canary_steps.len()).unwrap_or(u32::MAX);
                     self.roll_on(revision);
                     say(
@@ -271,7 +312,7 @@ impl Turn {
                 ));
                 false
             }
-            Wait::Judgement(what) => {
+            Wait::Soon(what) | Wait::Judgement(what) => {
                 self.note(format!(
                     "{called} gets {} % of the requests; not promoted yet: {what}",
                     step.percentage

@@ -1,9 +1,11 @@
-//! Every state that small worlds can come to: from each of them the deployment ends.
+//! States that small worlds can come to: from each of them the deployment ends.
 //!
-//! A world goes through all orders of what may happen to its replicas, verdicts, acts and time, up to a depth, states that
-//! differ in names only counted once. [`World::run`] checks each step. Then each state is continued in four ways, of which
-//! each must come to an end: all goes well; the new revision never becomes ready; there is no room for anything new; and all
-//! goes well but nobody judges and no person comes (then it may wait for a person).
+//! From a deployment that has just begun, what may happen to replicas, verdicts, acts and time happens in one order after
+//! another, the nearest and the furthest states in turn, until [`STATES`] were found; those that differ in names only count
+//! once. Small worlds have more states than that: what is looked at is a part of them, the same in every run. Each event of a
+//! state that is looked at is tried, and [`World::run`] checks each step. Then each such state is continued in four ways, of
+//! which each must come to an end: all goes well; the new revision never becomes ready; there is no room for anything new; and
+//! all goes well but nobody judges and no person comes (then it may wait for a person).
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -16,7 +18,7 @@ use rollout::drive::{self, State};
 
 use super::world::{World, blue_green, canary, ended, errors, hopeless, plan};
 
-/// States looked at in each world at most; `EXPLORE_STATES` says otherwise.
+/// States looked at in each world; `EXPLORE_STATES` says otherwise.
 const STATES: usize = 120;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +117,7 @@ fn key(world: &World) -> String {
             matches!(of.course, Course::Back { immediate: true, .. }),
             rel(of.deadline).max(-1),
         );
+        let _ = write!(key, " {}", of.vouched.is_some());
     }
     key
 }

@@ -231,12 +231,123 @@ fn only_a_pass_promotes_and_what_cannot_be_told_waits_for_a_person() {
     }
 }
 
-#[test]
-fn a_breached_condition_brings_the_old_revision_back_on_every_way() {
-    let watched = |plan: Plan| Plan {
+fn watched(plan: Plan) -> Plan {
+    Plan {
         rollback_conditions: vec![errors(0.01, api::deploy::Comparison::Above)],
         ..plan
-    };
+    }
+}
+
+/// A canary that goes on after its time, unless it is found bad.
+fn timed_canary() -> Plan {
+    let mut plan = canary(3, &[(10.0, 1)], true);
+    plan.canary.as_mut().unwrap().promote_conditions.clear();
+    plan
+}
+
+#[test]
+fn what_cannot_be_judged_is_never_called_good_and_waits_for_a_person() {
+    for plan in [
+        watched(plan(Strategy::Rolling, 3)),
+        timed_canary(),
+        watched(blue_green(3, true)),
+        watched(plan(Strategy::Immediate, 3)),
+    ] {
+        for found in [
+            Some((Outcome::Pass, Outcome::Insufficient)),
+            Some((Outcome::Pass, Outcome::Error)),
+            None,
+        ] {
+            let case = format!("{}, {found:?}", plan.strategy);
+            let mut world = World::new(3);
+            world.found = found;
+            let begun = world.now;
+            world.deploy(plan.clone());
+            for _ in 0..2000 {
+                if world.last().hold.is_some() || world.last().phase.ended() {
+                    break;
+                }
+                world.breathe(|_| true);
+            }
+            let last = world.last();
+            assert_eq!(last.phase, Phase::Paused, "{case}: {:#?}", last.timeline);
+            assert!(
+                world.now >= after(begun, Span::secs(600)),
+                "{case}: it has its whole time"
+            );
+            let hold = last.hold.as_ref().unwrap();
+            let why = match found {
+                Some((_, outcome)) => format!("errors: {outcome:?}"),
+                None => "judged yet".to_owned(),
+            };
+            assert!(
+                hold.why.starts_with("waits for a person") && hold.why.contains(&why),
+                "{case}: {hold:?}"
+            );
+            assert_eq!(world.service.stable, Some(1), "{case}");
+            assert_eq!(world.service.revision(2).unwrap().standing, Standing::New, "{case}");
+            if last.plan.strategy == Strategy::Canary {
+                assert_eq!(weights(&world), [(1, 9000), (2, 1000)], "it stays as it is");
+            }
+            let refused = drive::promote(last, "ada", None, false, world.now).unwrap_err();
+            assert!(refused.hint.unwrap().contains("--force"), "{case}");
+            // It can go back, and by force goes on to its end without asking once more.
+            let mut back = world.clone();
+            assert!(back.act(|last, now| drive::roll_back(last, "no traffic", "ada", false, now)));
+            back.settle();
+            assert_eq!((back.last().phase, back.ready(1)), (Phase::RolledBack, 3), "{case}");
+            assert!(world.act(|last, now| drive::promote(last, "ada", None, true, now)));
+            world.settle();
+            assert_eq!((world.last().phase, world.ready(2)), (Phase::Complete, 3), "{case}");
+        }
+    }
+}
+
+#[test]
+fn what_was_promoted_by_force_still_goes_back_on_a_breach() {
+    let mut world = World::new(3);
+    world.deploy(timed_canary());
+    world.found = Some((Outcome::Pass, Outcome::Insufficient));
+    world.until(|world| world.service.weights.contains_key(&2));
+    assert!(world.act(|last, now| drive::promote(last, "ada", None, true, now)));
+    world.until(|world| world.ready(2) == 3);
+    world.now = after(world.now, Span::secs(5));
+    world.judge(Outcome::Pass, Outcome::Fail);
+    world.run();
+    world.settle();
+    assert_eq!(world.last().phase, Phase::RolledBack);
+}
+
+#[test]
+fn a_source_that_goes_away_at_the_end_counts_as_little_as_one_that_was_never_there() {
+    let mut world = World::new(2);
+    world.deploy(watched(blue_green(2, true)));
+    world.until(|world| world.service.weights.contains_key(&2));
+    world.pass(Span::secs(120));
+    assert_eq!(world.last().verdicts[0].outcome, Outcome::Pass, "it was found good");
+    world.found = Some((Outcome::Pass, Outcome::Error));
+    world.pass(Span::secs(300));
+    assert_eq!(world.last().phase, Phase::Promoting, "the old set is kept for 300 s");
+    world.found = Some((Outcome::Pass, Outcome::Pass));
+    world.settle();
+    assert_eq!(world.last().phase, Phase::Complete, "it is back, in time");
+}
+
+#[test]
+fn a_gateway_that_was_away_past_the_deadline_judges_before_it_asks_a_person() {
+    let mut world = World::new(2);
+    world.deploy(watched(plan(Strategy::Rolling, 2)));
+    world.until(|world| world.last().phase == Phase::Promoting);
+    world.now = after(world.now, Span::secs(3600));
+    world.run();
+    assert_eq!(world.last().phase, Phase::Promoting);
+    world.judge(Outcome::Pass, Outcome::Pass);
+    world.run();
+    assert_eq!(world.last().phase, Phase::Complete);
+}
+
+#[test]
+fn a_breached_condition_brings_the_old_revision_back_on_every_way() {
     for plan in [
         watched(plan(Strategy::Rolling, 3)),
         canary(3, &[(10.0, 1)], true),

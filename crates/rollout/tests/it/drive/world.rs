@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) verdicts: Vec<Verdict>,
     /// When the executor is to look again.
     pub(crate) due: Option<Timestamp>,
+    /// What conditions for going on, and for going back, are found to be. `None`: nobody judges.
+    pub(crate) found: Option<(Outcome, Outcome)>,
     made: u64,
 }
 
@@ -131,6 +133,7 @@ impl World {
             pods: BTreeMap::new(),
             verdicts: Vec::new(),
             due: None,
+            found: Some((Outcome::Pass, Outcome::Pass)),
             made: 0,
         }
     }
@@ -373,7 +376,7 @@ impl World {
         true
     }
 
-    /// Lets replicas come up and end as they should, judges well, and lets time pass, until nothing is due.
+    /// Lets replicas come up and end as they should, judges, and lets time pass, until nothing is due.
     pub(crate) fn settle(&mut self) {
         for _ in 0..400 {
             if !self.breathe(|_| true) && self.due.is_none() {
@@ -394,7 +397,9 @@ impl World {
                 pod.state = State::Ready { since: now };
             }
         }
-        self.judge(Outcome::Pass, Outcome::Pass);
+        if let Some((promote, rollback)) = self.found {
+            self.judge(promote, rollback);
+        }
         let did = self.run();
         // Time passes where nothing else is about to happen.
         let moves = |pod: &Pod| match pod.state {
