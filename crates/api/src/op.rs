@@ -905,9 +905,9 @@ pub struct ProposedMember {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Blocker {
-    /// In words: `have fewer than 4 free GPUs`.
+    /// In words: `8 have fewer than 4 free GPUs`.
     pub reason: String,
-    /// How many nodes.
+    /// How many nodes. One may be ruled out by several reasons.
     pub nodes: u32,
 }
 

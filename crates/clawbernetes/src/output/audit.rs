@@ -13,7 +13,7 @@ impl Render for Vec<AuditRecord> {
             page.line("No records.");
             return;
         }
-        let mut grid = Grid::new(["RECORD", "TIME", "WHO", "ACTION", "TARGET", "RESULT", "FROM"]);
+        let mut grid = Grid::new(["RECORD", "TIME", "WHO", "ACTION", "TARGET", "RESULT", "FROM"]).lesser(["FROM"]);
         for record in self {
             let result = match (record.allowed, &record.error) {
                 (true, None) => "ok".to_owned(),

@@ -35,7 +35,8 @@ impl Render for Vec<CertInfo> {
             page.line("No certificates.");
             return;
         }
-        let mut grid = Grid::new(["NAME", "STATUS", "EXPIRES", "FOR", "KEY", "USE", "SERIAL", "BY"]);
+        let mut grid =
+            Grid::new(["NAME", "STATUS", "EXPIRES", "FOR", "KEY", "USE", "SERIAL", "BY"]).lesser(["SERIAL", "BY"]);
         for cert in self {
             let mut sans = cert
                 .sans

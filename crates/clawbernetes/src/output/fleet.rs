@@ -190,7 +190,8 @@ impl Render for Vec<NodeView> {
             "MEMORY",
             "ENGINE",
             "SEEN",
-        ]);
+        ])
+        .lesser(["ENGINE", "CPUS", "SEEN", "MEMORY"]);
         for node in self {
             grid.row([
                 node.name.to_string(),

@@ -12,9 +12,9 @@ const GAPS: [usize; 2] = [2, 1];
 const WHOLE: usize = 12;
 
 /// The least width of a longer text, which is broken between words: a narrower column is hard to read.
-const PROSE: usize = 16;
+const PROSE: usize = 24;
 
-/// A longer word may be broken.
+/// A word may be broken beyond this.
 const WORD: usize = 24;
 
 /// How tables are drawn.
@@ -155,7 +155,7 @@ impl Grid {
             length @ ..=WHOLE => length,
             _ => {
                 let words = text.split_whitespace().map(|word| word.chars().count());
-                let longest = words.filter(|length| *length <= WORD).max().unwrap_or(0);
+                let longest = words.max().unwrap_or(0).min(WORD);
                 if text.contains(char::is_whitespace) {
                     longest.max(PROSE)
                 } else {
@@ -334,18 +334,25 @@ mod tests {
     fn a_narrow_terminal_gets_no_broken_words_but_fewer_columns() {
         let at = |width: u16| wide().draw(&view(Some(width)));
         // All of it, the message over several lines.
-        insta::assert_snapshot!(at(84), @r"
+        insta::assert_snapshot!(at(92), @r"
         ID             NAME                  PHASE    EXIT  OWNER          WHY
         wl-7tg59vkv6q  model-server-1-q6vkv  running  -     administrator  -
-        wl-3f6qqfyj1t  model-server-1-t1jyf  failed   -     ada            it isn't ready
-                                                                           yet: no answer
+        wl-3f6qqfyj1t  model-server-1-t1jyf  failed   -     ada            it isn't ready yet: no
+                                                                           answer
         ");
         // Without what holds nothing.
-        insta::assert_snapshot!(at(78), @r"
+        insta::assert_snapshot!(at(86), @r"
         ID             NAME                  PHASE    OWNER          WHY
         wl-7tg59vkv6q  model-server-1-q6vkv  running  administrator  -
-        wl-3f6qqfyj1t  model-server-1-t1jyf  failed   ada            it isn't ready
-                                                                     yet: no answer
+        wl-3f6qqfyj1t  model-server-1-t1jyf  failed   ada            it isn't ready yet: no
+                                                                     answer
+        ");
+        // With smaller gaps.
+        insta::assert_snapshot!(at(82), @r"
+        ID            NAME                 PHASE   OWNER         WHY
+        wl-7tg59vkv6q model-server-1-q6vkv running administrator -
+        wl-3f6qqfyj1t model-server-1-t1jyf failed  ada           it isn't ready yet: no
+                                                                 answer
         ");
         // Without what matters least.
         insta::assert_snapshot!(at(70), @r"

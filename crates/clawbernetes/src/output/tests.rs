@@ -103,7 +103,7 @@ fn a_node() {
 fn explanation() -> Value {
     json!({
         "summary": "0 of 12 nodes fit: 8 have fewer than 4 free GPUs, 4 are not H100",
-        "blockers": [{"reason": "have fewer than 4 free GPUs", "nodes": 8}, {"reason": "are not H100", "nodes": 4}],
+        "blockers": [{"reason": "8 have fewer than 4 free GPUs", "nodes": 8}, {"reason": "4 are not H100", "nodes": 4}],
         "queuePosition": 2, "waitingFor": ["wl-0000000001"], "estimate": "2026-02-16T15:30:00Z",
         "suggestions": ["--gpus 2 would start now"], "fitsEmptyFleet": true, "preempts": [],
     })

@@ -135,7 +135,8 @@ impl Render for WorkloadDetail {
             members(page, &past.members);
         }
         page.heading("TIMELINE");
-        let mut grid = Grid::new(["TIME", "AGO", "PHASE", "ATTEMPT", "BY", "REASON", "MESSAGE"]);
+        let mut grid =
+            Grid::new(["TIME", "AGO", "PHASE", "ATTEMPT", "BY", "REASON", "MESSAGE"]).lesser(["AGO", "ATTEMPT"]);
         for step in &workload.timeline {
             grid.row([
                 clock(step.at),
@@ -472,8 +473,7 @@ fn explain(page: &mut Page, explanation: &Explanation) {
     if !explanation.blockers.is_empty() {
         page.line("what stands in the way:");
         for blocker in &explanation.blockers {
-            let nodes = if blocker.nodes == 1 { "node" } else { "nodes" };
-            page.line(format!("  {} {nodes}: {}", blocker.nodes, blocker.reason));
+            page.line(format!("  {}", blocker.reason));
         }
     }
     if let Some(position) = explanation.queue_position {
@@ -561,7 +561,7 @@ impl Render for Vec<Event> {
             page.line("No events.");
             return;
         }
-        let mut grid = Grid::new(["WHEN", "SEVERITY", "SUBJECT", "REASON", "BY", "MESSAGE"]);
+        let mut grid = Grid::new(["WHEN", "SEVERITY", "SUBJECT", "REASON", "BY", "MESSAGE"]).lesser(["BY"]);
         for event in self {
             grid.row([
                 time::relative(event.at, page.now()),

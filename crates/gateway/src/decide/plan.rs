@@ -294,8 +294,8 @@ impl Planner {
                 .blockers
                 .iter()
                 .map(|b| Blocker {
-                    reason: b.blocker.describe(b.nodes),
-                    nodes: b.nodes as u32,
+                    reason: b.blocker.describe(b.total),
+                    nodes: b.total as u32,
                 })
                 .collect(),
             queue_position: told.queue.map(|q| q.position as u32),

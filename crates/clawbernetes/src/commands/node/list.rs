@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use api::op::{NodeFilter, NodeList};
 
-use crate::{cli::App, failure::Outcome};
+use crate::{cli::App, failure::Outcome, output::Format};
 
 /// List the nodes with their GPUs
 #[derive(Debug, clap::Args)]
@@ -25,8 +25,14 @@ impl Args {
             available: self.available,
             gpu_type: self.gpu_type,
         };
+        let filtered = filter != NodeFilter::default();
         let nodes = app.client()?.call::<NodeList>(&filter).await?;
-        app.out.show(&nodes)?;
+        if nodes.is_empty() && filtered && app.out.format == Format::Table {
+            app.out
+                .done("No node has such GPUs. All nodes: clawbernetes node list")?;
+        } else {
+            app.out.show(&nodes)?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
