@@ -88,7 +88,9 @@ fn percent_first(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
         return other();
     }
     // "to 10%" alone can be anything; "to 10% of traffic" and "to 10% then the rest" can't.
-    let plain = towards && !told;
+    if towards && !told && !rest_follows(input) {
+        return other();
+    }
     taken(input, words::FIRST);
     let named = taken(input, words::CANARY);
     if named && let Some(span) = lasting(input)? {
@@ -96,14 +98,19 @@ fn percent_first(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     }
     taken(input, words::FIRST);
     let rest = more_steps(input, &mut steps)?;
-    if plain && !rest {
-        return other();
-    }
     told |= rest || named || taken(input, words::CANARY) || steps.len() > 1;
     if !told {
         return other();
     }
     canary_of(steps, true)
+}
+
+/// Whether "then the rest" comes next. Only that is looked at: steps that follow would be gone through again and again.
+fn rest_follows(input: &mut Input<'_>) -> bool {
+    let start = input.checkpoint();
+    let rest = separators(input).is_ok() && taken(input, words::REST) && ends(input);
+    input.reset(&start);
+    rest
 }
 
 /// "at 10%": how large the canary is that is said elsewhere.

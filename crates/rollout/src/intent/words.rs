@@ -34,7 +34,7 @@ impl Deref for Forms {
 macro_rules! tables {
     ($($name:ident $title:literal [$($form:literal),* $(,)?];)*) => {
         #[derive(Debug, Clone, Copy)]
-        #[expect(non_camel_case_types, reason = "each is called as its table is")]
+        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "each is called as its table is")]
         enum Place { $($name),* }
         $( pub(super) const $name: Forms = Forms { place: Place::$name, forms: &[$($form),*] }; )*
         /// All of them, each under what it says. An empty title: nothing that needs explaining.
