@@ -117,7 +117,9 @@ pub(super) fn bounds(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
 pub(super) fn bounds_began<'i>(input: &mut Input<'i>, start: &<Input<'i> as Stream>::Checkpoint) -> bool {
     let here = input.checkpoint();
     input.reset(start);
-    let began = peeked(input).is_some_and(|token| token.low == "between") || range_word(input).is_ok();
+    let began = peeked(input).is_some_and(|token| token.low == "between")
+        || range_word(input).is_ok()
+        || (value::count, said(words::TO), value::count).parse_next(input).is_ok();
     input.reset(&here);
     began && (ends(input) || follows(input, words::FOLLOW))
 }
@@ -153,8 +155,17 @@ pub(super) fn range_word(input: &mut Input<'_>) -> Parsed<(u32, u32)> {
 pub(super) fn relative(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     let way = alt((said(words::ADD).value(Way::Up), said(words::TAKE_AWAY).value(Way::Down))).parse_next(input)?;
     committed(input, "add 3 replicas to inference");
-    taken(input, words::THE);
-    let mut quantities = vec![resource::quantity(input)?];
+    // "add a replica", "add the 2 GPUs".
+    let start = input.checkpoint();
+    let first = match resource::quantity(input) {
+        Err(ErrMode::Backtrack(_)) => {
+            input.reset(&start);
+            taken(input, words::THE);
+            resource::quantity(input)?
+        }
+        result => result?,
+    };
+    let mut quantities = vec![first];
     loop {
         let start = input.checkpoint();
         let _ = separators(input)?;
@@ -181,15 +192,19 @@ pub(super) fn relative(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     Ok(parts)
 }
 
-/// "double the memory of data-processor", "triple inference".
-pub(super) fn factor(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
-    let factor = alt((
+fn multiple(input: &mut Input<'_>) -> Parsed<f64> {
+    alt((
         said(words::DOUBLE).value(2.0),
         said(words::TRIPLE).value(3.0),
         said(words::QUADRUPLE).value(4.0),
         said(words::HALVE).value(0.5),
     ))
-    .parse_next(input)?;
+    .parse_next(input)
+}
+
+/// "double the memory of data-processor", "triple inference".
+pub(super) fn factor(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    let factor = multiple(input)?;
     committed(input, "double the memory of data-processor");
     taken(input, words::THE);
     taken(input, words::NUMBER_OF);
@@ -241,6 +256,10 @@ pub(super) fn towards(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
         return Ok(parts);
     }
     input.reset(&start);
+    // "to half", "to twice as many".
+    if let Ok(factor) = multiple(input) {
+        return Ok(vec![Part::Factor(factor)]);
+    }
     let value = match resource::value(input) {
         Ok(value) => value,
         Err(error @ ErrMode::Cut(_)) => return Err(error),
@@ -251,16 +270,43 @@ pub(super) fn towards(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     Ok(vec![Part::To(value)])
 }
 
-/// "by 8Gi", "by 3 replicas", "by 50%", "by a factor of 2".
+/// "by 8Gi", "by 3 replicas", "by 50%", "by half", "by a factor of 2", "3 times", "2x".
 pub(super) fn by(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    let start = input.checkpoint();
+    if let Ok(factor) = times_over(input)
+        && ends(input)
+    {
+        return Ok(vec![Part::By(Value::Factor(factor))]);
+    }
+    input.reset(&start);
     if taken(input, words::TIMES) {
         return value::number
             .map(|factor| vec![Part::By(Value::Factor(factor))])
             .parse_next(input);
     }
     let _ = said(words::BY).parse_next(input)?;
+    if taken(input, words::HALVE) {
+        return Ok(vec![Part::By(Value::Percent(50.0))]);
+    }
     let value = resource::value(input)?;
     Ok(vec![Part::By(value)])
+}
+
+/// "3 times", "2x", "x2".
+fn times_over(input: &mut Input<'_>) -> Parsed<f64> {
+    // A service can be called "x2".
+    let named = input.state.target().is_some();
+    alt((
+        (value::number, said(words::TIMES)).map(|(factor, _)| factor),
+        |input: &mut Input<'_>| {
+            word(input, |token| {
+                let after = token.low.strip_prefix('x').filter(|_| named);
+                let number = token.low.strip_suffix('x').or(after)?;
+                value::decimal(number)
+            })
+        },
+    ))
+    .parse_next(input)
 }
 
 /// "from v1", "from 2 replicas".

@@ -246,7 +246,7 @@ const CLAUSES: &[Opening] = &[
         ],
     ),
     Opening::with(|input, _| setting::command(input), &[words::COMMAND]),
-    Opening::with(|input, _| setting::env(input), &[words::ENV]),
+    Opening::with(|input, _| setting::env(input), &[words::SET, words::ENV]),
     Opening::with(|input, _| setting::production(input), &[words::PRODUCTION]),
     Opening::with(|input, _| strategy::at_percent(input), &[words::AT_PART]),
     Opening::with(|input, _| amount::towards(input), &[words::TO]),
@@ -282,6 +282,7 @@ const CLAUSES: &[Opening] = &[
     Opening::with(|input, _| setting::polite(input), &[words::POLITE]),
     Opening::with(|input, _| verb::version(input), &[words::THE, words::VERSION]),
     Opening(|input, _| verb::subject(input), None),
+    Opening(|input, _| verb::too_little(input), None),
 ];
 
 /// What has been read of a sentence, clause by clause.

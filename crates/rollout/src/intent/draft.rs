@@ -70,6 +70,8 @@ struct Draft {
     image: Once<String>,
     command: Once<Vec<String>>,
     replicas: Once<Amount<u32>>,
+    /// "double": of the replicas, unless something else is named.
+    factor: Once<f64>,
     min: Once<u32>,
     max: Once<u32>,
     follow: Once<(Load, f64)>,
@@ -167,10 +169,7 @@ impl Draft {
                 let noun = self.noun.take().map_or(Noun::Replicas, |(noun, _)| noun);
                 self.times(noun, factor, &words)
             }
-            Part::Factor(factor) => match self.replicas.say("numbers of replicas", Amount::Times(factor), &words) {
-                Ok(()) => self.verb(Verb::Scale, words),
-                error => error,
-            },
+            Part::Factor(factor) => self.factor.say("multiples", factor, &words),
             Part::Times(noun, factor) => self.times(noun, factor, &words),
             Part::Target(name) => self.target.say("targets", name, &words),
             Part::Version(version) => self.version.say("versions", version, &words),
@@ -408,6 +407,12 @@ impl Draft {
                 };
                 self.times(noun.unwrap_or(Noun::Replicas), (factor * 1e6).round() / 1e6, &words)
             }
+            (_, None, Value::Percent(percent)) => {
+                let target = self.target.get().map_or("inference", String::as_str);
+                Err(unclear().help(format!(
+                    "say 'increase {target} by {percent}%' or 'reduce {target} by {percent}%'"
+                )))
+            }
             (_, None, _) => Err(unclear()),
             (Some(noun), way, value) => {
                 let thing = self.of_noun(noun, &value, &words)?;
@@ -431,7 +436,22 @@ impl Draft {
         }
     }
 
+    /// "double" is of what was named, otherwise of the replicas.
+    fn settled_factor(&mut self) -> Result<(), Misread> {
+        let Some((factor, words)) = self.factor.0.take() else {
+            return Ok(());
+        };
+        match self.noun.take() {
+            Some((noun, _)) => self.times(noun, factor, &words),
+            None => {
+                self.times(Noun::Replicas, factor, &words)?;
+                self.verb(Verb::Scale, words)
+            }
+        }
+    }
+
     fn finish(mut self, about: Option<&str>) -> Result<(Intent, Vec<String>), Misread> {
+        self.settled_factor()?;
         if let Some((noun, words)) = &self.noun {
             let help = match noun {
                 Noun::Memory => "say 'memory 64Gi'",
@@ -458,8 +478,16 @@ impl Draft {
         }
         self.named_by_image();
         if self.target.get().is_none() {
-            return Err(Misread::new("the sentence doesn't say what it is about".to_owned())
-                .help("name the service or job; a name that is also a word of the grammar is quoted: deploy \"canary\" v2"));
+            let misread = Misread::new("the sentence doesn't say what it is about".to_owned());
+            return Err(match verb {
+                Verb::Deploy | Verb::Update | Verb::Scale => misread.help(
+                    "name the service or job; a name that is also a word of the grammar is quoted: deploy \"canary\" v2",
+                ),
+                Verb::Rollback | Verb::Abort | Verb::Restart => {
+                    let verb = verb.name();
+                    misread.help(format!("name the service: '{verb} model-server'"))
+                }
+            });
         }
         if let Some(words) = self
             .previous

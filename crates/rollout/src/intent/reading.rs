@@ -11,12 +11,12 @@ use winnow::{
 
 use super::{
     Intent,
-    clause::{self, Read},
+    clause::{self, Part, Read},
     draft,
     grammar::{Fault, Watch, since},
     misread::Misread,
     token::{self, Kind, Token},
-    value, vocabulary,
+    value, vocabulary, words,
 };
 
 /// What a sentence says.
@@ -105,6 +105,8 @@ struct Place {
     expected: Vec<(usize, Vec<&'static str>)>,
     /// The target's name, if it was read.
     target: Option<Rc<str>>,
+    /// Whether it is said what is to be done.
+    verb: bool,
     /// An example of the clause under way.
     example: Option<&'static str>,
 }
@@ -142,6 +144,10 @@ fn pass(text: &str, tokens: &[Token<'_>], now: &Zoned, read: &mut Read, from: us
             clause: watch.clause(),
             expected: Vec::new(),
             target: watch.target(),
+            verb: read
+                .parts
+                .iter()
+                .any(|(part, ..)| matches!(part, Part::Verb(_) | Part::Way(_) | Part::Factor(_))),
             example: watch.example(),
         })),
     }
@@ -156,6 +162,23 @@ fn unexpected(text: &str, tokens: &[Token<'_>], place: &Place) -> Misread {
     }
 }
 
+/// A first word that was taken as a name, where no verb followed: most likely it was meant as one.
+fn no_verb(text: &str, tokens: &[Token<'_>], place: &Place) -> Option<Misread> {
+    let first = tokens.first().filter(|token| token.kind == Kind::Word)?;
+    if place.verb || place.target.as_deref() != Some(first.raw) || tokens.len() < 2 {
+        return None;
+    }
+    let rest = token::shortened(since(text, tokens, 1, tokens.len()));
+    let misread = Misread::new(format!("'{}' isn't understood, before '{rest}'", first.raw));
+    Some(match vocabulary::nearest(first.low, VERBS) {
+        Some(near) => misread.help(format!("did you mean '{near}'?")),
+        None => misread.help("begin with deploy, update, scale, rollback, abort or restart"),
+    })
+}
+
+/// What a sentence begins with.
+const VERBS: &[&str] = &["deploy", "update", "scale", "rollback", "abort", "restart"];
+
 fn what_is_wrong(text: &str, tokens: &[Token<'_>], place: &Place) -> Misread {
     let at = place.at;
     let Some(token) = tokens.get(at) else {
@@ -165,6 +188,9 @@ fn what_is_wrong(text: &str, tokens: &[Token<'_>], place: &Place) -> Misread {
             place.clause.min(tokens.len().saturating_sub(1)),
             tokens.len(),
         );
+        if let Some(misread) = no_verb(text, tokens, place) {
+            return misread;
+        }
         let misread = Misread::new(format!("something is missing after '{}'", token::shortened(clause)));
         return match &place.target {
             Some(_) => misread,
@@ -191,6 +217,9 @@ fn what_is_wrong(text: &str, tokens: &[Token<'_>], place: &Place) -> Misread {
     while unknown(token) && end < (at + 6).min(tokens.len()) && unknown(&tokens[end]) {
         end += 1;
     }
+    if let Some(misread) = no_verb(text, tokens, place) {
+        return misread;
+    }
     let words = token::shortened(since(text, tokens, at, end));
     let message = if place.clause < at {
         let before = token::shortened(since(text, tokens, place.clause, at));
@@ -204,6 +233,22 @@ fn what_is_wrong(text: &str, tokens: &[Token<'_>], place: &Place) -> Misread {
         .and_then(|(_, expected)| vocabulary::nearest(token.low, expected))
     {
         return Misread::new(message).help(format!("did you mean '{near}'?"));
+    }
+    let following = tokens.get(at + 1).map(|token| token.low);
+    if token.kind == Kind::Word && following == Some("=") {
+        return Misread::new(message).help(format!("write a variable without spaces: {}=…", token.raw));
+    }
+    if let Some(flag) = token.low.strip_prefix("--").filter(|flag| vocabulary::is_word(flag)) {
+        return Misread::new(message).help(format!("a sentence has no flags: say '{flag}'"));
+    }
+    if let Some(before) = at
+        .checked_sub(1)
+        .map(|before| tokens[before])
+        .filter(|_| place.target.is_none())
+        && before.begins(words::KIND)
+        && token.begins(words::KIND)
+    {
+        return Misread::new(message).help(format!("a name is one word: '{}-{}'", before.low, token.low));
     }
     match &place.target {
         _ if token.kind == Kind::Word && vocabulary::is_word(token.low) => {

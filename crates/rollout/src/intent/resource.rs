@@ -104,6 +104,13 @@ pub(super) fn value_of(input: &mut Input<'_>, noun: Noun) -> Parsed<Quantity> {
         Noun::Cpu => value::cpu(input).map(Thing::Cpu)?,
         Noun::Image => return other(),
     };
+    // "cpu to 4 cores", "memory 64 GB ram".
+    match noun {
+        Noun::Replicas => taken(input, words::REPLICAS),
+        Noun::Memory => taken(input, words::MEMORY),
+        Noun::Cpu => taken(input, words::CPU),
+        Noun::Gpus | Noun::Image => false,
+    };
     // "memory 64Gi" but not "cpu 70%", "replicas 3 at a time".
     if follows(input, words::PERCENT) || follows(input, words::AT_A_TIME) {
         return other();
@@ -127,7 +134,7 @@ pub(super) fn quantity(input: &mut Input<'_>) -> Parsed<Quantity> {
         }
         input.reset(&start);
     }
-    for parse in [replicas, memory, cpu, gpus, gpu_memory] {
+    for parse in [replicas, memory, cpu, model_times, gpus, gpu_memory] {
         match parse(input) {
             Ok(quantity) => {
                 taken(input, words::EACH);
@@ -216,6 +223,11 @@ fn cpu(input: &mut Input<'_>) -> Parsed<Quantity> {
 fn gpus(input: &mut Input<'_>) -> Parsed<Quantity> {
     let glued = opt(glued).parse_next(input)?;
     let on = taken(input, words::ON_MODEL);
+    let glued = match glued {
+        // "on 4xA100".
+        None if on => opt(self::glued).parse_next(input)?,
+        glued => glued,
+    };
     let start = input.checkpoint();
     // "a b2-service" isn't a GPU, "2 b200" and "a B200" are.
     let article =
@@ -272,6 +284,45 @@ fn gpus(input: &mut Input<'_>) -> Parsed<Quantity> {
         },
         way: way.or(after),
     })
+}
+
+/// `A100x4`, "gpu a100x4".
+fn model_times(input: &mut Input<'_>) -> Parsed<Quantity> {
+    // A service can be called so, too.
+    let with = input.previous_tokens().next().is_some_and(|token| token.low == "with");
+    let noun = taken(input, words::GPUS);
+    let told = taken(input, words::ON_MODEL) || noun || with || input.state.target().is_some();
+    let Some(token) = peeked(input).filter(|token| token.kind == Kind::Word) else {
+        return other();
+    };
+    let Some((name, count)) = times_in(token.raw) else {
+        return other();
+    };
+    let Some(model) = read_model(name)?.filter(|model| model.name.as_ref().is_some_and(|name| !name.contains('-')))
+    else {
+        return other();
+    };
+    input.next_token();
+    if !(taken(input, words::GPUS) || told) {
+        return other();
+    }
+    Ok(Quantity {
+        thing: Thing::Gpus {
+            count: Some(count),
+            model: model.name,
+            memory: model.memory,
+        },
+        way: None,
+    })
+}
+
+/// `A100x4` in its two parts. `None`: it isn't that; `MI300X8` can be eight of one model, or of another.
+fn times_in(text: &str) -> Option<(&str, u32)> {
+    let (name, count) = text.rsplit_once(['x', 'X'])?;
+    let fits = name.contains(|c: char| c.is_ascii_digit()) && !name.to_ascii_lowercase().starts_with("mi");
+    value::whole(count)
+        .filter(|count| fits && *count > 0)
+        .map(|count| (name, count))
 }
 
 /// `8xA100`, `8x`: the number, and what follows the `x`.
@@ -340,6 +391,9 @@ fn model(input: &mut Input<'_>) -> Parsed<Model> {
 
 /// A model in one word: letters, then digits, and what follows them. `None`: it isn't one.
 fn read_model(text: &str) -> Parsed<Option<Model>> {
+    if times_in(text).is_some() {
+        return Ok(None);
+    }
     let (text, memory) = match text
         .rsplit_once('-')
         .and_then(|(model, size)| Some((model, value::size_word(&size.to_ascii_lowercase())?)))

@@ -139,6 +139,7 @@ pub(super) fn command(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
 
 /// "env A=b", "A=b C=d".
 pub(super) fn env(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    taken(input, words::SET);
     let told = taken(input, words::ENV);
     let written = peeked(input).map_or("", |token| token.raw);
     let first = assignment(input)?;

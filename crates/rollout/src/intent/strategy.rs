@@ -84,7 +84,11 @@ fn percent_first(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
         .previous_tokens()
         .next()
         .is_some_and(|token| is_traffic(token.low));
-    if towards && !told || follows(input, words::AT_A_TIME) {
+    if follows(input, words::AT_A_TIME) {
+        return other();
+    }
+    // "to 10%" alone can be anything; "to 10% of traffic" and "to 10% then the rest" can't.
+    if towards && !told && !rest_follows(input) {
         return other();
     }
     taken(input, words::FIRST);
@@ -93,12 +97,20 @@ fn percent_first(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
         steps[0].1 = Some(span);
     }
     taken(input, words::FIRST);
-    more_steps(input, &mut steps)?;
-    told |= named || taken(input, words::CANARY) || steps.len() > 1;
+    let rest = more_steps(input, &mut steps)?;
+    told |= rest || named || taken(input, words::CANARY) || steps.len() > 1;
     if !told {
         return other();
     }
     canary_of(steps, true)
+}
+
+/// Whether "then the rest" comes next. Only that is looked at: steps that follow would be gone through again and again.
+fn rest_follows(input: &mut Input<'_>) -> bool {
+    let start = input.checkpoint();
+    let rest = separators(input).is_ok() && taken(input, words::REST) && ends(input);
+    input.reset(&start);
+    rest
 }
 
 /// "at 10%": how large the canary is that is said elsewhere.
@@ -142,10 +154,16 @@ fn lasting(input: &mut Input<'_>) -> Parsed<Option<Span>> {
     Ok(None)
 }
 
-/// "then 25% then 50%", ", 50%", "-> 50%".
-fn more_steps(input: &mut Input<'_>, steps: &mut Vec<Step>) -> Parsed<()> {
+/// "then 25% then 50%", ", 50%", "-> 50%". Whether it ends with "then all".
+fn more_steps(input: &mut Input<'_>, steps: &mut Vec<Step>) -> Parsed<bool> {
     loop {
         let start = input.checkpoint();
+        let _ = separators(input);
+        taken(input, words::TO);
+        if taken(input, words::REST) && ends(input) {
+            return Ok(true);
+        }
+        input.reset(&start);
         let _ = separators(input);
         taken(input, words::TO);
         match percent_step(input) {
@@ -154,7 +172,7 @@ fn more_steps(input: &mut Input<'_>, steps: &mut Vec<Step>) -> Parsed<()> {
             Err(error @ ErrMode::Cut(_)) => return Err(error),
             _ => {
                 input.reset(&start);
-                return Ok(());
+                return Ok(false);
             }
         }
     }
@@ -218,6 +236,7 @@ pub(super) fn pause(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
         )
             .map(|(span, ..)| span),
         (value::span, opt(said(words::PAUSE_NOUN)), said(words::BETWEEN_BATCHES)).map(|(span, ..)| span),
+        (value::span, said(words::PAUSE_NOUN)).map(|(span, _)| span),
         preceded((said(words::PAUSE_BETWEEN), opt(said(words::AIM))), value::span),
     ))
     .map(|span| vec![Part::Pause(span)])

@@ -9,9 +9,9 @@ use winnow::{
 use super::{
     Verb,
     clause::{Part, Way},
-    grammar::{Input, Parsed, follows, other, refuse, said, taken, word},
+    grammar::{Input, Parsed, ends, follows, other, peeked, refuse, said, taken, word},
     misread::Misread,
-    value, words,
+    resource, value, words,
 };
 
 pub(super) fn verb(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
@@ -28,12 +28,24 @@ pub(super) fn other_verb(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
         said(words::ROLLBACK).value(Verb::Rollback),
     ))
     .parse_next(input)?;
+    // "abort the X rollout".
+    let start = input.checkpoint();
+    if verb == Verb::Abort {
+        taken(input, words::THE);
+        if let Ok(name) = value::name(input)
+            && taken(input, words::THE_ROLLOUT)
+        {
+            return Ok(vec![Part::Verb(verb), Part::Target(name)]);
+        }
+        input.reset(&start);
+    }
     // "abort the rollout of X", "roll back the deployment of X".
     let start = input.checkpoint();
     if !taken(input, words::LAST) {
         taken(input, words::THE);
     }
-    if !(taken(input, words::THE_ROLLOUT) && follows(input, words::OF)) {
+    let named = |input: &Input<'_>| peeked(input).is_some_and(|token| value::plain_name(token.raw));
+    if !(taken(input, words::THE_ROLLOUT) && (follows(input, words::OF) || named(input))) {
         input.reset(&start);
     }
     Ok(vec![Part::Verb(verb)])
@@ -220,4 +232,85 @@ pub(super) fn elsewhere(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
         Misread::new(format!("'{word} {name}' isn't a change that a sentence can ask for"))
             .help(format!("'{word}' is a command of its own")),
     )
+}
+
+/// What says too little to stand alone: what it could be is said, none of it is taken.
+pub(super) fn too_little(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
+    let start = input.checkpoint();
+    let first = peeked(input).map_or("", |token| token.raw);
+    let size = value::size_not_cpu(input);
+    if size.is_ok() && ends(input) {
+        return refuse(
+            Misread::new(format!("'{first}': of what?"))
+                .help(format!("say 'memory {first}', or '{first} of memory per GPU'"))
+                .example("increase memory for data-processor to 64Gi"),
+        );
+    }
+    input.reset(&start);
+    let percent = value::percent(input);
+    if percent.is_ok() && ends(input) {
+        return refuse(
+            Misread::new(format!("'{first}': of what?")).help(format!("say 'canary {first}' or '{first} at a time'")),
+        );
+    }
+    input.reset(&start);
+    let span = value::span(input);
+    if span.is_ok() && ends(input) {
+        return refuse(
+            Misread::new(format!("'{first}': what is to last so long?")).help(format!(
+                "say 'promote after {first}', 'waiting {first} between batches' or 'timeout {first}'"
+            )),
+        );
+    }
+    input.reset(&start);
+    if let Ok(count) = value::count(input) {
+        if word(input, |token| {
+            matches!(token.low, "versions" | "revisions" | "releases").then_some(())
+        })
+        .is_ok()
+        {
+            return refuse(
+                Misread::new(format!("'{first}' versions: they can't be counted back"))
+                    .help("name the version, or leave it out to go back to the last good one")
+                    .example("roll back model-server to v1.9"),
+            );
+        }
+        if ends(input) {
+            return refuse(
+                Misread::new(format!("'{first}': of what?"))
+                    .help(format!("say '{count} replicas', '{count} GPUs' or 'version {count}'"))
+                    .example("scale inference to 8 replicas"),
+            );
+        }
+    }
+    input.reset(&start);
+    let way = taken(input, words::MORE) || taken(input, words::FEWER);
+    if way && let Ok(noun) = resource::noun(input) {
+        return refuse(
+            Misread::new(format!("'{first} {}': how much?", noun.name()))
+                .help("say '8Gi more memory', '2 more GPUs' or '3 more replicas'")
+                .example("add 3 replicas to inference"),
+        );
+    }
+    input.reset(&start);
+    let latest = taken(input, words::LAST);
+    if latest && first.eq_ignore_ascii_case("latest") {
+        return refuse(
+            Misread::new(format!("'{first}': which version is that?"))
+                .help("name it: 'v2.1'; an image's tag of that name is said as 'version latest'")
+                .example("deploy model-server v2.1"),
+        );
+    }
+    input.reset(&start);
+    if input.state.target().is_some() && taken(input, words::TO) {
+        let name = value::name(input)?;
+        if ends(input) {
+            return refuse(
+                Misread::new(format!("'{first} {name}': is that a version, or a namespace?"))
+                    .help(format!("say 'to version {name}' or 'in namespace {name}'"))
+                    .example("deploy web v2 in namespace team-a"),
+            );
+        }
+    }
+    other()
 }

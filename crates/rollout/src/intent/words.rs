@@ -34,7 +34,7 @@ impl Deref for Forms {
 macro_rules! tables {
     ($($name:ident $title:literal [$($form:literal),* $(,)?];)*) => {
         #[derive(Debug, Clone, Copy)]
-        #[expect(non_camel_case_types, reason = "each is called as its table is")]
+        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "each is called as its table is")]
         enum Place { $($name),* }
         $( pub(super) const $name: Forms = Forms { place: Place::$name, forms: &[$($form),*] }; )*
         /// All of them, each under what it says. An empty title: nothing that needs explaining.
@@ -50,7 +50,7 @@ tables! {
         "do a deploy of", "do a deployment of", "do a rollout of",
     ];
     UPDATE "update: change what is there" [
-        "update", "upgrade", "bump", "move", "change", "set", "modify", "patch", "give", "switch", "migrate", "downgrade", "make"];
+        "update", "upgrade", "bump", "move", "change", "set", "modify", "patch", "give", "switch", "migrate", "downgrade", "make", "replace"];
     SCALE "scale: change the number of replicas" ["scale", "rescale", "resize", "autoscale", "auto-scale"];
     GROW "scale up" ["grow", "scale up", "scale out", "upscale"];
     SHRINK "scale down" ["shrink", "scale down", "scale in", "downscale"];
@@ -58,15 +58,15 @@ tables! {
     LOWER "less of something" ["decrease", "reduce", "lower", "cut", "cut down", "drop"];
     ADD "so many more" ["add"];
     TAKE_AWAY "so many fewer" ["remove", "take away", "subtract"];
-    DOUBLE "times 2" ["double", "twice"];
-    TRIPLE "times 3" ["triple", "treble"];
+    DOUBLE "times 2" ["double", "twice", "twice as many", "twice as much", "twice the"];
+    TRIPLE "times 3" ["triple", "treble", "three times as many", "three times as much", "three times the"];
     QUADRUPLE "times 4" ["quadruple"];
-    HALVE "times 0.5" ["halve", "half", "in half"];
+    HALVE "times 0.5" ["halve", "half", "in half", "half as many", "half as much", "half of", "half the"];
     ROLLBACK "rollback: go back to an earlier revision" [
         "rollback", "roll back", "roll-back", "revert", "undo", "go back", "switch back", "put back", "fall back", "back out",
         "emergency rollback of",
     ];
-    PREVIOUS "the last good revision" ["previous version", "the previous version", "previous revision", "the previous revision", "the previous one", "previous release", "the previous release", "the last version", "last version", "the last good version", "the last known good version", "last known good", "the version before", "the old version", "the last stable version", "the previous stable version", "previous stable version", "the previous good version", "where it was", "the last good revision"];
+    PREVIOUS "the last good revision" ["previous version", "the previous version", "how it was", "as it was", "the way it was", "previous revision", "the previous revision", "the previous one", "previous release", "the previous release", "the last version", "last version", "the last good version", "last good version", "last good revision", "the last good revision", "the last known good version", "last known good", "the version before", "the old version", "the last stable version", "the previous stable version", "previous stable version", "the previous good version", "where it was", "the last good revision"];
     LAST "" ["the last", "the latest", "last", "latest", "the current", "the ongoing"];
     ELSEWHERE "refused: commands of their own" ["delete", "destroy", "terminate", "uninstall", "resume", "unpause", "pause", "promote", "drain", "remove"];
     ABORT "abort: give up the deployment under way, and go back" ["abort", "cancel", "call off"];
@@ -81,7 +81,7 @@ tables! {
     DOWN "fewer" ["down"];
 
     // Small words.
-    AND "joins" ["and", "then", "and then", "but", "also", "plus", "&", "as well as", "and also", "with", "using", "via", "at the same time"];
+    AND "joins" ["and", "then", "and then", "but", "also", "plus", "&", "as well as", "and also", "with", "w/", "using", "via", "at the same time"];
     THE "" ["the", "a", "an", "this", "that", "our", "my", "its", "their", "new", "the new", "a new", "current", "running", "existing", "of the"];
     ALL_OF "" ["all replicas of", "every replica of", "all of", "all pods of", "all instances of"];
     OF "of which it is said" ["of", "for", "on"];
@@ -129,10 +129,11 @@ tables! {
     OF_TRAFFIC "a part of the requests" [
         "of traffic", "of the traffic", "of requests", "of the requests", "of users", "of the users", "traffic", "of all traffic", "of load", "of the load",
     ];
+    REST "where a canary ends anyway" ["all", "everyone", "everybody", "everything", "the rest", "the rest of it", "all of it", "all traffic", "all of them"];
     FOR "how long a step lasts" ["for", "lasting", "for at least", "over"];
     FIRST "" ["first", "at first", "initially", "to start", "to start with", "to begin with"];
     BLUE_GREEN "blue-green: a whole second set, then one switch" [
-        "blue-green", "blue/green", "bluegreen", "blue green", "blue-green deployment", "blue/green deployment", "blue green deployment", "blue-green strategy", "blue/green strategy", "blue-green deploy", "blue/green deploy", "blue green deploy", "red-black", "red/black",
+        "blue-green", "blue/green", "bluegreen", "blue green", "blue-green deployment", "blue/green deployment", "blue green deployment", "blue-green strategy", "blue/green strategy", "blue-green deploy", "blue/green deploy", "blue green deploy", "red-black", "red/black", "b/g",
     ];
     ROLLING "rolling: a few at a time" [
         "rolling", "rolling update", "rolling deployment", "rolling deploy", "rolling upgrade", "rolling strategy", "rolling release", "rolling-update", "rolling restart",
@@ -146,7 +147,7 @@ tables! {
     IN_BATCHES "so many at once" ["in batches of", "in steps of", "in groups of", "batches of", "batch size", "with batches of", "with a batch size of", "batch size of", "max unavailable", "maxunavailable", "max-unavailable"];
     WAITING "rest between batches" ["waiting", "wait", "pausing", "pause", "pause for", "wait for", "resting", "rest", "waiting for", "pausing for", "with a pause of", "with pauses of", "a pause of", "pauses of", "with", "sleep", "sleeping"];
     BETWEEN_BATCHES "rest between batches" [
-        "between batches", "between", "between each", "between them", "between replicas", "between each batch", "between the batches", "between each replica", "between steps", "in between", "between each one", "after each", "after each batch", "after each replica", "pause between batches",
+        "between batches", "between", "between each", "between them", "between replicas", "between each batch", "between the batches", "between each replica", "between every replica", "between every batch", "between steps", "in between", "between each one", "after each", "after each batch", "after each replica", "after every batch", "after every replica", "pause between batches",
     ];
     PAUSE_NOUN "" ["pause", "rest", "wait", "pauses", "delay"];
     PAUSE_BETWEEN "rest between batches" ["pause between", "pause between batches", "wait between batches", "with pause between batches"];
@@ -272,6 +273,7 @@ tables! {
     TIMEOUT "longest time" ["timeout", "timeout of", "a timeout of", "time out after", "time limit", "time limit of", "a time limit of", "timing out after", "timeout after", "deadline", "deadline of", "give up after"];
     IMAGE "the image" ["image", "from image", "with image", "using image", "container image", "docker image", "container", "the image"];
     COMMAND "the command" ["command", "with command", "running", "cmd", "executing", "that runs", "with the command", "running command"];
+    SET "" ["set", "setting"];
     ENV "environment" ["env", "environment", "environment variable", "environment variables", "env var", "env vars", "variable", "variables", "envs", "--env", "-e"];
     PORT "the port" ["port", "on port", "listening on port", "listening on", "exposing port", "at port", "using port", "expose port", "serving on port"];
     NAMESPACE "the namespace" ["namespace", "in namespace", "in the namespace", "ns", "in ns", "-n", "--namespace", "to namespace", "into namespace", "within namespace", "namespace:", "under namespace"];

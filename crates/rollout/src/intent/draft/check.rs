@@ -372,6 +372,7 @@ impl Draft {
                         self.pause.words(),
                         self.promote_after.words(),
                         &self.promote_words,
+                        self.by_hand.as_deref().unwrap_or_default(),
                     ]
                     .into_iter()
                     .find(|words| !words.is_empty());
@@ -438,11 +439,14 @@ impl Draft {
                 if promotes {
                     return no(
                         &format!("a {verb_name} isn't promoted"),
-                        if self.promote_words.is_empty() {
-                            "promote"
-                        } else {
-                            &self.promote_words
-                        },
+                        [
+                            self.promote_words.as_str(),
+                            self.promote_after.words(),
+                            self.by_hand.as_deref().unwrap_or_default(),
+                        ]
+                        .into_iter()
+                        .find(|words| !words.is_empty())
+                        .unwrap_or("promote"),
                         "leave it out",
                     );
                 }
