@@ -63,8 +63,9 @@ pub fn state(w: &Workload) -> State {
     };
     let restarts = failed(w);
     match w.phase {
+        // When the next attempt is due may be past when this is read.
         Phase::Pending if w.timeline.last().is_some_and(lifecycle::failed_again) => State::Failing {
-            why: said(),
+            why: lifecycle::why_ended(w).unwrap_or_else(said),
             code: code(w),
             restarts,
         },
