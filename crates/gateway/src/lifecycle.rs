@@ -729,6 +729,14 @@ fn delay(w: &Workload) -> Span {
     })
 }
 
+/// Why the latest attempt ended, in words, whatever followed. `None`: it went well, or a member of it hasn't ended.
+#[must_use]
+pub fn why_ended(w: &Workload) -> Option<String> {
+    let all = !w.members.is_empty() && w.members.iter().all(|m| m.state.ended());
+    let verdict = all.then(|| judge(w))?;
+    verdict.message.or(verdict.reason)
+}
+
 /// What an attempt came to, by the member that decided it: the first that failed by itself, else the first that was
 /// stopped, else the first.
 fn judge(w: &Workload) -> Verdict {

@@ -120,7 +120,7 @@ fn images_that_cant_be_had_are_told_at_once_and_no_caller_notices() {
         let status = cluster.until_deployed(&id, "rolled-back");
         let (code, text) = failure(&status);
         assert_eq!(code, "IMAGE_NOT_FOUND", "{status:#}");
-        assert!(text.contains(&image), "{text}");
+        assert!(text.contains("can't be started") && text.contains(&image), "{text}");
         let shown = cluster.home.run(&format!("deploy status {id}"));
         assert!(shown.ok().contains("error[IMAGE_NOT_FOUND]"), "{shown:?}");
         assert_eq!(cluster.ready("api"), [("v1".to_owned(), 2)]);

@@ -33,7 +33,10 @@ fn connections_stay_where_they_began_until_they_end_and_new_ones_go_to_the_new_r
     };
     all_say("before", "v1");
     let passers = Passers::start(address);
-    let id = cluster.deploy("blue-green deploy echo v2, keep the old one for 1s", &[]);
+    let id = cluster.deploy(
+        "blue-green deploy echo v2, promote after 1s, keep the old one for 1s",
+        &[],
+    );
     cluster.until_switched("echo", "v2");
     for _ in 0..20 {
         let answer = Talk::begin(address).unwrap().say("new");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use api::{
-    Cpu, NodeName, Size, Span, Timestamp, WorkloadId,
+    Cpu, ErrorCode, NodeName, Size, Span, Timestamp, WorkloadId,
     node::{EngineKind, GpuLink as ApiLink, Node, Reach, TaintEffect},
     op::{Blocker, Explanation, ProposedMember},
     time,
@@ -42,6 +42,9 @@ const WEIGH_EVERY: Span = Span::secs(60);
 struct Failures {
     count: u32,
     until: Timestamp,
+    /// The one image that couldn't be fetched, where nothing else has failed: that may be the image's fault, or its
+    /// registry's.
+    image: Option<String>,
 }
 
 /// The scheduler's picture.
@@ -200,8 +203,11 @@ impl Planner {
             }
             match outcome {
                 // Stopped before it started: that isn't the node's fault.
-                Outcome::StartFailed { retryable: true, .. } if stop.is_none() => {
-                    self.start_failed(&member.node, *at);
+                Outcome::StartFailed {
+                    retryable: true, code, ..
+                } if stop.is_none() => {
+                    let image = (*code == ErrorCode::ImageNotFound).then_some(w.spec.image.as_str());
+                    self.start_failed(&member.node, image, *at);
                 }
                 Outcome::StartFailed { .. } | Outcome::Unknown { .. } => {}
                 _ => self.start_worked(&member.node),
@@ -209,12 +215,18 @@ impl Planner {
         }
     }
 
-    /// A node on which starts keep failing is left alone for a while, longer each time: it would swallow the queue.
-    fn start_failed(&mut self, node: &NodeName, at: Timestamp) {
-        let failures = self
-            .failures
-            .entry(node.clone())
-            .or_insert(Failures { count: 0, until: at });
+    /// A node on which starts keep failing is left alone for a while, longer each time: it would swallow the queue. Not so
+    /// where all of them were of one `image` that couldn't be fetched: whoever asks for it mustn't keep others from the node.
+    fn start_failed(&mut self, node: &NodeName, image: Option<&str>, at: Timestamp) {
+        let failures = self.failures.entry(node.clone()).or_insert_with(|| Failures {
+            count: 0,
+            until: at,
+            image: image.map(str::to_owned),
+        });
+        if image.is_some() && failures.image.as_deref() == image {
+            return;
+        }
+        failures.image = None;
         failures.count += 1;
         let wait = NODE_BACK_OFF.millis() << (failures.count - 1).min(16);
         failures.until = time::after(at, Span(wait.min(NODE_BACK_OFF_MAX.millis())));
@@ -620,7 +632,6 @@ mod tests {
     use std::sync::Arc;
 
     use api::{
-        ErrorCode,
         node::{EngineInfo, Inventory},
         op::Submission,
         workload::Usage as Used,
@@ -691,6 +702,47 @@ mod tests {
         Touched::Workload(w.id.clone(), Some(versioned(w.clone())), Vec::new())
     }
 
+    /// Ends an attempt on the node `a`.
+    fn end(w: &mut Workload, attempt: u32, outcome: &Outcome, at: Timestamp) {
+        w.attempt = attempt;
+        let state = MemberState::Ended {
+            started_at: None,
+            at,
+            outcome: outcome.clone(),
+            stop: None,
+            usage: Used::default(),
+        };
+        w.members = vec![Member {
+            rank: 0,
+            node: NodeName::new("a"),
+            gpus: Vec::new(),
+            state,
+        }];
+    }
+
+    #[test]
+    fn one_image_that_cant_be_fetched_keeps_nobody_else_from_a_node_and_two_do() {
+        let mut planner = Planner::new(Span::secs(60));
+        planner.apply(&online("a"), at(0));
+        let outcome = Outcome::StartFailed {
+            code: ErrorCode::ImageNotFound,
+            message: "connection refused".to_owned(),
+            retryable: true,
+        };
+        let mut w = waiting();
+        for attempt in 1..=5 {
+            end(&mut w, attempt, &outcome, at(10));
+            planner.apply(&touched(&w), at(10));
+            assert_eq!(planner.pass(at(10)).placements.len(), 1, "failure {attempt}");
+        }
+        let mut spec = (*w.spec).clone();
+        spec.image = "another".to_owned();
+        w.spec = Arc::new(spec);
+        end(&mut w, 6, &outcome, at(10));
+        planner.apply(&touched(&w), at(10));
+        assert!(planner.explain(&waiting(), at(11)).summary.contains("backing off"));
+    }
+
     #[test]
     fn a_node_that_keeps_failing_is_left_alone_for_a_while() {
         let mut planner = Planner::new(Span::secs(60));
@@ -705,20 +757,7 @@ mod tests {
             retryable: true,
         };
         for (attempt, (failed, still, again)) in [(10, 11, 12), (20, 23, 24)].into_iter().enumerate() {
-            w.attempt = attempt as u32 + 1;
-            let state = MemberState::Ended {
-                started_at: None,
-                at: at(failed),
-                outcome: outcome.clone(),
-                stop: None,
-                usage: Used::default(),
-            };
-            w.members = vec![Member {
-                rank: 0,
-                node: NodeName::new("a"),
-                gpus: Vec::new(),
-                state,
-            }];
+            end(&mut w, attempt as u32 + 1, &outcome, at(failed));
             planner.apply(&touched(&w), at(failed));
             assert_eq!(planner.pass(at(still)).placements.len(), 0, "failure {}", w.attempt);
             assert!(planner.explain(&w, at(still)).summary.contains("backing off"));

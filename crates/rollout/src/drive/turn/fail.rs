@@ -50,6 +50,14 @@ impl Turn {
             return fail(loss.code, format!("{failures} replicas ended: {}", loss.why), &loss.why);
         }
         self.fleet.of(revision).find_map(|(member, state)| match state {
+            State::Failing {
+                why,
+                code: code @ Some(ErrorCode::ImageNotFound),
+                restarts,
+            } if *restarts >= RESTARTS_MAX => failed(
+                *code,
+                format!("{called} can't be started, tried {restarts} times: {why}"),
+            ),
             State::Failing { why, code, restarts } if *restarts >= RESTARTS_MAX => fail(
                 *code,
                 format!(
