@@ -113,6 +113,8 @@ async fn write(call: &Call, mut deployment: Deployment, before: Before) -> Resul
                 view: &view,
                 service: before.service.as_ref(),
                 deployment: None,
+                under_way: before.under_way.as_ref(),
+                ready: &[],
                 now: at,
             };
             deploy::draft(&ground, step)?
