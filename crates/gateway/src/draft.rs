@@ -133,6 +133,11 @@ impl Draft {
         self.with(|txn| txn.absent(&key).put(key.clone(), json(claim)));
     }
 
+    /// Holds only if a workload hasn't changed since it was seen.
+    pub fn workload_unchanged(&mut self, workload: &Versioned<Workload>) {
+        self.with(|txn| txn.unchanged(keys::workload(&workload.id), workload.revision));
+    }
+
     /// Removes an ended workload's record.
     pub fn delete_workload(&mut self, workload: &Versioned<Workload>) {
         let key = keys::workload(&workload.id);
@@ -187,6 +192,11 @@ impl Draft {
             None => txn.absent(&key),
         });
         self.with(|txn| txn.put(key.clone(), json(deployment)));
+    }
+
+    /// Holds only if a deployment hasn't changed since it was seen.
+    pub fn deployment_unchanged(&mut self, deployment: &Versioned<Deployment>) {
+        self.with(|txn| txn.unchanged(keys::deployment(&deployment.id), deployment.revision));
     }
 
     /// Forgets a deployment.

@@ -22,6 +22,7 @@ mod acts;
 mod begin;
 mod fleet;
 mod judge;
+mod rewind;
 mod steady;
 mod turn;
 mod view;
@@ -62,6 +63,9 @@ pub const JUDGE_EVERY: Span = Span::secs(10);
 
 /// A deployment whose time is further past than this isn't begun any more.
 pub const MISSED_AFTER: Span = Span::secs(300);
+
+/// A deployment that begins so much after its time says so: the clock was set, or nobody looked.
+pub const LATE: Span = Span::secs(5);
 
 /// Longest deployment where the plan names no time.
 pub const TIMEOUT: Span = Span::secs(30 * 60);

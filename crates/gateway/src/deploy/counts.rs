@@ -7,7 +7,7 @@ use std::{
 };
 
 use api::{Timestamp, wire::ServiceCounts};
-use telemetry::metrics::{MetricError, MetricStore, Sample, SeriesId};
+use telemetry::metrics::{Appended, MetricError, MetricStore, Sample, SeriesId};
 use tokio_util::sync::CancellationToken;
 
 use super::Doors;
@@ -59,6 +59,7 @@ type Group = (String, u32);
 /// Writes what the proxy counts, until told to stop.
 pub async fn write(doors: Arc<Doors>, metrics: Arc<Metrics>, stop: CancellationToken) {
     let mut totals: HashMap<Group, Totals> = HashMap::new();
+    let mut late = Late::default();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -87,8 +88,9 @@ pub async fn write(doors: Arc<Doors>, metrics: Arc<Metrics>, stop: CancellationT
         match written.await {
             Ok((kept, done)) => {
                 totals = kept;
-                if let Err(error) = done {
-                    tracing::warn!(%error, "counts of requests are lost");
+                match done {
+                    Ok(appended) => late.note(&appended),
+                    Err(error) => tracing::warn!(%error, "counts of requests are lost"),
                 }
             }
             Err(error) => tracing::error!(%error, "counts of requests are lost"),
@@ -104,7 +106,7 @@ fn record(
     totals: &mut HashMap<Group, Totals>,
     counted: &HashMap<Group, Vec<ServiceCounts>>,
     at: Timestamp,
-) -> Result<(), MetricError> {
+) -> Result<Appended, MetricError> {
     let mut samples = Vec::new();
     for (group, total) in totals.iter_mut() {
         let Some((namespace, service)) = group.0.split_once('/') else {
@@ -118,10 +120,37 @@ fn record(
         };
         tick.write(total, counted.get(group).map_or(&[], Vec::as_slice))?;
     }
-    if !samples.is_empty() {
-        store.append(&samples)?;
+    if samples.is_empty() {
+        return Ok(Appended::default());
     }
-    Ok(())
+    store.append(&samples)
+}
+
+/// Samples that weren't kept, since later ones were: the clock was set back. They are totals, so that all that they counted
+/// is told when it has caught up.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Late {
+    dropped: u64,
+}
+
+impl Late {
+    /// Says when it begins and when it ends.
+    fn note(&mut self, appended: &Appended) {
+        let late = appended.dropped.not_newer;
+        if late > 0 && self.dropped == 0 {
+            tracing::warn!(
+                "the clock was set back: requests are counted, but conditions on them can't be judged until it has caught up"
+            );
+        }
+        self.dropped += late;
+        if late == 0 && appended.stored > 0 && self.dropped > 0 {
+            tracing::info!(
+                dropped = self.dropped,
+                "the clock has caught up: requests are told again"
+            );
+            self.dropped = 0;
+        }
+    }
 }
 
 /// A write of one revision's counts.
@@ -202,5 +231,44 @@ impl Tick<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{Span, time};
+
+    use super::*;
+
+    #[test]
+    fn what_is_counted_while_the_clock_is_behind_is_told_when_it_has_caught_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = MetricStore::open(folder.path().join("metrics"), telemetry::metrics::Options::default()).unwrap();
+        let group: Group = ("default/web".to_owned(), 1);
+        let counts = |requests| ServiceCounts {
+            service: group.0.clone(),
+            revision: group.1,
+            requests,
+            errors: 0,
+            latency: Vec::new(),
+        };
+        let begun = time::before(now(), Span::secs(3600));
+        let mut totals = HashMap::from([(group.clone(), Totals::default())]);
+        let mut late = Late::default();
+        let mut tick = |requests, second| {
+            let counted = HashMap::from([(group.clone(), vec![counts(requests)])]);
+            let appended = record(&store, &mut totals, &counted, time::after(begun, Span::secs(second))).unwrap();
+            late.note(&appended);
+            late.dropped
+        };
+        assert_eq!(tick(5, 100), 0);
+        // Requests and errors.
+        assert_eq!(tick(7, 40), 2);
+        assert_eq!(tick(1, 41), 4);
+        assert_eq!(tick(1, 101), 0, "it has caught up");
+        let name = telemetry::metrics::Matcher::name(REQUESTS);
+        let series = store.select(&[name], 0, i64::MAX).unwrap();
+        let values: Vec<f64> = series[0].points.iter().map(|(_, value)| *value).collect();
+        assert_eq!(values, [0.0, 5.0, 14.0]);
     }
 }

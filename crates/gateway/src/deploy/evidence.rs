@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use api::{
-    ApiError, Timestamp, WorkloadId,
+    ApiError, Span, Timestamp, WorkloadId,
     deploy::{Evidence, Sample, Service, Signal},
     op::MetricsRequest,
     time,
@@ -32,6 +32,10 @@ pub struct Sources {
 /// A count before the window is looked for so far back: counts are written every second while they grow, and every ten
 /// otherwise.
 const BEFORE_MS: i64 = 30_000;
+
+/// What was counted so long after the end of a window was counted before the clock was set back: questions are answered
+/// sooner.
+const AHEAD_MS: i64 = 60_000;
 
 /// Looks up what a question asks for. What can't be had says why, and isn't taken for anything.
 pub async fn gather(sources: &Sources, service: &Service, question: &Question) -> Evidence {
@@ -258,9 +262,21 @@ fn increases(
     let mut matchers = vec![Matcher::name(name)];
     matchers.extend(labels.iter().map(|(k, v)| Matcher::eq(k, v)));
     let (from, to) = (from.as_millisecond(), to.as_millisecond());
-    let series = store
-        .select(&matchers, from - BEFORE_MS, to + 1)
+    // All that there is: nothing is kept of a moment before one that was kept.
+    let mut series = store
+        .select(&matchers, from - BEFORE_MS, i64::MAX)
         .map_err(|e| store_failed(&e))?;
+    let latest = series.iter().filter_map(|s| s.points.last()).map(|(at, _)| *at).max();
+    if let Some(ahead) = latest
+        .map(|latest| latest.saturating_sub(to))
+        .filter(|ahead| *ahead > AHEAD_MS)
+    {
+        let ahead = Span::secs(ahead.unsigned_abs() / 1000);
+        return Err(ApiError::internal(format!(
+            "the gateway's clock was set back: nothing is counted until it has caught up, in {ahead}"
+        )));
+    }
+    series.iter_mut().for_each(|s| s.points.retain(|(at, _)| *at <= to));
     let whole = |grown: f64| grown.round().max(0.0) as u64;
     Ok(series
         .into_iter()
@@ -431,6 +447,39 @@ mod tests {
         // Of what took longer than the last bound nothing more is known.
         buckets[proxy::BUCKETS - 1] = 7;
         assert_eq!(slower(&buckets, 1.0), 7);
+    }
+
+    #[test]
+    fn what_was_counted_before_the_clock_was_set_back_is_taken_for_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = MetricStore::open(folder.path().join("metrics"), telemetry::metrics::Options::default()).unwrap();
+        let labels = counts::labels("default", "web", 2);
+        let of: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let series = store.series(counts::REQUESTS, &of).unwrap();
+        // The store takes nothing that is old or of the future.
+        let begun = time::before(crate::hub::now(), Span::secs(7200));
+        let at = |second| time::after(begun, Span::secs(second));
+        let counted = |second: u64, value: f64| telemetry::metrics::Sample {
+            series,
+            at_ms: at(second).as_millisecond(),
+            value,
+        };
+        let samples = [counted(0, 0.0), counted(10, 50.0), counted(3_600, 90.0)];
+        assert_eq!(store.append(&samples).unwrap().stored, 3);
+        let grew = |to| increase(&store, counts::REQUESTS, &labels, at(0), at(to));
+        assert_eq!(grew(3_600).unwrap(), 90);
+        assert_eq!(
+            grew(3_590).unwrap(),
+            50,
+            "the answer came ten seconds after the question"
+        );
+        let error = grew(600).unwrap_err();
+        assert!(
+            error
+                .message
+                .ends_with("clock was set back: nothing is counted until it has caught up, in 50m"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod counts;
 mod doors;
 mod evidence;
 mod find;
+mod judging;
 mod model;
 mod planning;
 mod prometheus;
@@ -28,6 +29,7 @@ mod seen;
 mod show;
 #[cfg(test)]
 mod stage;
+mod tenders;
 mod way;
 
 pub use batch::{begin as begin_job, due as job_due};

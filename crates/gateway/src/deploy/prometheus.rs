@@ -14,10 +14,22 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// Where queries are asked: anything that speaks Prometheus' HTTP API.
-#[derive(Debug, Clone)]
+///
+/// It is asked as whoever started the gateway: who may deploy may ask it anything, of other namespaces too.
+#[derive(Clone)]
 pub struct Prometheus {
     client: Client,
     query: Url,
+}
+
+impl std::fmt::Debug for Prometheus {
+    /// Its address may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let host = self.query.host_str().unwrap_or_default();
+        f.debug_struct("Prometheus")
+            .field("host", &host)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Deserialize)]
@@ -44,13 +56,11 @@ impl Prometheus {
     /// `url`: as `http://127.0.0.1:9090`.
     ///
     /// # Errors
-    /// It is no URL, or there can be no client; in words.
+    /// It is no URL, or there can be no client; in words, without what was given, which may hold a password.
     pub fn new(url: &str) -> Result<Self, String> {
-        let base = Url::parse(url).map_err(|e| format!("'{url}' is no address of a Prometheus: {e}"))?;
+        let base = Url::parse(url).map_err(|e| format!("this is no address of a Prometheus: {e}"))?;
         if !matches!(base.scheme(), "http" | "https") {
-            return Err(format!(
-                "'{url}' is no address of a Prometheus: http:// or https:// is needed"
-            ));
+            return Err("this is no address of a Prometheus: it begins with http:// or https://".to_owned());
         }
         let mut query = base;
         let path = format!("{}/api/v1/query", query.path().trim_end_matches('/'));
@@ -168,6 +178,27 @@ mod tests {
         assert!(ask("200 OK", matrix).await.0.is_err());
         for wrong in ["prometheus:9090", "ftp://x", ""] {
             assert!(Prometheus::new(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_is_shown_nowhere() {
+        for wrong in [
+            "http://ada:hunter2@prometheus:port",
+            "ada:hunter2@prometheus",
+            "ftp://ada:hunter2@x",
+        ] {
+            let refused = Prometheus::new(wrong).unwrap_err();
+            assert!(!refused.contains("hunter2"), "{refused}");
+        }
+        // Nobody listens there any more.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let prometheus = Prometheus::new(&format!("http://ada:hunter2@{address}")).unwrap();
+        let refused = prometheus.ask("up", Timestamp::UNIX_EPOCH).await.unwrap_err();
+        for shown in [format!("{prometheus:?}"), format!("{refused:?}")] {
+            assert!(!shown.contains("hunter2"), "{shown}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! that a restart would lose.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,12 +11,20 @@ use api::{
     ApiError, Span, Timestamp,
     deploy::{Deployment, Phase, Service, Verdict},
     time,
+    workload::Workload,
 };
 use rollout::{analysis, autoscale, drive};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Doors, batch, carry_out, evidence, evidence::Sources, find, scale, seen};
+use super::{
+    Doors, batch, carry_out, evidence,
+    evidence::Sources,
+    find,
+    judging::Judging,
+    scale, seen,
+    tenders::{End, Tenders},
+};
 use crate::{
     auth,
     draft::Draft,
@@ -26,14 +34,19 @@ use crate::{
 
 /// Steps of one service in a row, after which others get a turn.
 const STEPS: usize = 32;
-/// Rest after a step that couldn't be written.
+/// Rest after a step that couldn't be written; doubled with each that follows, up to [`RETRY_MOST`].
 const RETRY: Duration = Duration::from_secs(1);
+/// The longest rest after a step that couldn't be written.
+const RETRY_MOST: Duration = Duration::from_secs(30);
 /// How often a replica's requests under way are looked at while it is waited for.
 const DRAINING: Duration = Duration::from_millis(100);
 /// How often conditions are judged at first: what is bad shows soon.
 const JUDGE_SOON: Span = Span::secs(2);
 /// So long after its step began a deployment is judged as often; then every [`drive::JUDGE_EVERY`].
 const SOON: Span = Span::secs(60);
+/// The longest rest while something is due: that is a time of the clock, which may be set, and goes on while the machine
+/// sleeps; a rest doesn't.
+const DUE: Duration = Duration::from_secs(30);
 /// The longest rest: nothing is due, and nothing changed.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -41,20 +54,27 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub async fn run(sources: Sources, doors: Arc<Doors>, stop: CancellationToken) {
     let mut changes = sources.hub.changes();
     let tender = Arc::new(Tender { sources, doors });
-    let mut tasks: HashMap<ServiceName, (Arc<Notify>, tokio::task::JoinHandle<()>)> = HashMap::new();
+    let mut tenders = Tenders::default();
     let mut touched = tender.everything();
     loop {
-        tasks.retain(|_, (_, task)| !task.is_finished());
         for name in touched.drain() {
-            let (wake, _) = tasks.entry(name.clone()).or_insert_with(|| {
-                let wake = Arc::new(Notify::new());
-                let tending = tend(Arc::clone(&tender), name, Arc::clone(&wake), stop.clone());
-                (wake, tokio::spawn(tending))
-            });
-            wake.notify_one();
+            let tend = |wake| tend(Arc::clone(&tender), name.clone(), wake, Duration::ZERO, stop.clone());
+            tenders.wake(name.clone(), tend);
         }
         tokio::select! {
             () = stop.cancelled() => break,
+            // What there is to tend after all came while it ended.
+            (name, end) = tenders.ended() => match end {
+                End::Over if tender.is_there(&name) => {
+                    touched.insert(name);
+                }
+                End::Over => {}
+                End::Broken => {
+                    tracing::error!(service = %name.1, namespace = %name.0, "a service's controller broke, and is begun anew");
+                    let tend = |wake| tend(Arc::clone(&tender), name.clone(), wake, RETRY_MOST, stop.clone());
+                    tenders.wake(name.clone(), tend);
+                }
+            },
             changed = changes.recv() => match changed {
                 Ok(changed) => {
                     let view = tender.sources.hub.view();
@@ -65,9 +85,7 @@ pub async fn run(sources: Sources, doors: Arc<Doors>, stop: CancellationToken) {
             },
         }
     }
-    for (_, (_, task)) in tasks {
-        let _ = task.await;
-    }
+    tenders.join().await;
 }
 
 /// The services that a change is about.
@@ -97,11 +115,19 @@ fn about(view: &View, touched: &Touched) -> Vec<ServiceName> {
     }
 }
 
-/// Tends a service until it is gone and nothing is to come.
-async fn tend(tender: Arc<Tender>, name: ServiceName, wake: Arc<Notify>, stop: CancellationToken) {
+/// Tends a service until it is gone and nothing is to come; begins after a `rest`.
+async fn tend(tender: Arc<Tender>, name: ServiceName, wake: Arc<Notify>, rest: Duration, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => return,
+        () = tokio::time::sleep(rest) => {}
+    }
     let mut scaled: Option<Instant> = None;
+    let mut failed = 0;
+    let mut care = Care::default();
     loop {
-        let rest = match tender.round(&name).await {
+        let round = tender.round(&name, &mut care).await;
+        failed = if round.is_ok() { 0 } else { failed + 1 };
+        let rest = match round {
             Ok(Rest::For(rest)) if tender.scales(&name) => {
                 let every = autoscale::EVERY.duration();
                 if scaled.is_none_or(|at| at.elapsed() >= every) {
@@ -116,15 +142,35 @@ async fn tend(tender: Arc<Tender>, name: ServiceName, wake: Arc<Notify>, stop: C
             Ok(Rest::Over) => return,
             Err(error) => {
                 tracing::warn!(service = %name.1, namespace = %name.0, %error, cause = error.cause, "a step can't be taken");
-                RETRY
+                retry(failed)
             }
         };
         tokio::select! {
             () = stop.cancelled() => return,
             () = wake.notified() => {}
+            () = care.judging.done() => {}
             () = tokio::time::sleep(rest) => {}
         }
     }
+}
+
+/// Rest after so many steps in a row that couldn't be written.
+fn retry(failed: u32) -> Duration {
+    let doubled = RETRY.saturating_mul(1 << failed.saturating_sub(1).min(16));
+    doubled.min(RETRY_MOST)
+}
+
+/// Rest until something is due by the clock. `None`: nothing is.
+fn until(due: Option<Timestamp>, at: Timestamp) -> Duration {
+    due.map_or(IDLE, |due| time::between(at, due).duration().min(DUE))
+}
+
+/// What a service's task remembers between two rounds; nothing that a restart would lose.
+#[derive(Default)]
+struct Care {
+    judging: Judging,
+    /// Why replicas can't be made, as it was told. `None`: they can, as far as is known.
+    trouble: Option<String>,
 }
 
 enum Rest {
@@ -139,6 +185,23 @@ struct Now {
     service: Option<Versioned<Service>>,
     /// Those that haven't ended, oldest first.
     deployments: Vec<Versioned<Deployment>>,
+    /// Its replicas.
+    replicas: Vec<drive::SeenReplica>,
+    /// Those of them that are wanted and ready.
+    ready: Vec<Versioned<Workload>>,
+    /// When something of them is due.
+    due: Option<Timestamp>,
+    /// The time.
+    at: Timestamp,
+}
+
+/// What is to be written now, and when to look again.
+#[derive(Default)]
+struct Next {
+    draft: Option<Draft>,
+    due: Option<Timestamp>,
+    /// Why replicas weren't started that were to be.
+    trouble: Option<ApiError>,
 }
 
 struct Tender {
@@ -160,7 +223,15 @@ impl Tender {
         view.service(name).is_some_and(|s| s.autoscale.is_some())
     }
 
+    /// Whether there is something to tend.
+    fn is_there(&self, name: &ServiceName) -> bool {
+        let view = self.sources.hub.view();
+        view.service(name).is_some() || view.deployments_of(name).any(|d| !d.phase.ended())
+    }
+
+    /// All as it is at one moment.
     fn look(&self, name: &ServiceName) -> Now {
+        let at = now();
         let view = self.sources.hub.view();
         // What the proxy does is told from here alone, before replicas' requests are counted.
         self.doors.tell(&view, name);
@@ -170,52 +241,43 @@ impl Tender {
             .cloned()
             .collect();
         deployments.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        let service = view.service(name).cloned();
+        let (mut replicas, mut ready, mut due) = (Vec::new(), Vec::new(), None);
+        if let Some(service) = &service {
+            replicas = seen::replicas(&view, &self.doors, service, at);
+            let wanted = service.members.iter().filter(|m| m.retiring.is_none());
+            let wanted = wanted.filter(|m| seen::ready(&view, &m.workload));
+            ready = wanted.filter_map(|m| view.workload(&m.workload)).cloned().collect();
+            due = seen::due(&view, service, at);
+        }
         Now {
-            service: view.service(name).cloned(),
+            service,
             deployments,
+            replicas,
+            ready,
+            due,
+            at,
         }
     }
 
     /// Steps until there is nothing to do.
-    async fn round(&self, name: &ServiceName) -> Result<Rest, ApiError> {
+    async fn round(self: &Arc<Self>, name: &ServiceName, care: &mut Care) -> Result<Rest, ApiError> {
         for _ in 0..STEPS {
             let there = self.look(name);
             if there.service.is_none() && there.deployments.is_empty() {
                 return Ok(Rest::Over);
             }
-            let at = now();
-            let mut due: Option<Timestamp> = {
-                let view = self.sources.hub.view();
-                there.service.as_ref().and_then(|s| seen::due(&view, s, at))
-            };
-            let mut next = None;
-            for deployment in &there.deployments {
-                let (draft, again) = self.step(&there, deployment, at).await?;
-                due = due.into_iter().chain(again).min();
-                if draft.is_some() {
-                    next = draft;
-                    // The next one may stand on what this one changes.
-                    break;
-                }
-            }
-            let under_way = there.service.as_ref().is_some_and(|s| s.deployment.is_some());
-            if let Some(service) = &there.service
-                && next.is_none()
-                && !under_way
-            {
-                let (draft, again) = self.keep(service, at)?;
-                due = due.into_iter().chain(again).min();
-                next = draft;
-            }
-            let Some(draft) = next else {
-                let rest = due.map_or(IDLE, |due| time::between(at, due).duration());
+            let next = self.next(&there, care)?;
+            self.tell_trouble(&there, next.trouble, care).await?;
+            let Some(draft) = next.draft else {
                 let draining = there.service.as_ref().is_some_and(|s| self.draining(s));
                 let most = match self.doors.failed(name) {
                     _ if draining => DRAINING,
                     Some(_) => RETRY,
+                    None if care.trouble.is_some() => RETRY_MOST,
                     None => IDLE,
                 };
-                return Ok(Rest::For(rest.min(most)));
+                return Ok(Rest::For(until(next.due, there.at).min(most)));
             };
             if let Committed::Overtaken(failed) = self.sources.hub.commit(draft).await? {
                 tracing::debug!(?failed, "a step was overtaken");
@@ -223,6 +285,47 @@ impl Tender {
         }
         // Others get their turn.
         Ok(Rest::For(Duration::ZERO))
+    }
+
+    /// The next step of what there is. Nothing is waited for: it is decided on what was just seen.
+    fn next(self: &Arc<Self>, there: &Now, care: &mut Care) -> Result<Next, ApiError> {
+        let mut all = Next {
+            due: there.due,
+            ..Next::default()
+        };
+        let mut take = |next: Next| {
+            all.due = all.due.into_iter().chain(next.due).min();
+            all.draft = next.draft;
+            all.trouble = next.trouble.or(all.trouble.take());
+            // The next one may stand on what this one changes.
+            all.draft.is_some()
+        };
+        for deployment in &there.deployments {
+            if take(self.step(there, deployment, &mut care.judging)?) {
+                return Ok(all);
+            }
+        }
+        if let Some(service) = there.service.as_ref().filter(|s| s.deployment.is_none()) {
+            let step = drive::steady(service, &there.replicas, there.at);
+            take(self.draft(there, None, None, step)?);
+        }
+        Ok(all)
+    }
+
+    /// Tells why replicas can't be made, once for each reason.
+    async fn tell_trouble(&self, there: &Now, trouble: Option<ApiError>, care: &mut Care) -> Result<(), ApiError> {
+        let said = trouble.as_ref().map(|error| error.message.clone());
+        if care.trouble == said {
+            return Ok(());
+        }
+        care.trouble = said;
+        if let (Some(error), Some(service)) = (trouble, &there.service) {
+            tracing::warn!(service = %service.value.name, namespace = %service.namespace, %error, "replicas can't be started");
+            let mut draft = Draft::new();
+            draft.event(service.revision, carry_out::not_started(service, &error, there.at));
+            self.sources.hub.commit(draft).await?;
+        }
+        Ok(())
     }
 
     /// Whether a replica is waited for that still has requests to answer.
@@ -233,25 +336,33 @@ impl Tender {
             .any(|m| m.retiring.is_some() && self.doors.pending(service, &m.workload) > 0)
     }
 
-    /// A deployment's next step. `None`: there is nothing to do before the time that is given.
-    async fn step(
-        &self,
+    /// A deployment's next step.
+    fn step(
+        self: &Arc<Self>,
         there: &Now,
         deployment: &Versioned<Deployment>,
-        at: Timestamp,
-    ) -> Result<(Option<Draft>, Option<Timestamp>), ApiError> {
+        judging: &mut Judging,
+    ) -> Result<Next, ApiError> {
+        let at = there.at;
         if deployment.plan.batch {
             let view = self.sources.hub.view();
-            return batch::step(&view, deployment, at, auth::random_number()?);
+            let (draft, due) = batch::step(&view, deployment, at, auth::random_number()?)?;
+            return Ok(Next {
+                draft,
+                due,
+                trouble: None,
+            });
         }
         let Some(service) = &there.service else {
             // Its service was deleted.
             let ended = drive::orphan(deployment, at);
             let mut draft = Draft::new();
             draft.put_deployment(Some(deployment.revision), &ended);
-            return Ok((Some(draft), None));
+            return Ok(Next {
+                draft: Some(draft),
+                ..Next::default()
+            });
         };
-        let replicas = seen::replicas(&self.sources.hub.view(), &self.doors, service, at);
         let (under_way, after) = {
             let view = self.sources.hub.view();
             let other = service.deployment.as_ref().filter(|id| **id != deployment.id);
@@ -266,71 +377,106 @@ impl Tender {
             service,
             under_way: under_way.as_deref(),
             after,
-            replicas: &replicas,
+            replicas: &there.replicas,
             verdicts: &[],
         };
         let questions = drive::questions(&seen);
-        let mut verdicts = Vec::new();
         let mut again = None;
         if !questions.is_empty() {
             let every = match deployment.step_since.or(deployment.started_at) {
                 Some(since) if time::between(since, at) >= SOON => drive::JUDGE_EVERY,
                 _ => JUDGE_SOON,
             };
-            // Each verdict is a change, after which its service is looked at again: the record tells when the last one was. One
-            // of the future is of a clock that was set back.
-            let last = deployment.verdicts.iter().map(|v| v.at).max();
-            let last = last.filter(|last| *last <= at && time::after(*last, every) > at);
-            if last.is_none() {
-                verdicts = self.judge(service, &questions, at).await;
+            // The record tells when the last verdict was, before a restart too. One of the future is of a clock that was set
+            // back.
+            let last = deployment
+                .verdicts
+                .iter()
+                .map(|v| v.at)
+                .filter(|last| *last <= at)
+                .max();
+            let due = last.map_or(at, |last| time::after(last, every));
+            let rest = judging.rest(&deployment.id, every.duration());
+            again = rest.map(|rest| due.max(time::after(at, Span(rest.as_millis() as u64))));
+            if again.is_some_and(|again| again <= at) {
+                let (tender, service) = (Arc::clone(self), service.clone());
+                let judge = async move { tender.judge(&service, &questions, at).await };
+                judging.begin(deployment.id.clone(), judge);
+                again = None;
             }
-            again = Some(time::after(last.unwrap_or(at), every));
         }
-        seen.verdicts = &verdicts;
+        seen.verdicts = judging.verdicts(&deployment.id, at);
         let step = drive::step(&seen);
-        let (draft, due) = self.draft(Some(service), Some(deployment), step, at)?;
-        Ok((draft, due.into_iter().chain(again).min()))
-    }
-
-    /// What keeps a service as it is while no deployment is under way.
-    fn keep(
-        &self,
-        service: &Versioned<Service>,
-        at: Timestamp,
-    ) -> Result<(Option<Draft>, Option<Timestamp>), ApiError> {
-        let replicas = seen::replicas(&self.sources.hub.view(), &self.doors, service, at);
-        let step = drive::steady(service, &replicas, at);
-        self.draft(Some(service), None, step, at)
+        let mut next = self.draft(there, Some(deployment), under_way.as_ref(), step)?;
+        next.due = next.due.into_iter().chain(again).min();
+        Ok(next)
     }
 
     fn draft(
         &self,
-        service: Option<&Versioned<Service>>,
+        there: &Now,
         deployment: Option<&Versioned<Deployment>>,
-        step: drive::Step,
-        at: Timestamp,
-    ) -> Result<(Option<Draft>, Option<Timestamp>), ApiError> {
-        let again = step.look_again;
-        if step.is_idle() {
-            return Ok((None, again));
-        }
+        under_way: Option<&Versioned<Deployment>>,
+        mut step: drive::Step,
+    ) -> Result<Next, ApiError> {
+        let due = step.look_again;
+        let mut trouble = None;
         let view = self.sources.hub.view();
         let ground = carry_out::Ground {
             view: &view,
-            service,
+            service: there.service.as_ref(),
             deployment,
-            now: at,
+            under_way,
+            ready: &there.ready,
+            now: there.at,
         };
-        let draft = carry_out::draft(&ground, step)?;
-        Ok((Some(draft), again))
+        if !step.start.is_empty() {
+            match carry_out::draft(&ground, step.clone()) {
+                Ok(draft) => {
+                    return Ok(Next {
+                        draft: Some(draft),
+                        due,
+                        trouble,
+                    });
+                }
+                Err(error) => {
+                    step = carry_out::without_starts(&ground, step, &error);
+                    trouble = Some(error);
+                }
+            }
+        }
+        let draft = match step.is_idle() {
+            true => None,
+            false => Some(carry_out::draft(&ground, step)?),
+        };
+        Ok(Next { draft, due, trouble })
     }
 
     async fn judge(&self, service: &Service, questions: &[drive::Question], at: Timestamp) -> Vec<Verdict> {
-        let judged = questions.iter().map(async |question| {
+        let judge = async |question| {
             let evidence = evidence::gather(&self.sources, service, question).await;
             analysis::judge(&evidence, at)
-        });
-        // Together: a Prometheus that doesn't answer holds a rollout up once, not once a condition.
-        futures_util::future::join_all(judged).await
+        };
+        // All at once: a Prometheus may take long for each.
+        futures_util::future::join_all(questions.iter().map(judge)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::stage::at, *};
+
+    #[test]
+    fn a_time_of_the_clock_is_never_slept_through() {
+        assert_eq!(until(None, at(0)), IDLE);
+        assert_eq!(until(Some(at(5)), at(0)), Duration::from_secs(5));
+        assert_eq!(until(Some(at(36_000)), at(0)), DUE, "the clock may be set meanwhile");
+        assert_eq!(until(Some(at(0)), at(7)), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_cant_be_written_is_tried_ever_less_often() {
+        let rests: Vec<u64> = [1, 2, 3, 5, 6, 40].map(|n| retry(n).as_secs()).to_vec();
+        assert_eq!(rests, [1, 2, 4, 16, 30, 30]);
     }
 }

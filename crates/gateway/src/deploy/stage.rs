@@ -135,7 +135,7 @@ pub fn planned(sentence: &str) -> Plan {
         under_way: None,
         workload: None,
         known: &[],
-        image: None,
+        image: Some("web:1"),
         template: None,
         marks: None,
         timeout: None,

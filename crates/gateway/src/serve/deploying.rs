@@ -310,6 +310,8 @@ fn first_step(
         view,
         service: there.service.as_ref(),
         deployment: None,
+        under_way: there.under_way.as_ref(),
+        ready: &[],
         now: at,
     };
     deploy::draft(&ground, step)

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use api::{
-    ApiError, DeploymentId, ErrorCode, Timestamp,
+    ApiError, DeploymentId, ErrorCode, Span, Timestamp,
     deploy::{
         Action, Course, Deployment, Moment, Phase, Plan, REVISIONS_MAX, Revision, Schedule, Service, ServicePort,
         Standing, Strategy,
@@ -11,7 +11,7 @@ use api::{
     time::{after, between},
 };
 
-use super::{ACTOR, MISSED_AFTER, Seen, Step, turn};
+use super::{ACTOR, LATE, MISSED_AFTER, Seen, Step, turn};
 use crate::plan::{AUTOSCALE, REPLICAS, canary_step};
 
 /// A deployment that is asked for.
@@ -285,6 +285,7 @@ pub fn begin(
         Some(revision) => format!("{} begins", turn::called(&changed, revision)),
         None => format!("from {} to {} replicas", service.replicas, changed.replicas),
     };
+    let message = message + &late(plan.schedule.as_ref(), now);
     let mut step = Step {
         look_again: Some(now),
         ..Step::default()
@@ -323,6 +324,18 @@ fn as_it_is_by_now(plan: &Arc<Plan>, service: &Service) -> Arc<Plan> {
         }
     }
     if now == **plan { Arc::clone(plan) } else { Arc::new(now) }
+}
+
+/// How much later than its time a deployment begins, in words; nothing where that isn't worth a word.
+fn late(schedule: Option<&Schedule>, now: Timestamp) -> String {
+    let time = schedule
+        .filter(|schedule| schedule.after.is_none())
+        .and_then(|schedule| schedule.at);
+    let late = time.map_or(Span(0), |time| between(time, now));
+    match late.millis() / 1000 {
+        seconds if late >= LATE => format!(", {} late", Span::secs(seconds)),
+        _ => String::new(),
+    }
 }
 
 /// The record of a deployment in whose place another one has begun.

@@ -11,7 +11,7 @@ use api::{
     time::{after, between},
 };
 
-use super::{DRAIN, DRAIN_LEAST, MIN_READY, SETBACK, SETBACK_MOST, Seen, SeenReplica, State, Step, Stop};
+use super::{DRAIN, DRAIN_LEAST, MIN_READY, SETBACK, SETBACK_MOST, SeenReplica, State, Step, Stop, rewind};
 
 /// How many replicas there may be.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +55,7 @@ impl Fleet {
             lost: Vec::new(),
             step: Step::default(),
         };
+        rewind::service(&mut fleet.service, now);
         let replicas: HashMap<_, _> = replicas.iter().map(|replica| (&replica.workload, replica)).collect();
         for member in std::mem::take(&mut fleet.service.members) {
             let state = replicas.get(&member.workload);
@@ -83,10 +84,6 @@ impl Fleet {
         fleet.forgive();
         fleet.set_back();
         fleet
-    }
-
-    pub(super) fn seen(seen: &Seen<'_>) -> Self {
-        Self::new(seen.service, seen.replicas, seen.now)
     }
 
     /// Remembers losses. A node that is lost says nothing about what ran there.

@@ -15,6 +15,7 @@ use super::{
     ACTOR, JUDGE_EVERY, Seen, Step, TIMEOUT,
     fleet::Fleet,
     judge::{self, observation},
+    rewind,
 };
 
 /// What a deployment that goes forward is about.
@@ -169,9 +170,15 @@ pub(super) fn turn(seen: &Seen<'_>) -> Step {
     let mut turn = Turn {
         now: seen.now,
         deployment: seen.deployment.clone(),
-        fleet: Fleet::seen(seen),
+        fleet: Fleet::new(seen.service, seen.replicas, seen.now),
         said: Vec::new(),
     };
+    if let Some(by) = rewind::deployment(&mut turn.deployment, seen.now) {
+        let by = Span::secs(by.millis() / 1000);
+        turn.say(format!(
+            "the clock was set back, by {by} at least: its times go back with it"
+        ));
+    }
     if turn.deployment.course == Course::Forward {
         judge::take(&mut turn.deployment, seen.verdicts);
         turn.forward();

@@ -129,7 +129,7 @@ pub(crate) struct Args {
     /// The ports that services get, one each
     #[arg(long, value_name = "FIRST-LAST", default_value = "10000-10999", value_parser = port_range)]
     service_ports: RangeInclusive<u16>,
-    /// The Prometheus that conditions of deployments may query: http://127.0.0.1:9090
+    /// The Prometheus that conditions of deployments may query: http://127.0.0.1:9090; who may deploy may read all that it holds
     #[arg(long, value_name = "URL", env = "PROMETHEUS_URL")]
     prometheus_url: Option<String>,
     /// Let a language model read what the deployment grammar can't: claude, openai or zai; its reading is always shown first

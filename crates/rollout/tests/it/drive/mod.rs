@@ -8,6 +8,7 @@
 )]
 
 mod acts;
+mod clock;
 mod explore;
 mod simulate;
 mod strategies;
