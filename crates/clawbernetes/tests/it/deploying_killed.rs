@@ -274,6 +274,9 @@ impl Rollouts {
             );
         }
         let tally = self.callers.stop();
+        // Whoever is there to answer has replicas to send a request to: none was told that there is none.
+        let told = tally.broken.keys().find(|why| why.contains("NO_ENDPOINT"));
+        assert_eq!(told, None, "{tally:?}");
         let _ = writeln!(std::io::stderr(), "killed: callers saw {tally:?}");
         self.stage.end();
     }
