@@ -348,7 +348,7 @@ async fn services_that_are_made_at_once_have_ports_of_their_own() {
         .collect();
     assert_eq!(addresses.len(), 6, "{services:#}");
     // A port that was let go of may be had again.
-    let gone = fixture.admin("service.delete", &json!({"name": "api0"})).await;
+    let gone = fixture.admin("service.delete", &json!({"name": "api0", "force": true})).await;
     assert_eq!(gone.status, 200, "{gone:?}");
     fixture.gateway.stop().await;
 }
