@@ -1,17 +1,18 @@
 //! How a deployment begins: at once, at its time, after another, or not at all.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use api::{
     ApiError, DeploymentId, ErrorCode, Timestamp,
     deploy::{
-        Action, Course, Deployment, Moment, Phase, Plan, REVISIONS_MAX, Revision, Schedule, Service, ServicePort,
-        Standing, Strategy,
+        Action, Course, Deployment, Moment, Numbers, Phase, Plan, REVISIONS_MAX, Revision, Schedule, Service,
+        ServicePort, Standing, Strategy,
     },
     time::{after, between},
 };
 
 use super::{ACTOR, MISSED_AFTER, Seen, Step, turn};
+use crate::plan;
 
 /// A deployment that is asked for.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub struct Request {
     /// The model that read it. `None`: the grammar did.
     pub read_by: Option<String>,
     /// What it does.
-    pub plan: std::sync::Arc<Plan>,
+    pub plan: Arc<Plan>,
     /// Who asks.
     pub by: String,
     /// Why, in their words.
@@ -162,8 +163,8 @@ pub fn due(schedule: Option<&Schedule>, stands: Option<Phase>, now: Timestamp) -
 /// stands that this one waits for.
 ///
 /// # Errors
-/// It was begun before, its time has passed, there is nothing to scale or to go back to, or it would scale while another
-/// deployment brings a revision (that one would be lost).
+/// It was begun before, its time has passed, what it was planned on has changed since, there is nothing to scale or to go
+/// back to, or it would scale while another deployment brings a revision (that one would be lost).
 pub fn begin(
     deployment: &Deployment,
     service: &Service,
@@ -199,8 +200,14 @@ pub fn begin(
         }
         Due::Now => {}
     }
-    let plan = &deployment.plan;
+    stands_on(&deployment.plan, service, under_way)?;
     let mut begun = deployment.clone();
+    let plan = plan::for_service(&deployment.plan, service);
+    if plan != *deployment.plan {
+        begun.plan = Arc::new(plan);
+    }
+    let plan = Arc::clone(&begun.plan);
+    let plan = &*plan;
     let mut changed = service.clone();
     let superseded = under_way.filter(|other| other.id != deployment.id && !other.phase.ended());
     begun.revision = match plan.action {
@@ -273,6 +280,11 @@ pub fn begin(
     forget_revisions(&mut changed, &begun);
     begun.phase = turn::phase(&begun);
     let message = match begun.revision {
+        Some(revision) if plan.replicas != deployment.plan.replicas => format!(
+            "{} begins, with {} replicas as there are now",
+            turn::called(&changed, revision),
+            plan.replicas
+        ),
         Some(revision) => format!("{} begins", turn::called(&changed, revision)),
         None => format!("from {} to {} replicas", service.replicas, changed.replicas),
     };
@@ -285,6 +297,37 @@ pub fn begin(
     step.deployment = Some(begun);
     step.service = Some(changed);
     Ok(step)
+}
+
+/// Refuses a plan that was made on something else than there is now: it would undo what happened since.
+fn stands_on(plan: &Plan, service: &Service, under_way: Option<&Deployment>) -> Result<(), ApiError> {
+    let Some(basis) = &plan.basis else {
+        return Ok(());
+    };
+    let stale = |was: String, is: String| {
+        Err(
+            ApiError::conflict(format!("what it was planned on has changed: {was} then, {is} now"))
+                .hint("ask for it anew: it is planned on what is there then"),
+        )
+    };
+    let now = plan::basis(service, under_way);
+    // How many replicas there are doesn't depend on what they run.
+    if now != basis.revision && plan.action != Action::Scale {
+        let called = |number: Option<u32>| match number {
+            Some(number) => match service.revision(number).and_then(|revision| revision.version.clone()) {
+                Some(version) => format!("revision {number} ({version})"),
+                None => format!("revision {number}"),
+            },
+            None => "no good revision".to_owned(),
+        };
+        return stale(called(basis.revision), called(now));
+    }
+    match basis.replicas {
+        Numbers::ChangeOf(before) if before != service.replicas => {
+            stale(format!("{before} replicas"), format!("{} replicas", service.replicas))
+        }
+        Numbers::ChangeOf(_) | Numbers::Said | Numbers::Kept => Ok(()),
+    }
 }
 
 /// The record of a deployment in whose place another one has begun.

@@ -97,6 +97,7 @@ pub(super) fn plan(intent: &Intent, facts: &Facts<'_>) -> Result<Plan, ApiError>
         autoscale: None,
         schedule,
         to_revision: None,
+        basis: None,
         changes: changes::of_spec(None, &spec, built.version.as_deref()),
         version: built.version,
         spec: Arc::new(spec),
