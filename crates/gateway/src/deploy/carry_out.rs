@@ -10,6 +10,7 @@ use api::{
 };
 use rollout::drive::Step;
 
+use super::find;
 use crate::{
     auth,
     decide::submit,
@@ -78,6 +79,13 @@ pub fn draft(ground: &Ground<'_>, mut step: Step) -> Result<Draft, ApiError> {
         if let Some(moment) = superseded.timeline.last() {
             draft.event(about, event(superseded, moment));
         }
+    }
+    if let Some(left) = step
+        .deployment
+        .as_ref()
+        .and_then(|ended| find::left_over(ground.view, ended))
+    {
+        draft.delete_service(left);
     }
     Ok(draft)
 }

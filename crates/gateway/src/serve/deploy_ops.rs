@@ -25,7 +25,7 @@ use crate::{
     deploy::{self, Before, Ground, Proposal},
     draft::Draft,
     hub::{Committed, now},
-    view::{Touched, Versioned, View, name_of},
+    view::{ServiceName, Touched, Versioned, View, Within, name_of},
 };
 
 /// `deploy.plan`
@@ -247,7 +247,12 @@ async fn change(
     mut act: impl FnMut(&Deployment, Timestamp) -> Result<Deployment, ApiError>,
 ) -> Result<DeploymentStatus, ApiError> {
     let app = &call.app;
-    app.hub
+    let kept = match &call.idempotency {
+        None => None,
+        Some(key) => Some((key, answers::lease(app).await?)),
+    };
+    let done = app
+        .hub
         .decide(|view| {
             let gone = || ApiError::not_found(format!("the deployment {id} is gone"));
             let deployment = view.deployment(id).ok_or_else(gone)?;
@@ -255,9 +260,20 @@ async fn change(
             let mut draft = Draft::new();
             draft.put_deployment(Some(deployment.revision), &changed);
             deploy::tell(&mut draft, deployment, &changed);
+            if let Some(left) = deploy::left_over(view, &changed) {
+                draft.delete_service(left);
+            }
+            if let Some((key, lease)) = kept {
+                draft.answer(&call.identity.token_id, key, id, lease);
+            }
             Ok(Some(draft))
         })
-        .await?;
+        .await;
+    // Another call with the same key may have done it meanwhile.
+    if let (Err(error), Some((key, _))) = (done, kept) {
+        let id = answers::earlier::<DeploymentId>(call, key).await?.ok_or(error)?;
+        return shown(app, &id);
+    }
     shown(app, id)
 }
 
@@ -291,32 +307,33 @@ pub async fn resume(call: Call, request: DeployRef) -> Result<DeploymentStatus, 
 
 /// `deploy.rollback`
 pub async fn rollback(call: Call, request: RollbackRequest) -> Result<DeploymentStatus, ApiError> {
-    let namespace = request.namespace.as_deref();
-    let (name, namespace, under_way) = {
-        let within = auth::within(&call.identity, namespace)?;
+    if let Some(key) = &call.idempotency
+        && let Some(id) = answers::earlier::<DeploymentId>(&call, key).await?
+    {
+        return shown(&call.app, &id);
+    }
+    let back = {
+        let within = auth::within(&call.identity, request.namespace.as_deref())?;
         let view = call.app.hub.view();
-        match deploy::deployment(&view, &request.id, within) {
-            Ok(found) if !found.phase.ended() => (
-                found.plan.workload.clone(),
-                found.namespace.clone(),
-                Some(found.id.clone()),
-            ),
-            Ok(found) => (found.plan.workload.clone(), found.namespace.clone(), None),
-            // A service whose deployments are forgotten can go back all the same.
-            Err(error) => match deploy::service(&view, &request.id, within.namespace) {
-                Ok(service) => (service.value.name.clone(), service.namespace.clone(), None),
-                Err(_) => return Err(error),
-            },
+        match &request.to {
+            None => deploy::going_back(&view, &request.id, within, request.immediate)?,
+            Some(_) => deploy::Back::Anew(service_of(&view, &request.id, within)?),
         }
     };
-    if let (Some(id), None) = (&under_way, &request.to) {
-        let by = call.actor();
-        let why = request.reason.as_deref().unwrap_or("it was rolled back");
-        return change(&call, id, |deployment, at| {
-            drive::roll_back(deployment, why, &by, request.immediate, at)
-        })
-        .await;
-    }
+    let by = call.actor();
+    let (namespace, name) = match back {
+        deploy::Back::Turn(id) => {
+            let why = request.reason.as_deref().unwrap_or("it was rolled back");
+            return change(&call, &id, |deployment, at| {
+                drive::roll_back(deployment, why, &by, request.immediate, at)
+            })
+            .await;
+        }
+        deploy::Back::Hasten(id) => {
+            return change(&call, &id, |deployment, at| drive::hasten(deployment, &by, at)).await;
+        }
+        deploy::Back::Anew(name) => name,
+    };
     let intent = Intent {
         back_to: request.to,
         ..Intent::new(Verb::Rollback, name.as_str())
@@ -337,8 +354,24 @@ pub async fn rollback(call: Call, request: RollbackRequest) -> Result<Deployment
     start(&call, proposal, asked).await
 }
 
+/// The service that is meant by its name, or by one of its deployments.
+fn service_of(view: &View, text: &str, within: Within<'_>) -> Result<ServiceName, ApiError> {
+    match deploy::deployment(view, text, within) {
+        Ok(found) => Ok(name_of(found)),
+        Err(error) => match deploy::service(view, text, within.namespace) {
+            Ok(service) => Ok((service.namespace.clone(), service.value.name.clone())),
+            Err(_) => Err(error),
+        },
+    }
+}
+
 /// `deploy.retry`
 pub async fn retry(call: Call, request: RetryRequest) -> Result<DeploymentStatus, ApiError> {
+    if let Some(key) = &call.idempotency
+        && let Some(id) = answers::earlier::<DeploymentId>(&call, key).await?
+    {
+        return shown(&call.app, &id);
+    }
     let found = find(&call, &request.id, request.namespace.as_deref())?;
     let id = DeploymentId::from_random(auth::random_number()?);
     let again = drive::retry(&found, id, &call.actor(), request.reason, now())?;
