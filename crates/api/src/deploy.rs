@@ -392,6 +392,30 @@ pub struct PlannedReplica {
     pub why: Option<String>,
 }
 
+/// What a plan stands on. It begins on nothing else, however long it waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Basis {
+    /// The revision of which it is a change: the one that was on its way, otherwise the stable one. `None`: there was none.
+    pub revision: Option<u32>,
+    /// Where its number of replicas comes from.
+    pub replicas: Numbers,
+    /// Where its bounds of that come from.
+    pub bounds: Numbers,
+}
+
+/// Where a plan's numbers come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Numbers {
+    /// The sentence says them.
+    Said,
+    /// The sentence says by how much they change: they stand on this number.
+    ChangeOf(u32),
+    /// They are the service's, and stay what the service has when it begins.
+    Kept,
+}
+
 /// What a deployment will do, in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -437,6 +461,9 @@ pub struct Plan {
     pub marks: Marks,
     /// The earlier revision that is gone back to. `None`: a new one is made, or none changes.
     pub to_revision: Option<u32>,
+    /// What it stands on. `None`: a batch job's, which stands on nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Basis>,
     /// What changes.
     pub changes: Vec<Change>,
     /// What will happen, a sentence each.

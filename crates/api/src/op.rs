@@ -309,13 +309,13 @@ operations! {
     /// Lets a deployment go on, all the way or up to a share.
     DeployPromote = "deploy.promote", Run, Namespace, Writes, PromoteRequest => DeploymentStatus;
     /// Brings an earlier revision back.
-    DeployRollback = "deploy.rollback", Run, Namespace, Writes, RollbackRequest => DeploymentStatus;
+    DeployRollback = "deploy.rollback", Run, Namespace, Creates, RollbackRequest => DeploymentStatus;
     /// Holds a deployment where it is.
     DeployPause = "deploy.pause", Run, Namespace, Writes, PauseRequest => DeploymentStatus;
     /// Lets a held deployment go on.
     DeployResume = "deploy.resume", Run, Namespace, Writes, DeployRef => DeploymentStatus;
     /// Tries a deployment that failed or was rolled back once more.
-    DeployRetry = "deploy.retry", Run, Namespace, Writes, RetryRequest => DeploymentStatus;
+    DeployRetry = "deploy.retry", Run, Namespace, Creates, RetryRequest => DeploymentStatus;
     /// Lists services with their replicas and addresses.
     ServiceList = "service.list", Read, Namespace, Reads, ServiceFilter => Vec<ServiceView>;
     /// Shows all that is known of a service.

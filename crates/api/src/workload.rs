@@ -835,6 +835,9 @@ pub struct Workload {
     /// Nodes to stay away from in the next placement (`migrate`, failed starts).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<NodeName>,
+    /// When it last stopped being ready though it ran on, by the gateway's clock. `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lapsed_at: Option<Timestamp>,
     /// Every step so far, oldest first; the oldest are dropped past [`TIMELINE_MAX`].
     pub timeline: Vec<Transition>,
     /// Attempts before the one under way; the oldest are dropped past [`PAST_ATTEMPTS_MAX`].

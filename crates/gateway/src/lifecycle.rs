@@ -321,6 +321,10 @@ pub fn observe(before: &Workload, node: &NodeName, job: &JobKey, seen: &Seen, no
             after_end(&mut step, now, &actor);
         }
     }
+    let lapses = matches!(seen, Seen::Readiness { ready: false, .. }) && before.members[at].state.serves();
+    if lapses {
+        step.workload.lapsed_at = Some(now);
+    }
     Some(step)
 }
 
@@ -923,6 +927,7 @@ mod tests {
             stop: None,
             target: None,
             avoid: Vec::new(),
+            lapsed_at: None,
             timeline: Vec::new(),
             past: Vec::new(),
             warnings: Vec::new(),
@@ -1092,13 +1097,15 @@ mod tests {
         let mut w = observe(&w, &a, &job(1, 0), &begun, at(2)).unwrap().workload;
         assert_eq!(stands(&w), (Some(false), None, 1));
         assert!(!w.members[0].state.serves());
-        for (ready, why) in [
-            (false, Some("refused")),
-            (true, None),
-            (false, Some("it answered 503")),
-            (true, None),
+        for (ready, why, lapsed) in [
+            (false, Some("refused"), None),
+            (true, None, None),
+            (false, Some("it answered 503"), Some(at(3))),
+            (false, Some("it answered 500"), Some(at(3))),
+            (true, None, Some(at(3))),
         ] {
             let step = observe(&w, &a, &job(1, 0), &said(ready, why), at(3)).unwrap();
+            assert_eq!(step.workload.lapsed_at, lapsed, "it was ready before or not");
             assert_eq!((step.workload.phase, step.events.len()), (Phase::Running, 0));
             w = step.workload;
             assert_eq!(stands(&w), (Some(ready), why.map(str::to_owned), 1));

@@ -389,8 +389,10 @@ fn by_value(evidence: &Evidence) -> Judged {
     }
     let holds = condition.operator.holds(value, condition.threshold);
     let mut message = format!("'{condition}' {}", said(purpose, holds));
-    if condition.metric != Signal::Healthy {
-        message = format!("{message}: {}", condition.value(value));
+    match (&condition.metric, sample.failed) {
+        (Signal::Healthy, Some(ill)) => message = format!("{message}: {ill} of {} replicas ill", sample.count),
+        (Signal::Healthy, None) => {}
+        _ => message = format!("{message}: {}", condition.value(value)),
     }
     if purpose == Purpose::Rollback
         && holds

@@ -33,7 +33,7 @@ use api::{
     deploy::{Deployment, Moment, Phase, Replica, Service, Verdict},
 };
 
-pub use acts::{orphan, pause, promote, resume, retry, roll_back};
+pub use acts::{hasten, orphan, pause, promote, resume, retry, roll_back};
 pub use begin::{Due, Request, begin, due, request, service};
 pub use judge::{Question, observation, questions};
 pub use steady::steady;

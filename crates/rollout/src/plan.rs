@@ -27,15 +27,14 @@ mod strategy;
 
 use api::{
     ApiError, ErrorCode, Size, Span, Timestamp, WorkloadId,
-    deploy::{Action, Course, Deployment, Marks, Plan, Revision, Schedule, Service, Standing, Strategy},
+    deploy::{Action, Course, Deployment, Marks, Numbers, Plan, Revision, Schedule, Service, Standing, Strategy},
     id::check_name,
     nearest,
     workload::WorkloadSpec,
 };
 
 use crate::intent::{Intent, Verb, When};
-pub use amount::{canary_replicas, canary_step};
-pub use changes::{AUTOSCALE, REPLICAS};
+pub use amount::canary_replicas;
 pub use dangers::beyond_fleet;
 pub use digest::{Footing, seal};
 
@@ -198,11 +197,49 @@ pub fn surge(plan: &Plan) -> u32 {
 
 /// The revision that a service is on its way to, or is at: what a change is a change of.
 fn current<'a>(service: &'a Service, under_way: Option<&Deployment>) -> Option<&'a Revision> {
+    let number = basis(service, under_way);
+    let known = number.and_then(|number| service.revision(number));
+    known.or_else(|| service.revisions.last())
+}
+
+/// The revision on which a plan stands: the one on its way, otherwise the stable one. `None`: there is neither.
+pub(crate) fn basis(service: &Service, under_way: Option<&Deployment>) -> Option<u32> {
     let coming = under_way
         .filter(|deployment| deployment.course == Course::Forward && !deployment.phase.ended())
         .and_then(|deployment| deployment.revision)
         .and_then(|number| service.revision(number));
-    coming.or_else(|| service.stable()).or_else(|| service.revisions.last())
+    coming.or_else(|| service.stable()).map(|revision| revision.number)
+}
+
+/// The same plan for what a service has by now: numbers of replicas that nobody said are the service's, within bounds that
+/// were said, and as large a part of them may be missing meanwhile.
+pub(crate) fn for_service(plan: &Plan, service: &Service) -> Plan {
+    let mut plan = plan.clone();
+    let Some(basis) = plan.basis.clone() else {
+        return plan;
+    };
+    let kept = basis.replicas == Numbers::Kept;
+    if basis.bounds == Numbers::Kept {
+        plan.autoscale.clone_from(&service.autoscale);
+    }
+    if kept {
+        let (min, max) = plan
+            .autoscale
+            .as_ref()
+            .map_or((1, u32::MAX), |bounds| (bounds.min, bounds.max));
+        let planned = u64::from(plan.replicas.max(1));
+        plan.replicas = service.replicas.max(min).min(max).max(1);
+        let missing = u64::from(plan.rolling.max_unavailable) * u64::from(plan.replicas) / planned;
+        plan.rolling.max_unavailable = u32::try_from(missing).unwrap_or(u32::MAX);
+        if let Some(canary) = &mut plan.canary {
+            for step in &mut canary.steps {
+                step.replicas = amount::canary_replicas(step.percentage, plan.replicas);
+                step.effective_percentage = amount::effective_percentage(step.replicas, plan.replicas);
+            }
+            canary.effective_replicas = canary.steps.first().map_or(1, |step| step.replicas);
+        }
+    }
+    plan
 }
 
 /// When it begins.

@@ -87,6 +87,7 @@ pub fn workload(submission: Submission, random: u64, owner: &str, now: Timestamp
         stop: None,
         target: None,
         avoid: Vec::new(),
+        lapsed_at: None,
         timeline: vec![api::workload::Transition {
             at: now,
             phase: Phase::Pending,

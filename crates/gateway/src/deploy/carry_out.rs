@@ -9,6 +9,7 @@ use api::{
 };
 use rollout::drive::Step;
 
+use super::find;
 use crate::{
     auth,
     decide::submit,
@@ -92,6 +93,13 @@ pub fn draft(ground: &Ground<'_>, mut step: Step) -> Result<Draft, ApiError> {
             draft.event(about, event(superseded, moment));
         }
     }
+    if let Some(left) = step
+        .deployment
+        .as_ref()
+        .and_then(|ended| find::left_over(ground.view, ended))
+    {
+        draft.delete_service(left);
+    }
     Ok(draft)
 }
 
@@ -169,12 +177,16 @@ fn end(draft: &mut Draft, ground: &Ground<'_>, id: &WorkloadId, immediate: bool)
     }
 }
 
-/// A deployment that somebody changed, with the events that tell of it. It holds only if it is as it was seen.
+/// A deployment that somebody changed, with the events that tell of it. It holds only if it is as it was seen. What was made
+/// for it alone, and will never have anything, goes with it.
 #[must_use]
-pub fn changed(before: &Versioned<Deployment>, after: &Deployment) -> Draft {
+pub fn changed(view: &View, before: &Versioned<Deployment>, after: &Deployment) -> Draft {
     let mut draft = Draft::new();
     draft.put_deployment(Some(before.revision), after);
     tell(&mut draft, before, after);
+    if let Some(left) = find::left_over(view, after) {
+        draft.delete_service(left);
+    }
     draft
 }
 

@@ -1,5 +1,5 @@
-//! What a condition is judged by: the proxy's counts from the metric store, replicas' own metrics, their health, and
-//! what a Prometheus answers.
+//! What a condition is judged by: the proxy's counts from the metric store, replicas' own metrics, their health
+//! ([`health`]), and what a Prometheus answers.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use api::{
 use rollout::drive::Question;
 use telemetry::metrics::{Labels, Matcher, MetricStore};
 
-use super::{counts, prometheus::Prometheus, seen};
+use super::{counts, health, prometheus::Prometheus};
 use crate::{
     hub::Hub,
     metrics::{Metrics, store_failed, understand},
@@ -125,8 +125,8 @@ fn filled(promql: &str, service: &Service, revision: u32) -> String {
 async fn sample(sources: &Sources, service: &Service, question: &Question, revision: u32) -> Result<Sample, ApiError> {
     let (from, to) = (question.from, question.to);
     match &question.condition.metric {
-        Signal::Healthy => Ok(healthy(sources, service, revision)),
-        Signal::Restarts => Ok(restarts(sources, service, revision, from, to)),
+        Signal::Healthy => Ok(health::healthy(&sources.hub.view(), service, question)),
+        Signal::Restarts => Ok(health::restarts(&sources.hub.view(), service, revision, from, to)),
         Signal::Query { promql } => {
             let prometheus = sources.prometheus.as_ref().ok_or_else(|| {
                 ApiError::invalid("PROMETHEUS_URL", "no Prometheus is configured to ask")
@@ -298,44 +298,6 @@ fn grown(points: &[(i64, f64)], from: i64) -> f64 {
         before = Some(value);
     }
     grown
-}
-
-/// Whether every replica of a revision is ready.
-fn healthy(sources: &Sources, service: &Service, revision: u32) -> Sample {
-    let view = sources.hub.view();
-    let (mut all, mut ready) = (0u64, 0u64);
-    for member in service
-        .members
-        .iter()
-        .filter(|m| m.revision == revision && m.retiring.is_none())
-    {
-        all += 1;
-        ready += u64::from(seen::ready(&view, &member.workload));
-    }
-    Sample {
-        count: all,
-        failed: Some(all - ready),
-        value: (all > 0).then(|| f64::from(u8::from(all == ready))),
-    }
-}
-
-/// How often a revision's replicas were started anew in a window, as their timelines tell.
-fn restarts(sources: &Sources, service: &Service, revision: u32, from: Timestamp, to: Timestamp) -> Sample {
-    let view = sources.hub.view();
-    let (mut replicas, mut restarts) = (0u64, 0u64);
-    for member in service.members.iter().filter(|m| m.revision == revision) {
-        let Some(workload) = view.workload(&member.workload) else {
-            continue;
-        };
-        replicas += 1;
-        let again = |t: &&api::workload::Transition| crate::lifecycle::failed_again(t) && t.at > from && t.at <= to;
-        restarts += workload.timeline.iter().filter(again).count() as u64;
-    }
-    Sample {
-        count: replicas,
-        failed: None,
-        value: (replicas > 0).then_some(restarts as f64),
-    }
 }
 
 /// A metric's mean over all that was measured of a revision's replicas.

@@ -87,7 +87,7 @@ async fn change(
         .decide(|view| {
             let gone = || ApiError::not_found(format!("the deployment {id} is gone"));
             let deployment = view.deployment(id).ok_or_else(gone)?;
-            Ok(Some(deploy::changed(deployment, &act(deployment, now())?)))
+            Ok(Some(deploy::changed(view, deployment, &act(deployment, now())?)))
         })
         .await?;
     shown(app, id)

@@ -32,10 +32,10 @@ use super::{
 use crate::{
     auth,
     decide::submit,
-    deploy::{self, Before, Ground, Proposal},
+    deploy::{self, Back, Before, Ground, Proposal},
     draft::Draft,
     hub::now,
-    view::{ServiceName, View, name_of},
+    view::{ServiceName, View, Within, name_of},
 };
 
 /// Plans of one call, each made because the one before didn't fit any more.
@@ -58,6 +58,8 @@ enum Act {
     Begin(Box<Deployment>, Before),
     /// The deployment under way goes back.
     TakeBack(TakeBack),
+    /// The deployment that goes back already no longer waits for requests.
+    Hasten(DeploymentId),
 }
 
 struct TakeBack {
@@ -107,6 +109,7 @@ async fn attempts(call: &Call, wish: Wish<'_>) -> Result<DeploymentId, ApiError>
                 begin(call, &deployment, &before, begun.as_ref()).await?
             }
             Act::TakeBack(asked) => take_back(call, &asked).await?,
+            Act::Hasten(id) => Some(hasten(call, id).await?),
         };
         if let Some(id) = done {
             return Ok(id);
@@ -153,23 +156,34 @@ async fn said(call: &Call, request: &ApplyRequest) -> Result<Act, ApiError> {
 }
 
 async fn back(call: &Call, request: &RollbackRequest) -> Result<Act, ApiError> {
-    let (name, under_way) = going_back(call, request)?;
-    if let (Some(id), None) = (under_way, &request.to) {
-        let why = request.reason.as_deref().unwrap_or("it was rolled back");
-        return Ok(Act::TakeBack(TakeBack {
-            id,
-            why: why.to_owned(),
-            immediate: request.immediate,
-            complete_too: true,
-        }));
-    }
+    let within = auth::within(&call.identity, request.namespace.as_deref())?;
+    let meant = {
+        let view = call.app.hub.view();
+        match &request.to {
+            None => deploy::going_back(&view, &request.id, within, request.immediate)?,
+            Some(_) => Back::Anew(service_of(&view, &request.id, within)?),
+        }
+    };
+    let (namespace, name) = match meant {
+        Back::Turn(id) => {
+            let why = request.reason.as_deref().unwrap_or("it was rolled back");
+            return Ok(Act::TakeBack(TakeBack {
+                id,
+                why: why.to_owned(),
+                immediate: request.immediate,
+                complete_too: true,
+            }));
+        }
+        Back::Hasten(id) => return Ok(Act::Hasten(id)),
+        Back::Anew(name) => name,
+    };
     let intent = Intent {
         back_to: request.to.clone(),
-        ..Intent::new(Verb::Rollback, name.1.as_str())
+        ..Intent::new(Verb::Rollback, name.as_str())
     };
     let plan = PlanRequest {
         intent: intent.to_string(),
-        namespace: Some(name.0),
+        namespace: Some(namespace),
         ..PlanRequest::default()
     };
     let proposal = deploy::propose(&call.app, &call.identity, &intent, &plan, request.force).await?;
@@ -183,18 +197,12 @@ async fn back(call: &Call, request: &RollbackRequest) -> Result<Act, ApiError> {
     asked.of(call, proposal)
 }
 
-/// What is to go back, and which of its deployments is meant if that is under way.
-fn going_back(call: &Call, request: &RollbackRequest) -> Result<(ServiceName, Option<DeploymentId>), ApiError> {
-    let within = auth::within(&call.identity, request.namespace.as_deref())?;
-    let view = call.app.hub.view();
-    match deploy::deployment(&view, &request.id, within) {
-        Ok(found) => {
-            let under_way = (!found.phase.ended()).then(|| found.id.clone());
-            Ok((name_of(found), under_way))
-        }
-        // A service whose deployments are forgotten can go back all the same.
-        Err(error) => match deploy::service(&view, &request.id, within.namespace) {
-            Ok(service) => Ok(((service.namespace.clone(), service.value.name.clone()), None)),
+/// The service that is meant by its name, or by one of its deployments.
+fn service_of(view: &View, text: &str, within: Within<'_>) -> Result<ServiceName, ApiError> {
+    match deploy::deployment(view, text, within) {
+        Ok(found) => Ok(name_of(found)),
+        Err(error) => match deploy::service(view, text, within.namespace) {
+            Ok(service) => Ok((service.namespace.clone(), service.value.name.clone())),
             Err(_) => Err(error),
         },
     }
@@ -373,12 +381,29 @@ async fn take_back(call: &Call, asked: &TakeBack) -> Result<Option<DeploymentId>
                 return Ok(None);
             }
             let changed = drive::roll_back(deployment, why, &by, *immediate, now())?;
-            let mut draft = deploy::changed(deployment, &changed);
+            let mut draft = deploy::changed(view, deployment, &changed);
             answer.write(&mut draft, id);
             Ok(Some(draft))
         })
         .await?;
     Ok(changed.then(|| id.clone()))
+}
+
+/// Has the deployment that goes back wait for no requests any more.
+async fn hasten(call: &Call, id: DeploymentId) -> Result<DeploymentId, ApiError> {
+    let by = call.actor();
+    let answer = Answer::of(call).await?;
+    call.app
+        .hub
+        .decide(|view| {
+            let gone = || ApiError::not_found(format!("the deployment {id} is gone"));
+            let deployment = view.deployment(&id).ok_or_else(gone)?;
+            let mut draft = deploy::changed(view, deployment, &drive::hasten(deployment, &by, now())?);
+            answer.write(&mut draft, &id);
+            Ok(Some(draft))
+        })
+        .await?;
+    Ok(id)
 }
 
 /// The answer that is kept for a repetition of the call, if it may be repeated.

@@ -143,9 +143,44 @@ async fn one_for_later_waits_and_can_be_called_off() {
     let later = json!({"request": asked("deploy api v1 with 1 replica in 2 hours")});
     let made = fixture.admin("deploy.apply", &later).await.body;
     assert_eq!(made["phase"], "pending", "{made:#}");
+    let taken = json!({"workloads": [{"name": "api", "spec": {"image": "host", "command": ["true"]}}]});
+    assert_eq!(fixture.admin("workload.submit", &taken).await.status, 409);
     let off = fixture.admin("deploy.rollback", &json!({"id": made["id"]})).await;
     assert_eq!(off.status, 200, "{off:?}");
-    assert_ne!(off.body["phase"], "pending", "{off:?}");
+    assert_eq!(off.body["phase"], "failed", "{off:?}");
+    assert_eq!(off.body["startedAt"], Value::Null, "{off:?}");
+    // Nothing is left of what was made for it: neither the service nor its name.
+    assert_eq!(fixture.admin("service.list", &json!({})).await.body, json!([]));
+    assert_eq!(fixture.admin("workload.submit", &taken).await.status, 200);
+    fixture.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_is_meant_and_not_what_waits_for_tonight() {
+    let fixture = Fixture::start().await;
+    let now = json!({"request": asked("deploy api v1 with 1 replica")});
+    let now = fixture.admin("deploy.apply", &now).await.body;
+    let later = json!({"request": asked("deploy api v2 in 2 hours")});
+    let later = loop {
+        let answer = fixture.admin("deploy.apply", &later).await;
+        // The first one takes its steps meanwhile.
+        if answer.status != 409 {
+            break answer.body;
+        }
+    };
+    assert_eq!((&now["phase"], &later["phase"]), (&json!("rolling"), &json!("pending")));
+    let shown = fixture.admin("deploy.get", &json!({"id": "api"})).await.body;
+    assert_eq!(shown["id"], now["id"]);
+    // Called twice with one key: what was done once is answered twice.
+    let token = fixture.gateway.admin_token.clone();
+    for _ in 0..2 {
+        let request = json!({"id": "api", "immediate": true});
+        let key = "idempotency-key: back\r\n";
+        let back = fixture.post("deploy.rollback", token.as_deref(), &request, key).await;
+        assert_eq!((back.status, &back.body["id"]), (200, &now["id"]), "{back:?}");
+    }
+    let waits = fixture.admin("deploy.get", &json!({"id": later["id"]})).await.body;
+    assert_eq!(waits["phase"], "pending", "{waits:#}");
     fixture.gateway.stop().await;
 }
 
@@ -348,7 +383,9 @@ async fn services_that_are_made_at_once_have_ports_of_their_own() {
         .collect();
     assert_eq!(addresses.len(), 6, "{services:#}");
     // A port that was let go of may be had again.
-    let gone = fixture.admin("service.delete", &json!({"name": "api0", "force": true})).await;
+    let gone = fixture
+        .admin("service.delete", &json!({"name": "api0", "force": true}))
+        .await;
     assert_eq!(gone.status, 200, "{gone:?}");
     fixture.gateway.stop().await;
 }

@@ -231,6 +231,25 @@ pub fn roll_back(
     Ok(back)
 }
 
+/// Has a deployment whose way forward is to an earlier revision not wait for requests any more.
+///
+/// # Errors
+/// It has ended, hasn't begun, is turned round itself, or doesn't wait already.
+pub fn hasten(deployment: &Deployment, by: &str, now: Timestamp) -> Result<Deployment, ApiError> {
+    forward(deployment)?;
+    if deployment.immediate {
+        return Err(ApiError::conflict(format!(
+            "{} doesn't wait for requests already",
+            deployment.id
+        )));
+    }
+    let mut hastened = deployment.clone();
+    hastened.immediate = true;
+    let message = "goes back without waiting for requests".to_owned();
+    turn::say(&mut hastened, &mut Vec::new(), message, by, now);
+    Ok(hastened)
+}
+
 /// The same once more: another deployment with the same plan, at once. It makes a revision of its own.
 ///
 /// # Errors

@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use api::{
     ApiError, DeploymentId, ErrorCode, Span, Timestamp,
     deploy::{
-        Action, Course, Deployment, Moment, Phase, Plan, REVISIONS_MAX, Revision, Schedule, Service, ServicePort,
-        Standing, Strategy,
+        Action, Course, Deployment, Moment, Numbers, Phase, Plan, REVISIONS_MAX, Revision, Schedule, Service,
+        ServicePort, Standing, Strategy,
     },
     time::{after, between},
 };
 
 use super::{ACTOR, LATE, MISSED_AFTER, Seen, Step, turn};
-use crate::plan::{AUTOSCALE, REPLICAS, canary_step};
+use crate::plan;
 
 /// A deployment that is asked for.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub struct Request {
     /// The model that read it. `None`: the grammar did.
     pub read_by: Option<String>,
     /// What it does.
-    pub plan: std::sync::Arc<Plan>,
+    pub plan: Arc<Plan>,
     /// Who asks.
     pub by: String,
     /// Why, in their words.
@@ -163,8 +163,8 @@ pub fn due(schedule: Option<&Schedule>, stands: Option<Phase>, now: Timestamp) -
 /// stands that this one waits for.
 ///
 /// # Errors
-/// It was begun before, its time has passed, there is nothing to scale or to go back to, or it would scale while another
-/// deployment brings a revision (that one would be lost).
+/// It was begun before, its time has passed, what it was planned on has changed since, there is nothing to scale or to go
+/// back to, or it would scale while another deployment brings a revision (that one would be lost).
 pub fn begin(
     deployment: &Deployment,
     service: &Service,
@@ -200,9 +200,14 @@ pub fn begin(
         }
         Due::Now => {}
     }
-    let plan = &as_it_is_by_now(&deployment.plan, service);
+    stands_on(&deployment.plan, service, under_way)?;
     let mut begun = deployment.clone();
-    begun.plan = Arc::clone(plan);
+    let plan = plan::for_service(&deployment.plan, service);
+    if plan != *deployment.plan {
+        begun.plan = Arc::new(plan);
+    }
+    let plan = Arc::clone(&begun.plan);
+    let plan = &*plan;
     let mut changed = service.clone();
     let superseded = under_way.filter(|other| other.id != deployment.id && !other.phase.ended());
     begun.revision = match plan.action {
@@ -297,33 +302,35 @@ pub fn begin(
     Ok(step)
 }
 
-/// A plan that was made for later, when its time has come: how many replicas there are, and between which bounds, was changed
-/// since by whoever could, and stays so unless the plan itself changes it.
-fn as_it_is_by_now(plan: &Arc<Plan>, service: &Service) -> Arc<Plan> {
-    if plan.schedule.is_none() || service.stable.is_none() {
-        return Arc::clone(plan);
+/// Refuses a plan that was made on something else than there is now: it would undo what happened since.
+fn stands_on(plan: &Plan, service: &Service, under_way: Option<&Deployment>) -> Result<(), ApiError> {
+    let Some(basis) = &plan.basis else {
+        return Ok(());
+    };
+    let stale = |was: String, is: String| {
+        Err(
+            ApiError::conflict(format!("what it was planned on has changed: {was} then, {is} now"))
+                .hint("ask for it anew: it is planned on what is there then"),
+        )
+    };
+    let now = plan::basis(service, under_way);
+    // How many replicas there are doesn't depend on what they run.
+    if now != basis.revision && plan.action != Action::Scale {
+        let called = |number: Option<u32>| match number {
+            Some(number) => match service.revision(number).and_then(|revision| revision.version.clone()) {
+                Some(version) => format!("revision {number} ({version})"),
+                None => format!("revision {number}"),
+            },
+            None => "no good revision".to_owned(),
+        };
+        return stale(called(basis.revision), called(now));
     }
-    let changes = |field: &str| plan.changes.iter().any(|change| change.field == field);
-    let mut now = Plan::clone(plan);
-    if !changes(AUTOSCALE) {
-        now.autoscale.clone_from(&service.autoscale);
-    }
-    if !changes(REPLICAS) && service.replicas != plan.replicas {
-        let bounds = now.autoscale.as_ref();
-        now.replicas = bounds
-            .map_or(service.replicas, |b| service.replicas.max(b.min).min(b.max))
-            .max(1);
-        // As large a part of them as was planned.
-        let of = |share: u32| u64::from(share) * u64::from(now.replicas) / u64::from(plan.replicas.max(1));
-        now.rolling.max_unavailable = u32::try_from(of(plan.rolling.max_unavailable)).unwrap_or(u32::MAX);
-        if let Some(canary) = &mut now.canary {
-            for step in &mut canary.steps {
-                *step = canary_step(step.percentage, now.replicas);
-            }
-            canary.effective_replicas = canary.steps.first().map_or(1, |step| step.replicas);
+    match basis.replicas {
+        Numbers::ChangeOf(before) if before != service.replicas => {
+            stale(format!("{before} replicas"), format!("{} replicas", service.replicas))
         }
+        Numbers::ChangeOf(_) | Numbers::Said | Numbers::Kept => Ok(()),
     }
-    if now == **plan { Arc::clone(plan) } else { Arc::new(now) }
 }
 
 /// How much later than its time a deployment begins, in words; nothing where that isn't worth a word.

@@ -2,7 +2,7 @@
 
 use api::{
     Span, Timestamp,
-    deploy::{Condition, Course, Deployment, Outcome, Phase, Plan, Purpose, Strategy, VERDICTS_MAX, Verdict},
+    deploy::{Condition, Course, Deployment, Outcome, Phase, Plan, Purpose, Signal, Strategy, VERDICTS_MAX, Verdict},
     time::{after, before, between},
 };
 
@@ -10,6 +10,7 @@ use super::{
     OBSERVE_LEAST, Seen, State, VERDICT_FRESH,
     turn::{self, Stage},
 };
+use crate::analysis;
 
 /// Longest window of a condition that names none.
 const WINDOW_MOST: Span = Span::secs(3600);
@@ -160,6 +161,21 @@ fn is_breach(verdict: &Verdict) -> bool {
 /// The verdict that brings the old revision back.
 pub(super) fn breach(deployment: &Deployment) -> Option<&Verdict> {
     deployment.verdicts.iter().find(|verdict| is_breach(verdict))
+}
+
+/// Whether the new revision was brought back because it fails often, whatever its bound was.
+pub(super) fn fails_often(deployment: &Deployment) -> bool {
+    deployment
+        .verdicts
+        .iter()
+        .filter(|verdict| is_breach(verdict))
+        .any(|verdict| {
+            let sample = &verdict.evidence.subject;
+            let failed = sample
+                .failed
+                .filter(|_| verdict.evidence.condition.metric == Signal::ErrorRate);
+            failed.is_some_and(|failed| analysis::fails_often(failed, sample.count))
+        })
 }
 
 /// What a canary's step waits for.

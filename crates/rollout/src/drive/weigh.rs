@@ -16,6 +16,9 @@ pub(super) enum Shares {
     Even,
     /// All to this revision as soon as any of it is ready.
     All(Option<u32>),
+    /// To the first as much as its ready replicas can bear, all once so many are ready; the rest stays with the second, unless
+    /// that has fewer left than would bear it. What comes back would fall over if its first replica got the requests of all.
+    Towards(u32, Option<u32>, u32),
     /// This part, in percent, to this revision; the rest to the others by ready replicas.
     Part(u32, f64),
     /// By ready replicas, but at least this part, in percent, to this revision.
@@ -46,10 +49,20 @@ fn raw(fleet: &Fleet, shares: Shares) -> BTreeMap<u32, u32> {
             ready.retain(|_, n| *n > 0);
         }
     }
-    if let Shares::All(Some(revision)) = shares
-        && fleet.ready(revision) > 0
+    if let Shares::All(Some(to)) | Shares::Towards(to, ..) = shares
+        && fleet.ready(to) > 0
     {
-        return BTreeMap::from([(revision, WHOLE)]);
+        let mut weights = BTreeMap::from([(to, WHOLE)]);
+        if let Shares::Towards(_, Some(from), enough) = shares
+            && fleet.ready(from) > 0
+        {
+            let back = fleet.ready(to);
+            let enough = enough.min(back + fleet.ready(from)).max(1);
+            let part = basis_points(f64::from(back) * 100.0 / f64::from(enough));
+            weights = BTreeMap::from([(to, part), (from, WHOLE - part)]);
+            weights.retain(|_, weight| *weight > 0);
+        }
+        return weights;
     }
     if ready.is_empty() {
         return was.clone();
@@ -62,7 +75,7 @@ fn raw(fleet: &Fleet, shares: Shares) -> BTreeMap<u32, u32> {
         ready.retain(|revision, _| !failed(revision));
     }
     let (revision, percent) = match shares {
-        Shares::Even | Shares::All(_) => return ready,
+        Shares::Even | Shares::All(_) | Shares::Towards(..) => return ready,
         Shares::Part(revision, percent) => (revision, percent),
         Shares::AtLeast(revision, percent) => {
             let all: u32 = ready.values().sum();

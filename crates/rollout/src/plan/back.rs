@@ -47,7 +47,9 @@ pub(super) fn plan(intent: &Intent, facts: &Facts<'_>, service: &Service) -> Res
             ))
             .hint(format!("`clawbernetes service delete {name}` ends it for good"))
         })?,
-        (None, _, Some(deployment)) if matches!(deployment.course, Course::Back { .. }) => {
+        (None, _, Some(deployment))
+            if matches!(deployment.course, Course::Back { .. }) || deployment.plan.action == Action::Rollback =>
+        {
             return Err(
                 ApiError::conflict(format!("{} of '{name}' is on its way back already", deployment.id)).hint(format!(
                     "clawbernetes deploy status {}; or name the revision",
@@ -55,7 +57,11 @@ pub(super) fn plan(intent: &Intent, facts: &Facts<'_>, service: &Service) -> Res
                 )),
             );
         }
-        (None, ..) => before(service, now)?,
+        (None, _, Some(_)) => before(service, now)?,
+        (None, _, None) => {
+            went_back(service)?;
+            before(service, now)?
+        }
     };
     let mut notes = Notes::default();
     if under_way.is_none() && to.number == now.number && now.standing != Standing::Bad {
@@ -112,6 +118,25 @@ fn changes_more(intent: &Intent) -> bool {
         || intent.priority.is_some()
         || !intent.env.is_empty()
         || intent.port.is_some()
+}
+
+/// Refuses to go back once more where what came last was taken back already: whoever says "roll back" again has seen what was
+/// before, and would get what was before that.
+fn went_back(service: &Service) -> Result<(), ApiError> {
+    match (service.stable(), service.revisions.last()) {
+        (Some(stable), Some(last)) if last.number > stable.number && last.standing != Standing::Good => {
+            let name = &service.name;
+            let message = format!(
+                "'{name}' is back already: {} was rolled back or never rolled out, and {} is what runs",
+                steps::revision(last),
+                steps::revision(stable)
+            );
+            Err(ApiError::conflict(message).hint(format!(
+                "further back: clawbernetes deploy rollback {name} --to VERSION (clawbernetes deploy history {name})"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The last good revision before `now`.

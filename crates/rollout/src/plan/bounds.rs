@@ -2,7 +2,7 @@
 
 use api::{
     ApiError,
-    deploy::{Autoscale, Load, Service},
+    deploy::{Autoscale, Load, Numbers, Service},
 };
 
 use super::{
@@ -17,16 +17,20 @@ use crate::intent::{Amount, Intent};
 pub(super) struct Count {
     /// So many, at least 1.
     pub replicas: u32,
+    /// Where that comes from.
+    pub from: Numbers,
     /// Bounds of it. `None`: it is fixed.
     pub autoscale: Option<Autoscale>,
 }
 
 /// Whether the sentence says anything about it.
 pub(super) fn said(intent: &Intent) -> bool {
-    intent.replicas.is_some()
-        || intent.min_replicas.is_some()
-        || intent.max_replicas.is_some()
-        || intent.follow.is_some()
+    intent.replicas.is_some() || changes(intent)
+}
+
+/// Whether the sentence says anything about the bounds.
+pub(super) fn changes(intent: &Intent) -> bool {
+    intent.min_replicas.is_some() || intent.max_replicas.is_some() || intent.follow.is_some()
 }
 
 /// The number of replicas and its bounds, from the sentence and what is there.
@@ -50,8 +54,12 @@ pub(super) fn count(
         Some(amount) => Some(asked(name, before, amount)?),
     };
     let old = service.and_then(|service| service.autoscale.as_ref());
-    let changes_bounds = intent.min_replicas.is_some() || intent.max_replicas.is_some() || intent.follow.is_some();
-    if !changes_bounds {
+    let from = match (intent.replicas, before) {
+        (None, _) => Numbers::Kept,
+        (Some(Amount::To(_)), _) | (Some(_), None) => Numbers::Said,
+        (Some(Amount::More(_) | Amount::Fewer(_) | Amount::Times(_)), Some(before)) => Numbers::ChangeOf(before),
+    };
+    if !changes(intent) {
         let replicas = asked.or(before).unwrap_or(1);
         if let (Some(old), Some(asked)) = (old, asked) {
             if !(old.min..=old.max).contains(&asked) {
@@ -72,6 +80,7 @@ pub(super) fn count(
         }
         return Ok(Count {
             replicas,
+            from,
             autoscale: old.cloned(),
         });
     }
@@ -116,6 +125,7 @@ pub(super) fn count(
     }
     Ok(Count {
         replicas: asked.or(before).unwrap_or(min).clamp(min, max),
+        from,
         autoscale: Some(Autoscale { min, max, load, target }),
     })
 }

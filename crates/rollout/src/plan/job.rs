@@ -106,6 +106,7 @@ pub(super) fn plan(intent: &Intent, facts: &Facts<'_>) -> Result<Plan, ApiError>
         autoscale: None,
         schedule,
         to_revision: None,
+        basis: None,
         changes,
         marks,
         version: built.version,

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use api::{
     ApiError,
-    deploy::{Action, Change, Marks, Phase, Plan, Resources, Revision, Service, Standing, Strategy},
+    deploy::{Action, Basis, Change, Marks, Numbers, Phase, Plan, Resources, Revision, Service, Standing, Strategy},
     workload::WorkloadSpec,
 };
 
 use super::{
-    Facts, Notes, bounds, changes, current, dangers, known_as, schedule,
+    Facts, Notes, basis, bounds, changes, current, dangers, known_as, schedule,
     spec::{self, Base},
     steps,
     strategy::{self, Shape},
@@ -281,6 +281,15 @@ pub(super) fn finish(
         spec,
         marks: target.marks,
         to_revision: target.back,
+        basis: Some(Basis {
+            revision: service.and_then(|service| basis(service, facts.under_way)),
+            replicas: count.from,
+            bounds: if bounds::changes(intent) {
+                Numbers::Said
+            } else {
+                Numbers::Kept
+            },
+        }),
         changes: target.changed,
         steps: Vec::new(),
         placement: Vec::new(),

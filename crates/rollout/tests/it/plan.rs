@@ -5,8 +5,8 @@ use std::sync::Arc;
 use api::{
     ApiError, Cpu, DeploymentId, ErrorCode, Size, Span, Timestamp, WorkloadId,
     deploy::{
-        Action, Autoscale, Comparison, Condition, Course, Deployment, Load, Marks, Phase, Plan, Revision, Service,
-        Signal, Standing, Strategy,
+        Action, Autoscale, Basis, Comparison, Condition, Course, Deployment, Load, Marks, Numbers, Phase, Plan,
+        Revision, Service, Signal, Standing, Strategy,
     },
     workload::{EnvVar, GpuRequest, Port, Priority, Probe, RestartPolicy, WorkloadSpec},
 };
@@ -959,7 +959,11 @@ fn what_was_bad_is_refused_unless_forced() {
         replicas: Some(Amount::To(8)),
         ..say(Verb::Scale)
     };
-    for intent in [scale, say(Verb::Rollback)] {
+    let back = Intent {
+        back_to: Some("v1".to_owned()),
+        ..say(Verb::Rollback)
+    };
+    for intent in [scale, back] {
         assert!(plan::looping(&world.plan(&intent), world.service.as_ref().unwrap()).is_none());
     }
     assert!(plan::looping(&restart, world.service.as_ref().unwrap()).is_some());
@@ -1454,10 +1458,23 @@ fn the_way_back() {
     assert_eq!(world.plan(&safely).strategy, Strategy::Rolling);
     refused(&world, &say(Verb::Abort), ErrorCode::Conflict, "no deployment");
 
-    // Having gone back once, back is further back, not forth again.
+    // Having gone back once, back is further back, not forth again; and who says no more than "back" may have said it before.
     let mut gone = World::with(4, 4);
     gone.service().stable = Some(2);
     assert_eq!(gone.plan(&back(None)).to_revision, Some(1));
+    gone.service().revisions[3].standing = Standing::Bad;
+    refused(
+        &gone,
+        &back(None),
+        ErrorCode::Conflict,
+        "is back already: revision 4 (v4) was rolled back",
+    );
+    refused(&gone, &back(None), ErrorCode::Conflict, "--to VERSION");
+    assert_eq!(gone.plan(&back(Some("v1"))).to_revision, Some(1));
+    let mut going = World::with(4, 4);
+    let plan = going.plan(&back(None));
+    going.begin(plan, Phase::Rolling);
+    refused(&going, &back(None), ErrorCode::Conflict, "on its way back already");
 
     let mut unproven = World::with(4, 1);
     unproven.service().stable = None;
@@ -1481,6 +1498,42 @@ fn the_way_back() {
     };
     refused(&world, &back(None), ErrorCode::Conflict, "on its way back already");
     refused(&World::with(4, 1), &back(None), ErrorCode::Conflict, "no good revision");
+}
+
+#[test]
+fn a_plan_says_what_it_stands_on() {
+    let basis = |world: &World, intent: &Intent| world.plan(intent).basis.unwrap();
+    let on = |revision, replicas, bounds| Basis {
+        revision,
+        replicas,
+        bounds,
+    };
+    use Numbers::{ChangeOf, Kept, Said};
+    let mut world = World::with(4, 2);
+    assert_eq!(basis(&world, &to_version("v3")), on(Some(2), Kept, Kept));
+    let counted = |replicas| Intent {
+        replicas: Some(replicas),
+        ..to_version("v3")
+    };
+    assert_eq!(basis(&world, &counted(Amount::To(6))), on(Some(2), Said, Kept));
+    assert_eq!(
+        basis(&world, &counted(Amount::Times(2.0))),
+        on(Some(2), ChangeOf(4), Kept)
+    );
+    assert_eq!(basis(&world, &counted(Amount::More(1))), on(Some(2), ChangeOf(4), Kept));
+    let bounded = Intent {
+        max_replicas: Some(9),
+        ..to_version("v3")
+    };
+    assert_eq!(basis(&world, &bounded), on(Some(2), Kept, Said));
+    let coming = world.plan(&to_version("v3"));
+    world.begin(coming, Phase::Canary);
+    assert_eq!(basis(&world, &to_version("v4")).revision, Some(3));
+    let first = Intent {
+        image: Some("reg:5000/x/y:v1".to_owned()),
+        ..say(Verb::Deploy)
+    };
+    assert_eq!(basis(&World::empty(), &first), on(None, Kept, Kept));
 }
 
 // ---- the seal

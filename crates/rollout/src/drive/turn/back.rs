@@ -6,14 +6,14 @@ use api::{
 };
 
 use super::{
-    super::{fleet::Bounds, weigh::Shares},
+    super::{ACTOR, fleet::Bounds, judge, weigh::Shares},
     Turn,
 };
 
 impl Turn {
     /// Wants the old set whole and nothing else; without one, nothing at all.
     pub(super) fn back(&mut self) {
-        let Course::Back { why, immediate, .. } = self.deployment.course.clone() else {
+        let Course::Back { why, by, immediate } = self.deployment.course.clone() else {
             return;
         };
         let plan = self.deployment.plan.clone();
@@ -23,7 +23,10 @@ impl Turn {
             self.fleet.service.replicas = self.deployment.replicas_before.max(1);
         }
         if let Some(new) = new.and_then(|new| self.fleet.service.revisions.iter_mut().find(|of| of.number == new)) {
-            new.standing = Standing::Bad;
+            // One that was good, and that somebody doesn't want back after all, is none the worse for it.
+            if by == ACTOR || new.standing == Standing::New {
+                new.standing = Standing::Bad;
+            }
         }
         let n = self.replicas();
         let Some(old) = old else {
@@ -39,6 +42,8 @@ impl Turn {
             );
             return;
         };
+        // What fails often is worse than what is slow for want of replicas.
+        let hasty = immediate || judge::fails_often(&self.deployment);
         if plan.strategy == Strategy::Immediate && plan.action != Action::Scale {
             self.fleet.clear(Some(old));
             let cap = if self.fleet.others_exist(Some(old)) { 0 } else { n };
@@ -52,11 +57,11 @@ impl Turn {
                 },
             );
         } else {
-            // All at once. Those of the new revision get no requests once one of the old is ready: they may go to make room.
+            // All at once. Those of the new revision go to make room, as far as what is left can bear the requests; in haste all
+            // but the last that is ready.
             let floor = match self.fleet.settled(old) {
-                _ if immediate => 0,
-                0 => n.saturating_sub(plan.rolling.max_unavailable.max(1)).max(1),
-                _ => 1,
+                1.. if hasty => 1,
+                _ => n.saturating_sub(plan.rolling.max_unavailable.max(1)).max(1),
             };
             let bounds = Bounds {
                 cap: u32::MAX,
@@ -67,7 +72,11 @@ impl Turn {
             self.fleet.balance(&[(old, n)], bounds);
         }
         self.fleet.drain(immediate);
-        self.weigh(Shares::All(Some(old)));
+        self.weigh(if hasty {
+            Shares::All(Some(old))
+        } else {
+            Shares::Towards(old, new, self.enough())
+        });
         let settled = self.fleet.settled(old);
         let called = self.called(old);
         let gone = self.fleet.living_others(Some(old)) == 0 && self.fleet.living(old) == n && !self.fleet.drains();

@@ -98,7 +98,8 @@ impl Turn {
                     self.deployment.step_since = Some(self.now);
                 }
                 match (self.deployment.plan.action, self.deployment.canary_steps.last()) {
-                    (Action::Rollback, _) => Shares::All(new),
+                    (Action::Rollback, _) if self.deployment.immediate => Shares::All(new),
+                    (Action::Rollback, _) => Shares::Towards(revision, old, self.enough()),
                     (_, Some(step)) => Shares::AtLeast(revision, step.percentage),
                     (_, None) => Shares::Even,
                 }
@@ -166,6 +167,12 @@ impl Turn {
             }
         };
         self.weigh(shares);
+    }
+
+    /// Replicas that can bear all requests: those that a rolling replacement leaves ready at least.
+    pub(super) fn enough(&self) -> u32 {
+        let n = self.replicas();
+        n.saturating_sub(self.deployment.plan.rolling.max_unavailable).max(1)
     }
 
     pub(super) fn weigh(&mut self, shares: Shares) {

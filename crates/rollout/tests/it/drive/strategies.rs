@@ -1,19 +1,14 @@
 //! Each strategy's way, forward and back.
 
-use std::sync::Arc;
-
 use api::{
     ErrorCode, Span,
     deploy::{
-        Action, Autoscale, Change, Course, Deployment, Outcome, Phase, Plan, Purpose, Rolling, Schedule, Service,
+        Action, Autoscale, Basis, Course, Deployment, Numbers, Outcome, Phase, Plan, Purpose, Rolling, Schedule,
         Standing, Strategy,
     },
     time::after,
 };
-use rollout::{
-    drive::{self, DRAIN, Due, State},
-    plan::REPLICAS,
-};
+use rollout::drive::{self, DRAIN, Due, State};
 
 use super::world::{World, blue_green, canary, ended, errors, hopeless, plan, start};
 
@@ -371,7 +366,7 @@ fn a_breached_condition_brings_the_old_revision_back_on_every_way() {
         };
         assert_eq!(why, "errors: Fail", "the sentence that decided");
         assert_eq!(world.service.revision(2).unwrap().standing, Standing::Bad);
-        if world.ready(1) > 0 {
+        if world.ready(1) == 3 {
             assert_eq!(weights(&world), [(1, 10_000)], "{strategy}");
         }
         world.settle();
@@ -601,12 +596,118 @@ fn going_back_to_a_revision_is_hasty() {
     let now = world.now;
     world.pods.values_mut().find(|pod| pod.revision == 1).unwrap().state = State::Ready { since: now };
     world.run();
-    assert_eq!(weights(&world), [(1, 10_000)], "all requests as soon as one is ready");
+    assert_eq!(weights(&world), [(1, 3333), (2, 6667)], "one of three bears a third");
     assert_eq!(world.ready(2), 3);
     world.settle();
     assert_eq!(world.last().phase, Phase::Complete);
     assert_eq!((world.service.stable, world.service.revisions.len()), (Some(1), 2));
     assert_eq!(world.service.revision(2).unwrap().standing, Standing::Bad);
+}
+
+#[test]
+fn what_comes_back_gets_no_more_than_it_can_bear() {
+    // Ten replicas, all new, and watched; 8 of them are enough.
+    let mut whole = World::new(10);
+    whole.deploy(watched(rolling(10, 2, 3, Span(0))));
+    whole.until(|world| world.last().phase == Phase::Promoting && world.service.members.len() == 10);
+    whole.now = after(whole.now, Span::secs(5));
+    let breach = |world: &mut World, failed: u64| {
+        world.judge(Outcome::Pass, Outcome::Fail);
+        for verdict in &mut world.verdicts {
+            verdict.evidence.subject.failed = Some(failed);
+        }
+        world.run();
+    };
+    let comes = |world: &mut World, n: usize| {
+        let now = world.now;
+        let back = world.pods.values_mut().filter(|pod| pod.revision == 1 && !pod.stopping);
+        for pod in back.take(n) {
+            pod.state = State::Ready { since: now };
+        }
+        world.run();
+    };
+    let mut world = whole.clone();
+    breach(&mut world, 2);
+    assert_eq!(weights(&world), [(2, 10_000)], "nobody else is there");
+    for (ready, share) in [(1, 1250), (2, 2500), (6, 7500)] {
+        comes(&mut world, ready);
+        assert_eq!(weights(&world), [(1, share), (2, 10_000 - share)], "{ready}");
+    }
+    comes(&mut world, 8);
+    assert_eq!(weights(&world), [(1, 10_000)]);
+    // One that goes doesn't turn all of it round again.
+    let lost = world.pods.values_mut().find(|pod| pod.revision == 1).unwrap();
+    lost.state = ended("exit code 137");
+    world.run();
+    assert!(world.service.weights.get(&1).is_some_and(|share| *share >= 8750));
+    world.settle();
+    assert_eq!((world.last().phase, world.ready(1)), (Phase::RolledBack, 10));
+    // What fails more than one in twenty gets nothing any more as soon as anybody else is there; nor does it in an emergency.
+    let mut world = whole.clone();
+    breach(&mut world, 60);
+    comes(&mut world, 1);
+    assert_eq!(weights(&world), [(1, 10_000)]);
+    let mut world = whole;
+    assert!(world.act(|last, now| drive::roll_back(last, "nonsense", "ada", true, now)));
+    world.run();
+    comes(&mut world, 1);
+    assert_eq!(weights(&world), [(1, 10_000)]);
+}
+
+#[test]
+fn going_back_at_once_leaves_the_last_healthy_copy() {
+    let mut world = World::new(2);
+    world.deploy(watched(rolling(2, 1, 0, Span(0))));
+    world.until(|world| world.last().phase == Phase::Promoting);
+    assert!(world.act(|last, now| drive::roll_back(last, "nonsense", "ada", true, now)));
+    world.run();
+    // There is no room for any more.
+    for _ in 0..5 {
+        let now = world.now;
+        let room = world.ready(2) < 2;
+        for pod in world.pods.values_mut() {
+            pod.state = match pod.state {
+                _ if pod.stopping => ended("stopped"),
+                State::Starting if room => State::Unready {
+                    since: now,
+                    why: "503".into(),
+                },
+                State::Starting => State::Waiting { why: "full".into() },
+                ref other => other.clone(),
+            };
+        }
+        world.run();
+        world.now = after(world.now, Span::secs(31));
+    }
+    assert_eq!(world.ready(2), 1, "{}", world.tell());
+    world.settle();
+    assert_eq!((world.last().phase, world.ready(1)), (Phase::RolledBack, 2));
+}
+
+#[test]
+fn a_good_revision_that_somebody_does_not_want_back_stays_good() {
+    let back = |world: &mut World| {
+        world.deploy(Plan {
+            action: Action::Rollback,
+            to_revision: Some(1),
+            ..plan(Strategy::Rolling, 2)
+        });
+        world.breathe(|_| true);
+    };
+    let mut world = World::new(2);
+    world.deploy(plan(Strategy::Rolling, 2));
+    world.settle();
+    back(&mut world);
+    assert!(world.act(|last, now| drive::roll_back(last, "no, stay", "ada", false, now)));
+    world.settle();
+    assert_eq!((world.last().phase, world.service.stable), (Phase::RolledBack, Some(2)));
+    assert_eq!(world.service.revision(1).unwrap().standing, Standing::Good);
+    // What doesn't run any more is bad.
+    back(&mut world);
+    become_(&mut world, 1, hopeless());
+    world.run();
+    world.settle();
+    assert_eq!(world.service.revision(1).unwrap().standing, Standing::Bad);
 }
 
 #[test]
@@ -774,52 +875,107 @@ fn deployments_wait_for_their_time_or_miss_it() {
 }
 
 #[test]
-fn what_waited_begins_with_the_replicas_that_there_are_by_then() {
-    let at = after(start(), Span::secs(3600));
-    let mut world = World::new(8);
-    world.now = start();
-    let mut later = Plan {
+fn a_plan_that_waited_begins_on_what_it_was_made_on_or_not_at_all() {
+    let mut world = World::new(3);
+    let at = after(world.now, Span::secs(3600));
+    let on = |replicas: Numbers, plan: Plan| Plan {
         schedule: Some(Schedule {
             at: Some(at),
             timezone: None,
             after: None,
         }),
-        ..canary(8, &[(50.0, 4)], true)
+        basis: Some(Basis {
+            revision: Some(1),
+            replicas,
+            bounds: Numbers::Kept,
+        }),
+        ..plan
     };
-    later.rolling.max_unavailable = 2;
-    world.deploy(later);
-    // Meanwhile it was given bounds, and has grown to them.
-    let bounds = Autoscale {
-        min: 2,
-        max: 16,
+    let begins = |world: &mut World| {
+        let waits = world.deployments.iter().find(|of| of.phase == Phase::Pending);
+        let id = waits.unwrap().id.clone();
+        world.now = at;
+        world.run();
+        world.deployments.iter().find(|of| of.id == id).unwrap().clone()
+    };
+    let refused = |of: &Deployment, words: &str| {
+        let error = of.error.as_ref().unwrap();
+        assert_eq!((of.phase, error.code), (Phase::Failed, ErrorCode::Conflict), "{error}");
+        assert!(error.message.contains(words) && error.hint.is_some(), "{error}");
+    };
+    world.deploy(on(Numbers::Kept, canary(3, &[(50.0, 2)], true)));
+
+    // What nobody said is as it is by then.
+    let mut scaled = world.clone();
+    scaled.service.replicas = 12;
+    scaled.service.autoscale = Some(Autoscale {
+        min: 3,
+        max: 20,
         load: None,
         target: 0.0,
-    };
-    let service = Service {
-        replicas: 16,
-        autoscale: Some(bounds.clone()),
-        ..world.service.clone()
-    };
-    let begun = |waiting: &Deployment| {
-        let step = drive::begin(waiting, &service, None, None, at).unwrap();
-        (step.deployment.unwrap(), step.service.unwrap())
-    };
-    let mut waiting = world.last().clone();
-    let (deployment, changed) = begun(&waiting);
-    assert_eq!((changed.replicas, changed.autoscale.as_ref()), (16, Some(&bounds)));
-    assert_eq!((deployment.plan.replicas, deployment.canary_steps[0].replicas), (16, 8));
-    assert_eq!(deployment.plan.rolling.max_unavailable, 4);
-    let said = deployment.message.unwrap();
-    assert!(said.contains("16, not 8"), "{said}");
-    // What it changes itself it changes.
-    Arc::make_mut(&mut waiting.plan).changes.push(Change {
-        field: REPLICAS.into(),
-        from: Some("6".into()),
-        to: "8".into(),
     });
-    let (deployment, changed) = begun(&waiting);
-    assert_eq!((changed.replicas, deployment.canary_steps[0].replicas), (8, 4));
-    assert_eq!(changed.autoscale, Some(bounds.clone()));
+    scaled.pass(Span::secs(60));
+    let bounds = scaled.service.autoscale.clone();
+    let begun = begins(&mut scaled);
+    assert_eq!((begun.plan.replicas, begun.canary_steps[0].replicas), (12, 6));
+    assert!(begun.message.is_some());
+    assert_eq!((scaled.service.replicas, &scaled.service.autoscale), (12, &bounds));
+    scaled.settle();
+    assert_eq!((scaled.last().phase, scaled.ready(2)), (Phase::Complete, 12));
+
+    // Another revision came in meanwhile: what it changed would be lost.
+    let mut other = world.clone();
+    other.deploy(plan(Strategy::Rolling, 3));
+    other.until(|world| world.service.stable == Some(2));
+    refused(&begins(&mut other), "revision 1 then, revision 2 now");
+    other.settle();
+    assert_eq!((other.service.stable, other.ready(2)), (Some(2), 3));
+
+    // "two more", of as many as there are no more; "five" is five.
+    for (numbers, is) in [(Numbers::ChangeOf(3), None), (Numbers::Said, Some(5))] {
+        let mut world = World::new(3);
+        world.deploy(on(
+            numbers,
+            Plan {
+                action: Action::Scale,
+                ..plan(Strategy::Rolling, 5)
+            },
+        ));
+        let mut same = world.clone();
+        begins(&mut same);
+        assert_eq!(same.service.replicas, 5);
+        world.service.replicas = 4;
+        let scale = begins(&mut world);
+        match is {
+            Some(is) => assert_eq!(world.service.replicas, is),
+            None => refused(&scale, "3 replicas then, 4 replicas now"),
+        }
+    }
+
+    // Nor does a second try bring back what was before.
+    let mut failed = World::new(3);
+    failed.deploy(Plan {
+        schedule: None,
+        ..on(Numbers::Kept, plan(Strategy::Rolling, 3))
+    });
+    become_(&mut failed, 2, hopeless());
+    failed.run();
+    failed.settle();
+    let again = |world: &World| {
+        let id = api::DeploymentId::new("dep-again");
+        let old = world
+            .deployments
+            .iter()
+            .find(|of| of.phase == Phase::RolledBack)
+            .unwrap();
+        let again = drive::retry(old, id, "ada", None, world.now).unwrap();
+        drive::begin(&again, &world.service, None, None, world.now)
+    };
+    assert!(again(&failed).is_ok());
+    failed.deploy(plan(Strategy::Rolling, 3));
+    failed.settle();
+    assert_eq!(failed.service.stable, Some(3));
+    assert_eq!(again(&failed).unwrap_err().code, ErrorCode::Conflict);
 }
 
 #[test]

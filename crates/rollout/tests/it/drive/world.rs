@@ -68,6 +68,7 @@ pub(crate) fn plan(strategy: Strategy, replicas: u32) -> Plan {
         spec: Arc::new(WorkloadSpec::default()),
         marks: Marks::default(),
         to_revision: None,
+        basis: None,
         changes: Vec::new(),
         steps: Vec::new(),
         placement: Vec::new(),
@@ -198,11 +199,9 @@ impl World {
 
     fn decide(&self) -> Step {
         let replicas = self.seen_replicas();
-        // One that waits is looked at as well; here there is at most one, and it is the last.
-        let Some(deployment) = self
-            .under_way()
-            .or(self.deployments.last().filter(|last| last.phase == Phase::Pending))
-        else {
+        // One that waits is looked at as well; here there is at most one.
+        let mut waiting = self.deployments.iter().filter(|of| of.phase == Phase::Pending);
+        let Some(deployment) = self.under_way().or_else(|| waiting.next()) else {
             return drive::steady(&self.service, &replicas, self.now);
         };
         drive::step(&self.seen(deployment, &replicas))
@@ -486,7 +485,6 @@ impl World {
             Some(of) if of.plan.strategy == Strategy::Immediate && of.plan.action != Action::Scale => 0,
             Some(of) => match &of.course {
                 Course::Back { .. } if of.from.is_none() => 0,
-                Course::Back { immediate: true, .. } => 0,
                 Course::Back { .. } if waits => 1,
                 Course::Back { .. } => n,
                 Course::Forward => {
@@ -567,7 +565,7 @@ impl World {
         }
         if let Some(of) = deployment
             && let (Course::Back { .. }, Some(from)) = (&of.course, of.from)
-            && serving.contains(&from)
+            && ready(from) >= n.saturating_sub(of.plan.rolling.max_unavailable).max(1) as usize
         {
             assert_eq!(
                 service.weights.keys().copied().collect::<Vec<_>>(),
