@@ -308,10 +308,10 @@ mod tests {
         for paused in [false, true] {
             let (stage, _) = stage().await;
             let seen = stage.view().await;
-            let next = drive::request(
-                request("dep-2", &planned("deploy web:2 as web with 2 replicas")),
-                at(10),
-            );
+            // Whatever it was planned on.
+            let mut plan = planned("deploy web:2 as web with 2 replicas");
+            plan.basis = None;
+            let next = drive::request(request("dep-2", &plan), at(10));
             let step = drive::begin(&next, web(&seen), Some(first(&seen)), None, at(10)).unwrap();
             if paused {
                 pause(&stage).await;

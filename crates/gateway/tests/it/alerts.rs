@@ -1,9 +1,6 @@
 //! Alerts from what is seen to what receivers hear, over real sockets.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
 use api::Span;
 use gateway::{AlertsFile, Gateway, Options, StartError};
@@ -13,7 +10,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, until};
 
 /// A rule that fires as soon as a node has joined, for as long as it has no session.
 const RULE: &str = "
@@ -116,20 +113,6 @@ fn receivers(stand_in: &StandIn) -> String {
 async fn join(fixture: &Fixture, name: &str) {
     let node = json!({"name": name, "exact": true});
     assert_eq!(fixture.admin("node.join", &node).await.status, 200);
-}
-
-/// Waits until there is something.
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
-    let found = async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let found = tokio::time::timeout(Duration::from_secs(60), found).await;
-    found.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
 async fn messages(stand_in: &StandIn, path: &str, count: usize) -> Vec<Message> {

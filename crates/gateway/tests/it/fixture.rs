@@ -152,3 +152,17 @@ pub(crate) fn frame(text: &str) -> Vec<u8> {
     frame.extend(text.as_bytes());
     frame
 }
+
+/// Waits until there is something.
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let found = tokio::time::timeout(Duration::from_secs(60), found).await;
+    found.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
