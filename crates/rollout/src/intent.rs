@@ -193,6 +193,11 @@ pub enum Batch {
     Count(u32),
     /// This part, in percent.
     Percent(f64),
+    /// So many in the place of those that they replace: so many fewer are ready meanwhile, and none exists beyond those asked
+    /// for.
+    Fewer(u32),
+    /// The same, in percent.
+    FewerPercent(f64),
 }
 
 /// Everyday words for how careful it is to be.

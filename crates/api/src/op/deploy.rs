@@ -355,6 +355,7 @@ pub struct ServiceView {
     /// Why the gateway can't listen there; it goes on trying. `null`: it does, or there is no address.
     pub closed: Option<String>,
     /// Nodes that carry it too: it is reached there as well.
+    #[serde(default)]
     pub carried_by: Vec<CarriedBy>,
     /// What is spoken there.
     pub protocol: Option<ServiceProtocol>,

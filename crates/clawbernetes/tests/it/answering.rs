@@ -83,7 +83,7 @@ impl Answering {
         }
         let command = serde_json::to_string(&Self::command()).unwrap();
         format!(
-            "apiVersion: clawbernetes/v1\nkind: Workload\nmetadata: {{name: api}}\nspec:\n  image: host\n  \
+            "apiVersion: clawbernetes/v1\nkind: Workload\nspec:\n  image: host\n  \
              command: {command}\n  env:\n{env}  networking: {{ports: [{{name: http, port: 8080}}]}}\n  metricsPort: 8080\n  \
              readinessCheck: {{http: /ready, interval: 200ms, timeout: 2s, failures: 3}}\n{more}"
         )

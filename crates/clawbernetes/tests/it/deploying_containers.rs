@@ -89,7 +89,7 @@ fn containers_are_rolled_out_and_taken_back_without_a_failed_request() {
     });
     let tally = callers.stop();
     assert_eq!(tally.broken.len(), 0, "{tally:?}");
-    cluster.delete_service("api");
+    cluster.delete_services();
     fleet.end();
 }
 
@@ -128,7 +128,7 @@ fn images_that_cant_be_had_are_told_at_once_and_no_caller_notices() {
     let tally = callers.stop();
     assert_eq!(tally.bad(), 0, "{tally:?}");
     assert_eq!(tally.good.keys().collect::<Vec<_>>(), ["v1"]);
-    cluster.delete_service("api");
+    cluster.delete_services();
     fleet.end();
 }
 
@@ -148,6 +148,6 @@ fn a_first_deployment_whose_image_comes_late_is_tried_again() {
     let again = cluster.home.run(&format!("deploy retry {id} --json")).json();
     cluster.until_deployed(again["id"].as_str().unwrap(), "complete");
     assert_eq!(cluster.ready("api"), [("v1".to_owned(), 2)]);
-    cluster.delete_service("api");
+    cluster.delete_services();
     fleet.end();
 }

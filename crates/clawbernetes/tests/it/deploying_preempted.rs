@@ -50,6 +50,6 @@ fn replicas_that_were_preempted_wait_and_come_back_and_their_deployment_waits_fo
     }
     cluster.home.run(&format!("deploy promote {id} --force")).ok();
     cluster.until_deployed(&id, "complete");
-    cluster.delete_service("api");
+    cluster.delete_services();
     cluster.end();
 }

@@ -57,6 +57,6 @@ fn connections_stay_where_they_began_until_they_end_and_new_ones_go_to_the_new_r
     let heard = passers.stop();
     let versions: Vec<_> = heard.keys().cloned().collect();
     assert_eq!(versions, ["v1", "v2"].map(|v| Ok(v.to_owned())), "{heard:?}");
-    cluster.delete_service("echo");
+    cluster.delete_services();
     cluster.end();
 }

@@ -124,10 +124,7 @@ impl Stage {
 
     /// Deletes all services and ends everything.
     pub fn end(self) {
-        let services = self.cluster.home.run("service list --json").json();
-        for service in services.as_array().unwrap() {
-            self.cluster.delete_service(service["name"].as_str().unwrap());
-        }
+        self.cluster.delete_services();
         self.cluster.end();
         drop(self.one);
     }
@@ -201,9 +198,13 @@ impl Cluster {
         });
     }
 
-    /// Deletes a service, and waits until nothing runs any more: an agent that stops leaves its jobs running.
-    pub fn delete_service(&self, name: &str) {
-        self.home.run(&format!("service delete {name} --yes")).ok();
+    /// Deletes all services, and waits until nothing runs any more: an agent that stops leaves its jobs running.
+    pub fn delete_services(&self) {
+        let services = self.home.run("service list --json").json();
+        for service in services.as_array().unwrap() {
+            let name = service["name"].as_str().unwrap();
+            self.home.run(&format!("service delete {name} --yes")).ok();
+        }
         wait_for("the replicas to end", || {
             let status = self.home.run("status --json").json();
             status["workloads"].as_array()?.is_empty().then_some(())

@@ -167,7 +167,13 @@ const CLAUSES: &[Opening] = &[
     ),
     Opening::with(
         |input, _| strategy::batch(input),
-        &[words::ONE, words::IN_BATCHES, words::BY_N, words::TWO_BY_TWO],
+        &[
+            words::ONE,
+            words::IN_BATCHES,
+            words::MAX_UNAVAILABLE,
+            words::BY_N,
+            words::TWO_BY_TWO,
+        ],
     ),
     Opening::with(
         |input, _| strategy::pause(input),

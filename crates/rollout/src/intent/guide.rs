@@ -200,6 +200,10 @@ mod tests {
                     &["update model-server to v2.5 in batches of 20%"],
                 ),
                 (
+                    "update model-server v2.5, rolling, max unavailable 1",
+                    &["update model-server to v2.5 with max unavailable 1"],
+                ),
+                (
                     "update model-server v2.5, rolling, 1 at a time, waiting 1m between batches",
                     &["update model-server to v2.5 one by one, wait 1 minute between each"],
                 ),

@@ -207,7 +207,7 @@ fn canary_of(mut steps: Vec<Step>, strategy: bool) -> Parsed<Vec<Part>> {
     Ok(parts)
 }
 
-/// "20% at a time", "one at a time", "in batches of 3".
+/// "20% at a time", "one at a time", "in batches of 3", "max unavailable 1".
 pub(super) fn batch(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     let size = |input: &mut Input<'_>| {
         alt((
@@ -219,6 +219,10 @@ pub(super) fn batch(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     alt((
         (size, said(words::AT_A_TIME)).map(|(size, _)| size),
         preceded(said(words::IN_BATCHES), size),
+        preceded((said(words::MAX_UNAVAILABLE), opt(said(words::AIM))), size).map(|size| match size {
+            Batch::Count(count) | Batch::Fewer(count) => Batch::Fewer(count),
+            Batch::Percent(percent) | Batch::FewerPercent(percent) => Batch::FewerPercent(percent),
+        }),
         said(words::BY_N).value(Batch::Count(1)),
         said(words::TWO_BY_TWO).value(Batch::Count(2)),
     ))

@@ -144,7 +144,8 @@ tables! {
     AT_A_TIME "so many at once" ["at a time", "at once", "per batch", "by batch", "each time", "per step"];
     BY_N "one after another" ["one by one", "one-by-one", "one after another", "one after the other"];
     TWO_BY_TWO "two at once" ["two by two"];
-    IN_BATCHES "so many at once" ["in batches of", "in steps of", "in groups of", "batches of", "batch size", "with batches of", "with a batch size of", "batch size of", "max unavailable", "maxunavailable", "max-unavailable"];
+    IN_BATCHES "so many at once" ["in batches of", "in steps of", "in groups of", "batches of", "batch size", "with batches of", "with a batch size of", "batch size of"];
+    MAX_UNAVAILABLE "so many fewer are ready meanwhile" ["max unavailable", "maxunavailable", "max-unavailable", "with max unavailable", "at most unavailable", "unavailable at most"];
     WAITING "rest between batches" ["waiting", "wait", "pausing", "pause", "pause for", "wait for", "resting", "rest", "waiting for", "pausing for", "with a pause of", "with pauses of", "a pause of", "pauses of", "with", "sleep", "sleeping"];
     BETWEEN_BATCHES "rest between batches" [
         "between batches", "between", "between each", "between them", "between replicas", "between each batch", "between the batches", "between each replica", "between every replica", "between every batch", "between steps", "in between", "between each one", "after each", "after each batch", "after each replica", "after every batch", "after every replica", "pause between batches",

@@ -184,6 +184,8 @@ impl Intent {
         match self.batch {
             Some(Batch::Count(count)) => to.push(format!("{count} at a time")),
             Some(Batch::Percent(percent)) => to.push(format!("{percent}% at a time")),
+            Some(Batch::Fewer(count)) => to.push(format!("max unavailable {count}")),
+            Some(Batch::FewerPercent(percent)) => to.push(format!("max unavailable {percent}%")),
             None => {}
         }
         to.extend(

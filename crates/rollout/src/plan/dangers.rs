@@ -52,6 +52,8 @@ fn at_once(plan: &Plan, intent: &Intent) -> Option<String> {
     let said = match intent.batch? {
         Batch::Count(count) => count.to_string(),
         Batch::Percent(percent) => format!("{} %", number(percent)),
+        // None is beside those that are there.
+        Batch::Fewer(_) | Batch::FewerPercent(_) => return None,
     };
     let rolls = matches!(plan.strategy, Strategy::Rolling | Strategy::Canary);
     (rolls && plan.replicas > 1 && plan.rolling.max_surge >= plan.replicas).then(|| {

@@ -235,10 +235,24 @@ fn warn_of_canary(canary: &Canary, shape: Shape, notes: &mut Notes) {
     }
 }
 
-/// A few at a time. Where the sentence names how many, so many exist beyond those asked for, and none fewer are ready;
-/// otherwise a quarter more (rounded up) and a quarter fewer (rounded down).
+/// A few at a time. Where the sentence names how many, so many exist beyond those asked for, and none fewer are ready; "max
+/// unavailable" is so many fewer (rounded down) and none beyond; otherwise a quarter more (rounded up) and a quarter fewer
+/// (rounded down).
 fn rolling(intent: &Intent, replicas: u32) -> Result<Rolling, ApiError> {
     let refuse = |message: &str| Err(ApiError::invalid("intent", message));
+    // The last one stays until its replacement is proven.
+    let fewer = |count: u32| match count {
+        0 => Err(ApiError::invalid("intent", "with none at a time nothing would happen")),
+        count if count >= replicas => {
+            let message = format!(
+                "with {count} unavailable none of {} would be left",
+                steps::replicas(replicas)
+            );
+            Err(ApiError::invalid("intent", message)
+                .hint("name fewer, or say 'immediate' to stop all before the new ones start"))
+        }
+        count => Ok(count),
+    };
     let (max_surge, max_unavailable) = match intent.batch {
         None => (
             share_up(ROLLING_PERCENT, replicas).max(1),
@@ -248,6 +262,11 @@ fn rolling(intent: &Intent, replicas: u32) -> Result<Rolling, ApiError> {
         Some(Batch::Count(count)) => (count.min(replicas), 0),
         Some(Batch::Percent(percent)) if percent > 0.0 && percent <= 100.0 => (share_up(percent, replicas).max(1), 0),
         Some(Batch::Percent(_)) => return refuse("a part at a time is above 0 % and at most 100 %"),
+        Some(Batch::Fewer(count)) => (0, fewer(count)?),
+        Some(Batch::FewerPercent(percent)) if percent > 0.0 && percent < 100.0 => {
+            (0, fewer(share_down(percent, replicas).max(1))?)
+        }
+        Some(Batch::FewerPercent(_)) => return refuse("a part that is unavailable is above 0 % and below 100 %"),
     };
     Ok(Rolling {
         max_unavailable,

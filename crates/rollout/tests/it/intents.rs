@@ -198,7 +198,7 @@ prop_compose! {
         numbers in numbers(),
         way in option::of(select(vec![Way::Canary, Way::BlueGreen, Way::Rolling, Way::Immediate])),
         steps in vec(1u32..200, 0..4),
-        batch in option::of(prop_oneof![(1u32..100).prop_map(Batch::Count), (1u32..100).prop_map(|n| Batch::Percent(f64::from(n)))]),
+        batch in option::of(prop_oneof![(1u32..100).prop_map(Batch::Count), (1u32..100).prop_map(|n| Batch::Percent(f64::from(n))), (1u32..100).prop_map(Batch::Fewer), (1u32..100).prop_map(|n| Batch::FewerPercent(f64::from(n)))]),
         (pause, promote_after, keep, timeout) in (option::of(span()), option::of(span()), option::of(span()), option::of(span())),
         promote_if in vec(condition(false), 0..3),
         rollback_if in vec(condition(true), 0..3),

@@ -1179,7 +1179,7 @@ fn the_first_revision_has_nothing_to_be_compared_with() {
 #[test]
 fn rolling_in_numbers() {
     // replicas, batch -> surge, unavailable
-    let table: [(u32, Option<Batch>, u32, u32); 12] = [
+    let table: [(u32, Option<Batch>, u32, u32); 16] = [
         (1, None, 1, 0),
         (2, None, 1, 0),
         (3, None, 1, 0),
@@ -1192,6 +1192,10 @@ fn rolling_in_numbers() {
         (10, Some(Batch::Percent(20.0)), 2, 0),
         (10, Some(Batch::Percent(25.0)), 3, 0),
         (3, Some(Batch::Percent(1.0)), 1, 0),
+        (3, Some(Batch::Fewer(2)), 0, 2),
+        (2, Some(Batch::FewerPercent(10.0)), 0, 1),
+        (10, Some(Batch::FewerPercent(25.0)), 0, 2),
+        (10, Some(Batch::FewerPercent(99.0)), 0, 9),
     ];
     for (replicas, batch, surge, unavailable) in table {
         let plan = World::with(replicas, 1).plan(&Intent {
@@ -1210,6 +1214,11 @@ fn rolling_in_numbers() {
         Batch::Percent(0.0),
         Batch::Percent(101.0),
         Batch::Percent(f64::NAN),
+        Batch::Fewer(0),
+        Batch::Fewer(4),
+        Batch::FewerPercent(0.0),
+        Batch::FewerPercent(100.0),
+        Batch::FewerPercent(f64::NAN),
     ] {
         let intent = Intent {
             batch: Some(batch),

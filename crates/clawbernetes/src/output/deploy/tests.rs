@@ -309,13 +309,15 @@ fn service() -> Value {
         "checks": [replica("wl-0000000001", 3, json!({}))], "address": "http://127.0.0.1:20000", "protocol": "http",
         "autoscale": {"min": 2, "max": 10, "load": {"kind": "queue"}, "target": 4.0}, "scaling": "8 replicas: 31 requests under way",
         "deployment": "dep-0000000001", "requestsUnderWay": {"3": 31},
+        "carriedBy": [{"node": "gpu-1", "address": "http://10.0.0.7:20000", "closed": null},
+            {"node": "gpu-2", "address": "http://10.0.0.8:20000", "closed": "Address already in use (os error 98)"}],
     })
 }
 
 #[test]
 fn services() {
     let new = json!({"name": "batcher", "version": null, "revision": null, "ready": 0, "replicas": 1, "address": null,
-        "protocol": null, "autoscale": null, "scaling": null, "deployment": null, "requestsUnderWay": {}, "revisions": [],
+        "protocol": null, "autoscale": null, "scaling": null, "deployment": null, "requestsUnderWay": {}, "revisions": [], "carriedBy": [],
         "checks": [], "image": ""});
     let all: Vec<ServiceView> = read(json!([service(), with(service(), new)]));
     insta::assert_snapshot!(drawn(&all));

@@ -285,10 +285,10 @@ impl Draft {
             );
         }
         match self.batch.get() {
-            Some(Batch::Count(0)) => {
+            Some(Batch::Count(0) | Batch::Fewer(0)) => {
                 return Err(Misread::new(format!("'{}' replaces none", self.batch.words())).help("say 'one at a time'"));
             }
-            Some(Batch::Percent(percent)) if !(*percent > 0.0 && *percent < 100.0) => {
+            Some(Batch::Percent(percent) | Batch::FewerPercent(percent)) if !(*percent > 0.0 && *percent < 100.0) => {
                 return Err(Misread::new(format!(
                     "'{}' replaces {}",
                     self.batch.words(),
