@@ -166,10 +166,10 @@ async fn back(call: &Call, request: &RollbackRequest) -> Result<Act, ApiError> {
     };
     let (namespace, name) = match meant {
         Back::Turn(id) => {
-            let why = request.reason.as_deref().unwrap_or("it was rolled back");
+            let why = request.reason.clone();
             return Ok(Act::TakeBack(TakeBack {
                 id,
-                why: why.to_owned(),
+                why: why.unwrap_or_else(|| format!("{} asked for it", call.actor())),
                 immediate: request.immediate,
                 complete_too: true,
             }));

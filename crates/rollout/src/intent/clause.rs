@@ -238,7 +238,10 @@ const CLAUSES: &[Opening] = &[
             words::GPUS,
         ],
     ),
-    Opening::with(|input, _| setting::image(input), &[words::IMAGE, words::FROM]),
+    Opening::with(
+        |input, _| setting::image(input),
+        &[words::TO, words::IMAGE, words::FROM],
+    ),
     Opening::with(
         |input, _| amount::resource_noun(input),
         &[

@@ -1,6 +1,6 @@
 //! What a replica is given, and what is said by the way: settings, care, reasons, words that say nothing.
 
-use api::workload::{EnvVar, Priority};
+use api::workload::{EnvVar, HOST_IMAGE, Priority};
 use winnow::{
     Parser,
     combinator::{alt, opt, preceded},
@@ -105,6 +105,7 @@ pub(super) fn priority(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
 
 pub(super) fn image(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     let start = input.checkpoint();
+    taken(input, words::TO);
     if taken(input, words::IMAGE) {
         committed(input, "deploy web with image ghcr.io/acme/web:v2");
         if let Some(token) = peeked(input).filter(|token| token.kind == Kind::Quoted && value::is_image(&token.text()))
@@ -113,8 +114,8 @@ pub(super) fn image(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
             return Ok(vec![Part::Image(token.text().into_owned())]);
         }
         return word(input, |token| {
-            (value::is_image(token.raw) && !super::vocabulary::is_word(token.low))
-                .then(|| vec![Part::Image(token.raw.to_owned())])
+            let named = value::is_image(token.raw) && !super::vocabulary::is_word(token.low);
+            (named || token.low == HOST_IMAGE).then(|| vec![Part::Image(token.raw.to_owned())])
         });
     }
     input.reset(&start);

@@ -1,6 +1,6 @@
 //! A sentence: planned, shown, asked for, applied.
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
 use api::{
     ApiError,
@@ -8,16 +8,13 @@ use api::{
     op::{ApplyRequest, DeployApply, DeployPlan, PlanRequest, Planned},
 };
 
-use super::{
-    Args,
-    watch::{Wanted, follow},
-};
+use super::{Args, begun, watch::Wanted};
 use crate::{
     cli::App,
     config::{Settings, Source},
     failure::Outcome,
     manifest_file,
-    output::{Format, PlanShown, gist, scheduled},
+    output::{PlanShown, gist, scheduled},
     terminal,
 };
 
@@ -67,16 +64,7 @@ impl Args {
         if !shown {
             tell(app, &planned.plan);
         }
-        let id = &status.summary.id;
-        match (app.out.format, self.watch) {
-            (Format::Table, _) | (Format::Name, false) => app.out.print(&format!("{id}\n"))?,
-            (_, true) => app.out.note(id.as_str()),
-            (_, false) => app.out.data(&status)?,
-        }
-        if self.watch {
-            return follow(app, &client, &status, wanted, io::stderr()).await;
-        }
-        Ok(ExitCode::SUCCESS)
+        begun(app, &client, &status, self.watch.then_some(wanted)).await
     }
 }
 

@@ -157,6 +157,20 @@ fn refused(why: &str) -> ApiError {
     ApiError::new(ErrorCode::InvalidArgument, why)
 }
 
+/// Prints the id of a deployment that was asked for, alone, and follows it to its end where that is wanted.
+async fn begun(app: &App, client: &Client, status: &DeploymentStatus, watch: Option<Wanted>) -> Outcome {
+    let id = &status.summary.id;
+    match (app.out.format, watch) {
+        (Format::Table, _) | (Format::Name, None) => app.out.print(&format!("{id}\n"))?,
+        (_, Some(_)) => app.out.note(id.as_str()),
+        (_, None) => app.out.data(status)?,
+    }
+    match watch {
+        Some(wanted) => follow(app, client, status, wanted, std::io::stderr()).await,
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
 /// Tells what became of a deployment, and follows it to its end where that is wanted.
 async fn tell(app: &App, client: &Client, status: &DeploymentStatus, sentence: &str, watch: Option<Wanted>) -> Outcome {
     match watch {

@@ -2,7 +2,7 @@
 
 use api::op::{DeployRetry, RetryRequest};
 
-use super::{named, stands, tell, watch::Wanted};
+use super::{begun, named, stands, watch::Wanted};
 use crate::{cli::App, failure::Outcome};
 
 /// Try a deployment that failed or was rolled back once more
@@ -32,7 +32,8 @@ impl Args {
             reason: self.reason,
         };
         let status = client.call::<DeployRetry>(&request).await?;
-        let sentence = format!("{} is tried once more; {}", named(&status), stands(&status));
-        tell(app, &client, &status, &sentence, self.watch.then_some(Wanted::Done)).await
+        app.out
+            .note(&format!("{} is tried once more; {}", named(&status), stands(&status)));
+        begun(app, &client, &status, self.watch.then_some(Wanted::Done)).await
     }
 }
