@@ -11,7 +11,7 @@ use winnow::{
 use super::{
     Batch, Verb,
     clause::{Part, separators},
-    grammar::{Input, Parsed, committed, ends, follows, other, refuse, said, taken},
+    grammar::{Input, Parsed, committed, ends, follows, other, peeked, refuse, said, taken},
     misread::Misread,
     value, words,
 };
@@ -60,11 +60,12 @@ pub(super) fn canary(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
         Err(error @ ErrMode::Cut(_)) => return Err(error),
         Err(_) => {
             input.reset(&after);
+            let said = peeked(input).map_or("", |token| token.raw);
             if let Ok(number) = value::number(input)
                 && (ends(input) || follows(input, words::FIRST))
             {
                 return refuse(
-                    Misread::new(format!("'canary {number}': {number} what?"))
+                    Misread::new(format!("'canary {said}': {said} what?"))
                         .help(format!("say 'canary {number}%'"))
                         .example(CANARY_EXAMPLE),
                 );

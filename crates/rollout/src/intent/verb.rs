@@ -287,7 +287,7 @@ pub(super) fn too_little(input: &mut Input<'_>) -> Parsed<Vec<Part>> {
     let way = taken(input, words::MORE) || taken(input, words::FEWER);
     if way && let Ok(noun) = resource::noun(input) {
         return refuse(
-            Misread::new(format!("'{first} {}': how much?", noun.name()))
+            Misread::new(format!("'{first}' of {}: how much?", noun.name()))
                 .help("say '8Gi more memory', '2 more GPUs' or '3 more replicas'")
                 .example("add 3 replicas to inference"),
         );
