@@ -168,22 +168,19 @@ fn near<'a>(view: &'a View, text: &str, namespace: &str) -> Option<&'a str> {
 mod tests {
     use std::sync::Arc;
 
-    use api::Timestamp;
-    use rollout::{drive, intent, plan};
     use serde::Serialize;
     use store::{Change, Record, Revision};
 
-    use super::*;
+    use super::{
+        super::stage::{self, at},
+        *,
+    };
     use crate::keys;
 
     const WITHIN: Within<'static> = Within {
         namespace: "default",
         only: None,
     };
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + second).unwrap()
-    }
 
     /// A service `web` of one good revision, which `dep-1` brought.
     struct There {
@@ -193,38 +190,10 @@ mod tests {
 
     impl There {
         fn new() -> Self {
-            let zoned = at(0).to_zoned(jiff::tz::TimeZone::UTC);
-            let said = intent::read("deploy registry/web:v1 as web with 2 replicas", &zoned).unwrap();
-            let facts = plan::Facts {
-                namespace: "default",
-                now: at(0),
-                service: None,
-                under_way: None,
-                workload: None,
-                known: &[],
-                image: None,
-                template: None,
-                marks: None,
-                timeout: None,
-                default_timeout: plan::DEFAULT_TIMEOUT,
-                memory_used: None,
-                force: false,
-            };
-            let plan = plan::make(&said.intent, &facts).unwrap();
-            let asked = drive::Request {
-                id: DeploymentId::new("dep-1"),
-                intent: String::new(),
-                read_by: None,
-                plan: Arc::new(plan),
-                by: "ada".to_owned(),
-                reason: None,
-                immediate: false,
-            };
-            let service = drive::service(&asked.plan, "ada", None, at(0));
-            let begun = drive::begin(&drive::request(asked, at(0)), &service, None, None, at(0)).unwrap();
+            let (service, deployment) = stage::service(&[]);
             let mut there = Self {
-                service: begun.service.unwrap(),
-                deployments: vec![begun.deployment.unwrap()],
+                service,
+                deployments: vec![deployment],
             };
             there.service.stable = Some(1);
             there.ends(Phase::Complete);

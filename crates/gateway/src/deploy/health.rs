@@ -113,70 +113,14 @@ pub fn restarts(view: &View, service: &Service, revision: u32, from: Timestamp, 
 #[cfg(test)]
 mod tests {
     use api::{
-        NodeName,
-        op::Submission,
         wire::Seen,
-        workload::{
-            HealthCheck, JobKey, Member, MemberState, Outcome, Probe, RestartPolicy, StopReason, Usage, WorkloadSpec,
-        },
+        workload::{Outcome, StopReason, Usage},
     };
 
-    use super::*;
-    use crate::decide::submit;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + second).unwrap()
-    }
-
-    /// A replica that says when it is ready, waiting.
-    fn replica() -> Workload {
-        let spec = WorkloadSpec {
-            image: "web:1".to_owned(),
-            restart: RestartPolicy::Always,
-            readiness: Some(HealthCheck {
-                probe: Probe::Tcp(80),
-                interval: Span::secs(1),
-                timeout: Span::secs(1),
-                failures: 1,
-            }),
-            ..WorkloadSpec::default()
-        };
-        let submission = Submission {
-            name: Some("web-1".to_owned()),
-            spec,
-            ..Submission::default()
-        };
-        submit::workload(submission, 1, "ada", at(0)).unwrap()
-    }
-
-    fn told(w: &Workload, seen: &Seen, second: i64) -> Workload {
-        let job = JobKey {
-            workload: w.id.clone(),
-            attempt: w.attempt,
-            rank: 0,
-        };
-        let step = lifecycle::observe(w, &w.members[0].node, &job, seen, at(second));
-        step.unwrap().workload
-    }
-
-    fn started(w: &Workload, second: i64) -> Workload {
-        let member = Member {
-            rank: 0,
-            node: NodeName::new("a"),
-            gpus: Vec::new(),
-            state: MemberState::Assigned,
-        };
-        let bound = lifecycle::bind(w, vec![member], at(second)).unwrap().workload;
-        let begun = Seen::Started {
-            at: at(second),
-            endpoints: Vec::new(),
-        };
-        told(&bound, &begun, second)
-    }
-
-    fn readiness(w: &Workload, ready: bool, second: i64) -> Workload {
-        told(w, &Seen::Readiness { ready, why: None }, second)
-    }
+    use super::{
+        super::stage::{at, readiness, replica, started, told},
+        *,
+    };
 
     fn ended(w: &Workload, stop: Option<StopReason>, second: i64) -> Workload {
         let outcome = Outcome::Exited { code: 1 };
@@ -209,9 +153,9 @@ mod tests {
 
     #[test]
     fn one_that_was_never_ready_says_nothing() {
-        let waiting = replica();
+        let waiting = replica(1);
         finds(&waiting, 0, 10, SILENT);
-        let starting = started(&waiting, 20);
+        let starting = started(&waiting, "a", 20, 20);
         finds(&starting, 0, 900, SILENT);
         let refused = Seen::Readiness {
             ready: false,
@@ -224,7 +168,7 @@ mod tests {
 
     #[test]
     fn one_that_stops_being_ready_is_ill_until_it_is_again_and_that_is_remembered() {
-        let ready = readiness(&started(&replica(), 20), true, 60);
+        let ready = readiness(&started(&replica(1), "a", 20, 20), true, 60);
         let ill = readiness(&ready, false, 100);
         finds(&ill, 50, 100, ILL);
         finds(&ill, 50, 399, ILL);
@@ -236,11 +180,11 @@ mod tests {
 
     #[test]
     fn one_that_ends_by_itself_is_ill_until_it_is_ready_again() {
-        let ready = readiness(&started(&replica(), 20), true, 60);
+        let ready = readiness(&started(&replica(1), "a", 20, 20), true, 60);
         let died = ended(&ready, None, 200);
         assert_eq!(died.phase, Phase::Pending, "{died:?}");
         finds(&died, 50, 201, ILL);
-        let starting = started(&died, 220);
+        let starting = started(&died, "a", 220, 220);
         finds(&starting, 50, 221, ILL);
         finds(&starting, 50, 500, [Some(false); 3]);
         let again = readiness(&starting, true, 230);
@@ -250,11 +194,11 @@ mod tests {
 
     #[test]
     fn one_that_was_stopped_for_another_is_not_ill() {
-        let mut w = readiness(&started(&replica(), 20), true, 60);
+        let mut w = readiness(&started(&replica(1), "a", 20, 20), true, 60);
         for (stop, second) in [(StopReason::Preempted, 200), (StopReason::Drained, 300)] {
             let stopped = ended(&w, Some(stop), second);
             finds(&stopped, 50, second + 1, SILENT);
-            let starting = started(&stopped, second + 10);
+            let starting = started(&stopped, "a", second + 10, second + 10);
             finds(&starting, 50, second + 11, SILENT);
             w = readiness(&starting, true, second + 20);
             finds(&w, 50, second + 21, WELL);

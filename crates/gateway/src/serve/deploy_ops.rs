@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::{
     App,
-    deploying::{Wish, fulfil},
+    deploying::{self, Wish, fulfil},
     events::tokio_stream,
     face::Call,
     stream::until_touched,
@@ -82,15 +82,8 @@ async fn change(
     id: &DeploymentId,
     mut act: impl FnMut(&Deployment, Timestamp) -> Result<Deployment, ApiError>,
 ) -> Result<DeploymentStatus, ApiError> {
-    let app = &call.app;
-    app.hub
-        .decide(|view| {
-            let gone = || ApiError::not_found(format!("the deployment {id} is gone"));
-            let deployment = view.deployment(id).ok_or_else(gone)?;
-            Ok(Some(deploy::changed(view, deployment, &act(deployment, now())?)))
-        })
-        .await?;
-    shown(app, id)
+    deploying::change(call, id, |deployment, at| act(deployment, at).map(Some)).await?;
+    shown(&call.app, id)
 }
 
 /// `deploy.promote`

@@ -370,40 +370,41 @@ async fn take_back(call: &Call, asked: &TakeBack) -> Result<Option<DeploymentId>
         complete_too,
     } = asked;
     let by = call.actor();
-    let answer = Answer::of(call).await?;
-    let changed = call
-        .app
-        .hub
-        .decide(|view| {
-            let gone = || ApiError::not_found(format!("the deployment {id} is gone"));
-            let deployment = view.deployment(id).ok_or_else(gone)?;
-            if *complete_too && deployment.phase == Phase::Complete {
-                return Ok(None);
-            }
-            let changed = drive::roll_back(deployment, why, &by, *immediate, now())?;
-            let mut draft = deploy::changed(view, deployment, &changed);
-            answer.write(&mut draft, id);
-            Ok(Some(draft))
-        })
-        .await?;
-    Ok(changed.then(|| id.clone()))
+    let taken = change(call, id, |deployment, at| {
+        if *complete_too && deployment.phase == Phase::Complete {
+            return Ok(None);
+        }
+        drive::roll_back(deployment, why, &by, *immediate, at).map(Some)
+    });
+    Ok(taken.await?.then(|| id.clone()))
 }
 
 /// Has the deployment that goes back wait for no requests any more.
 async fn hasten(call: &Call, id: DeploymentId) -> Result<DeploymentId, ApiError> {
     let by = call.actor();
+    change(call, &id, |deployment, at| drive::hasten(deployment, &by, at).map(Some)).await?;
+    Ok(id)
+}
+
+/// Changes a deployment as it is when this is written; whether there was anything to change.
+pub(super) async fn change(
+    call: &Call,
+    id: &DeploymentId,
+    mut act: impl FnMut(&Deployment, Timestamp) -> Result<Option<Deployment>, ApiError>,
+) -> Result<bool, ApiError> {
     let answer = Answer::of(call).await?;
     call.app
         .hub
         .decide(|view| {
             let gone = || ApiError::not_found(format!("the deployment {id} is gone"));
-            let deployment = view.deployment(&id).ok_or_else(gone)?;
-            let mut draft = deploy::changed(view, deployment, &drive::hasten(deployment, &by, now())?);
-            answer.write(&mut draft, &id);
-            Ok(Some(draft))
+            let deployment = view.deployment(id).ok_or_else(gone)?;
+            Ok(act(deployment, now())?.map(|changed| {
+                let mut draft = deploy::changed(view, deployment, &changed);
+                answer.write(&mut draft, id);
+                draft
+            }))
         })
-        .await?;
-    Ok(id)
+        .await
 }
 
 /// The answer that is kept for a repetition of the call, if it may be repeated.

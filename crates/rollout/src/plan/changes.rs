@@ -11,12 +11,6 @@ use serde_json::Value;
 
 use super::steps;
 
-/// What a change of the number of replicas is called.
-pub const REPLICAS: &str = "replicas";
-
-/// What a change of the bounds of that number is called.
-pub const AUTOSCALE: &str = "autoscale";
-
 /// The differences between two specifications, and what they are called. `from`: `None` where there is none yet, which
 /// lists what is set.
 pub(super) fn of_spec(
@@ -137,7 +131,7 @@ pub(super) fn of_marks(from: Option<&Marks>, to: &Marks) -> Vec<Change> {
 /// The difference between two numbers of replicas. `from`: `None` where there are none yet.
 pub(super) fn of_replicas(from: Option<u32>, to: u32) -> Option<Change> {
     (from != Some(to)).then(|| Change {
-        field: REPLICAS.to_owned(),
+        field: "replicas".to_owned(),
         from: from.map(|n| n.to_string()),
         to: to.to_string(),
     })
@@ -146,7 +140,7 @@ pub(super) fn of_replicas(from: Option<u32>, to: u32) -> Option<Change> {
 /// The difference between two pairs of bounds.
 pub(super) fn of_bounds(from: Option<&Autoscale>, to: Option<&Autoscale>) -> Option<Change> {
     (from != to).then(|| Change {
-        field: AUTOSCALE.to_owned(),
+        field: "autoscale".to_owned(),
         from: from.map(steps::bounds),
         to: to.map_or_else(|| "none".to_owned(), steps::bounds),
     })
